@@ -1,0 +1,75 @@
+"""symguide: steer pretrained diffusion and flow models at sampling time, without training.
+
+>>> import torch, symguide as sg
+>>> denoiser = sg.GaussianDenoiser(torch.zeros(2), torch.eye(2))       # or sg.load("digits"), or your own sg.Denoiser
+>>> result = sg.sample(denoiser, batch=4, loss=sg.SAG(lambda x0: ((x0 - 1) ** 2).sum(dim=1), n=4))
+>>> result.samples.shape
+torch.Size([4, 2])
+"""
+
+from symguide import objectives
+from symguide.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser, Prediction
+from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
+from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
+from symguide.loop import Cost, Result, Step, StepRecord, sample
+from symguide.loss_guidance import (
+    DPS,
+    DSG,
+    LGD,
+    MPGD,
+    SAG,
+    FreeDoM,
+    Recipe,
+    Sphere,
+    UniversalGuidance,
+    noise_window,
+    rules,
+)
+from symguide.models import load, save
+from symguide.particle_guidance import BestOfN
+from symguide.prediction_guidance import CFG
+from symguide.schedule import VE, VP, RectifiedFlow, Schedule
+from symguide.solver import timesteps
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CFG",
+    "DPS",
+    "DSG",
+    "LGD",
+    "MPGD",
+    "SAG",
+    "VE",
+    "VP",
+    "BestOfN",
+    "ConfigError",
+    "Cost",
+    "Denoiser",
+    "Estimate",
+    "FreeDoM",
+    "GaussianDenoiser",
+    "Gradient",
+    "GuidanceError",
+    "MixtureDenoiser",
+    "Prediction",
+    "Recipe",
+    "RectifiedFlow",
+    "Result",
+    "Schedule",
+    "Sphere",
+    "Step",
+    "StepRecord",
+    "SymguideError",
+    "UniversalGuidance",
+    "WeightsError",
+    "load",
+    "lookahead",
+    "lookahead_gradient",
+    "noise_window",
+    "objectives",
+    "rules",
+    "sample",
+    "save",
+    "timesteps",
+]

@@ -1,0 +1,406 @@
+"""Look-ahead to the clean sample, and the exact gradient of an objective there.
+
+The look-ahead runs a solver's program of n network calls from (x_t, t) to the clean sample. Its gradient is the same
+program read backwards: a `Linear` node passes c_j * cotangent on, a `Predict` node makes one vector-Jacobian product
+with the network at its stored input. That is the gradient of the discretised map to round-off, for every solver; for
+one-stage steps it is the symplectic Euler pair of Pan et al., "Towards Accurate Guided Diffusion Sampling through
+Symplectic Adjoint Method" (2312.12030), for Runge-Kutta steps the symplectic partner of Sanz-Serna (2016) and
+Matsubara et al. (2021). What remains is the discretisation error of the n-step estimate itself.
+
+Only the inputs of the network calls are stored. The objective's graph is freed before the sweep, and the sweep holds
+one network graph at a time, or as many as `memory` says.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.denoiser import Denoiser, Prediction, expand_condition
+from symguide.errors import ConfigError, GuidanceError, unknown
+from symguide.meter import SavedBytes, free_bytes, parse_bytes
+from symguide.per_sample import norm
+from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
+
+Predictor = Callable[[Tensor, float], Prediction]
+Objective = Callable[[Tensor], Tensor]
+Memory = str | int
+JACOBIANS = ("exact", "first", "identity")
+
+
+class GuidedPredictor:
+    """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
+
+    `graph_bytes` remembers what one call's graph weighs, for the memory plan "auto".
+    """
+
+    def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
+        self.denoiser, self.condition, self.guidance = denoiser, dict(condition or {}), guidance
+        self.graph_bytes: int | None = None
+
+    def __call__(self, x: Tensor, t: float) -> Prediction:
+        if self.guidance is None:
+            return self.denoiser(x, t, **self.condition)
+        return self.guidance(self.denoiser, x, t, self.condition)
+
+
+class Call:
+    """One network call of a program: its stored input, its prediction, and its graph while that is kept."""
+
+    def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
+        self.predict, self.t, self.device = predict, t, x.device
+        self.x = x.detach()
+        self._graph: tuple[Tensor, Tensor] | None = None
+        self.rows = 0
+        if keep:
+            self._build()
+        else:
+            with torch.no_grad():
+                self.prediction = predict(self.x, t)
+
+    def _build(self) -> None:
+        counter = self.predict.denoiser.counter
+        before = counter.forward
+        with torch.enable_grad():
+            leaf = self.x.to(self.device).requires_grad_()
+            prediction = self.predict(leaf, self.t)
+            x0 = prediction.x0
+        if not x0.requires_grad:
+            raise GuidanceError(
+                "the network's output has no gradient path to x: "
+                "do not run it under torch.no_grad() or inference_mode(), or use jacobian='identity'"
+            )
+        self.rows = counter.forward - before
+        self._graph = leaf, x0
+        self.prediction = prediction.detach()
+
+    @property
+    def kept(self) -> bool:
+        """Whether the graph is held."""
+        return self._graph is not None
+
+    def free(self) -> None:
+        """Drop the graph; the next vjp computes it again."""
+        self._graph = None
+
+    def offload(self) -> None:
+        """Move the stored input to the CPU until the sweep needs it."""
+        self.x = self.x.to("cpu")
+
+    def vjp(self, cotangent: Tensor) -> Tensor:
+        """(d x_0 / d x)^T cotangent; one backward call, and a forward call where the graph was not kept."""
+        if self._graph is None:
+            self._build()
+        assert self._graph is not None
+        (leaf, x0), self._graph = self._graph, None
+        self.predict.denoiser.counter.backward += self.rows
+        return torch.autograd.grad(x0, leaf, cotangent)[0]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Clean estimate x0 (B, ...) of a look-ahead, and `first`, the prediction at (x, t) that it began with."""
+
+    x0: Tensor
+    first: Prediction
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Gradient of an objective's sum at x: value (B, ...), loss (B,), the clean estimate, and calls per sample."""
+
+    value: Tensor
+    loss: Tensor
+    x0: Tensor
+    first: Prediction
+    forward_calls: int
+    backward_calls: int
+
+
+def lookahead(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: float,
+    n: int = 4,
+    solver: str = "best",
+    grid: str | Grid | None = None,
+    *,
+    condition: Mapping[str, Any] | None = None,
+    prediction: Any = None,
+) -> Estimate:
+    """The clean estimate n network calls ahead of (x, t).
+
+    Args:
+        denoiser: the model.
+        x: noisy samples x_t, (B, ...).
+        t: their time in (0, 1].
+        n: network calls; 1 is the one-step (Tweedie) estimate.
+        solver: "ddim", "midpoint", "heun", "dpmpp_2m", or a preset: "best" (midpoint on the flow grid) or "paper"
+            (DDIM, uniform in t).
+        grid: "flow" (default), "uniform", "arctan", "karras" or a callable (schedule, t, steps) -> times.
+        condition: the network's conditions, as in `sample`.
+        prediction: a prediction guidance such as `CFG(3.0)`.
+
+    Returns:
+        Estimate. Under torch.enable_grad() and with x.requires_grad it is differentiable by plain autograd, at the
+        memory of n calls; `lookahead_gradient` gives the same gradient at the memory of one.
+
+    Raises:
+        ConfigError: n < 1, t outside (0, 1], unknown names.
+
+    Cost: n forward calls.
+
+    >>> from symguide import GaussianDenoiser
+    >>> denoiser = GaussianDenoiser(torch.zeros(2, dtype=torch.float64), torch.diag(torch.tensor([0.5, 2.0])))
+    >>> x = torch.ones(1, 2, dtype=torch.float64)
+    >>> (lookahead(denoiser, x, 0.5, n=64).x0 - denoiser.transport(x, 0.5)).abs().max().item() < 1e-4
+    True
+    """
+    predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)
+    program = _program(denoiser, x, t, n, solver, grid)
+    first: list[Prediction] = []
+
+    def call(state: Tensor, time: float) -> Tensor:
+        made = predict(state, time)
+        if not first:
+            first.append(made)
+        return made.x0
+
+    return Estimate(run(program, [x], call), first[0])
+
+
+def lookahead_gradient(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: float,
+    objective: Objective,
+    n: int = 4,
+    solver: str = "best",
+    grid: str | Grid | None = None,
+    *,
+    memory: Memory = "minimal",
+    jacobian: str = "exact",
+    offload: bool = False,
+    condition: Mapping[str, Any] | None = None,
+    prediction: Any = None,
+) -> Gradient:
+    """Gradient with respect to x of objective(lookahead(x)), exact for the discretised map.
+
+    Args:
+        denoiser, x, t, n, solver, grid, condition, prediction: as for `lookahead`.
+        objective: clean samples (B, ...) -> loss (B,).
+        memory: network graphs kept from the look-ahead for the sweep: "minimal" (the last one, which the sweep needs
+            first), "fast" (all n), an int k (the last k; 0 frees even that one while the objective's graph lives), or
+            "auto" (as many as fit in half the free memory; "auto:2GB" names the budget). The gradient is the same.
+        jacobian: "exact" (the sweep), or a named approximation: "first" (only through the first call) or "identity"
+            (the gradient at the clean estimate, as MPGD and ECM take it).
+        offload: keep the stored states on the CPU.
+
+    Returns:
+        Gradient.
+
+    Raises:
+        ConfigError: n < 1, t outside (0, 1], unknown names.
+        GuidanceError: a loss that is not (B,), has no gradient path to the sample, or is not finite, or a gradient
+            that is not finite.
+
+    Cost per sample: forward n ("fast"), 2n - 1 ("minimal"), 2n - k (an int), n ("first", "identity");
+    backward n, 1 for "first", 0 for "identity".
+
+    >>> from symguide import GaussianDenoiser
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> g = lookahead_gradient(denoiser, torch.ones(3, 2), 0.5, lambda x0: (x0**2).sum(dim=1), n=4)
+    >>> g.value.shape, g.loss.shape, g.forward_calls, g.backward_calls
+    (torch.Size([3, 2]), torch.Size([3]), 7, 4)
+    """
+    predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)
+    counter = denoiser.counter
+    before = counter.forward, counter.backward
+    with denoiser.frozen():
+        value, loss, x0, first = sweep(
+            predict,
+            x,
+            t,
+            objective,
+            _program(denoiser, x, t, n, solver, grid),
+            memory=memory,
+            jacobian=jacobian,
+            offload=offload,
+        )
+    require_finite(loss, value)
+    forward, backward = counter.forward - before[0], counter.backward - before[1]
+    return Gradient(value, loss, x0, first.prediction, forward // len(x), backward // len(x))
+
+
+def sweep(
+    predict: GuidedPredictor,
+    x: Tensor,
+    t: float,
+    objective: Objective,
+    program: Program,
+    *,
+    memory: Memory,
+    jacobian: str,
+    offload: bool = False,
+    first: Call | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Call]:
+    """(gradient, loss, clean estimate, first call) of the objective behind `program`.
+
+    `first` is the call at (x, t) where the sampler has already made it; it is not made twice.
+    """
+    if jacobian not in JACOBIANS:
+        raise unknown("jacobian", jacobian, JACOBIANS)
+    total = program.calls
+    keep = _graphs_to_keep(memory, total, predict, x.device) if jacobian == "exact" else 0
+    calls: list[Call] = []
+
+    def call(state: Tensor, time: float) -> Tensor:
+        nonlocal keep
+        k = len(calls)
+        if k == 0 and first is not None:
+            made = first
+        elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
+            made = _weighed(predict, state, time)
+            keep = _graphs_to_keep(memory, total, predict, x.device)
+            if keep < total:
+                made.free()
+        else:
+            keep = 1 if keep is None else keep
+            made = Call(predict, state, time, keep=k >= total - keep or (k == 0 and jacobian == "first"))
+        if offload and not made.kept:
+            made.offload()
+        calls.append(made)
+        return made.prediction.x0
+
+    with torch.no_grad():
+        x0 = run(program, [x], call)
+    loss, cotangent = value_and_gradient(objective, x0)
+    if jacobian == "identity":
+        return cotangent, loss, x0, calls[0]
+    if jacobian == "first":
+        return calls[0].vjp(cotangent), loss, x0, calls[0]
+    return _read_backwards(program, calls, cotangent), loss, x0, calls[0]
+
+
+def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, float], Tensor]) -> Tensor:
+    """The output of a program; values are freed after their last use."""
+    last_use = {j: k for k, node in enumerate(program.nodes) for j in _parents(node)}
+    values: dict[int, Tensor] = dict(enumerate(inputs))
+    for k, node in enumerate(program.nodes):
+        if isinstance(node, Predict):
+            value = call(values[node.node], node.t)
+        else:
+            (c, j), *rest = node.terms
+            value = c * values[j]
+            for c, j in rest:
+                value = torch.add(value, values[j], alpha=c)
+        values[program.inputs + k] = value
+        for j in _parents(node):
+            if last_use[j] == k:
+                values.pop(j, None)
+    return values[program.inputs + len(program.nodes) - 1]
+
+
+def _read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> Tensor:
+    bars: dict[int, Tensor] = {program.inputs + len(program.nodes) - 1: cotangent}
+    remaining = list(calls)
+    for k in reversed(range(len(program.nodes))):
+        node = program.nodes[k]
+        call = remaining.pop() if isinstance(node, Predict) else None
+        bar = bars.pop(program.inputs + k, None)
+        if bar is None:
+            continue
+        if call is not None:
+            passed = [(node.node, call.vjp(bar))]  # type: ignore[union-attr]
+        else:
+            passed = [(j, c * bar) for c, j in node.terms]  # type: ignore[union-attr]
+        for j, part in passed:
+            bars[j] = bars[j] + part if j in bars else part
+    return bars[0]
+
+
+def _parents(node: Linear | Predict) -> tuple[int, ...]:
+    return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
+
+
+def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) and its gradient at the clean estimate (B, ...), with the objective's graph freed.
+
+    Raises GuidanceError where the loss is not (B,) or has no gradient path to the sample.
+    """
+    with torch.enable_grad():
+        leaf = x0.detach().requires_grad_()
+        loss = objective(leaf)
+        if not isinstance(loss, Tensor) or loss.shape != (len(x0),):
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise GuidanceError(
+                f"an objective must return one loss per sample, shape ({len(x0)},), and this one returned {got}: "
+                "reduce over all dimensions but the first"
+            )
+        if not loss.requires_grad:
+            raise GuidanceError(
+                "the loss has no gradient path to the sample (detach, no_grad, argmax or a rule?): "
+                "guide by loss with a differentiable objective, or by particles with a black-box one"
+            )
+        gradient = torch.autograd.grad(loss.sum(), leaf)[0]
+    return loss.detach(), gradient
+
+
+def require_finite(loss: Tensor, gradient: Tensor, where: str = "") -> None:
+    """GuidanceError that names the samples whose loss or gradient is NaN or infinite."""
+    for what, values in (("loss", loss), ("gradient", norm(gradient).flatten())):
+        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+        if bad:
+            raise GuidanceError(
+                f"the {what} is not finite for samples {bad[:8]}{where}: lower the scale, check the objective at "
+                "this noise level, or pass on_nan='skip' to leave such samples unguided for the step"
+            )
+
+
+def check_memory(memory: Memory) -> Memory:
+    """The memory plan, or ConfigError."""
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory >= 0:
+        return memory
+    if memory in ("minimal", "fast", "auto"):
+        return memory
+    if isinstance(memory, str) and memory.startswith("auto:") and parse_bytes(memory[5:]) is not None:
+        return memory
+    raise ConfigError(f"memory is 'minimal', 'fast', 'auto', 'auto:2GB' or a number of graphs to keep, not {memory!r}")
+
+
+def _graphs_to_keep(memory: Memory, total: int, predict: GuidedPredictor, device: torch.device) -> int | None:
+    check_memory(memory)
+    if isinstance(memory, int):
+        return min(memory, total)
+    if memory in ("minimal", "fast"):
+        return 1 if memory == "minimal" else total
+    if predict.graph_bytes is None:
+        return None
+    budget = parse_bytes(memory[5:]) if memory.startswith("auto:") else free_bytes(device) // 2
+    assert budget is not None
+    return min(max(budget // max(predict.graph_bytes, 1), 1), total)
+
+
+def _weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:
+    with SavedBytes() as saved:
+        made = Call(predict, x, t, keep=True)
+    predict.graph_bytes = saved.live
+    return made
+
+
+def _program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
+    if x.ndim < 2:
+        raise ConfigError(f"x must be a batch of samples (B, ...), not of shape {tuple(x.shape)}")
+    if not 0 < t <= 1:
+        raise ConfigError(f"t must be in (0, 1], not {t}")
+    return lookahead_program(denoiser, t, n, solver, grid)
+
+
+def lookahead_program(denoiser: Denoiser, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
+    """The program of an n-call look-ahead from t; ConfigError for n < 1."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"a look-ahead needs n >= 1 network calls, a whole number, and got n = {n!r}")
+    name, grid = choose(solver, grid)
+    return trajectory(name, denoiser.schedule, grid, float(t), n)

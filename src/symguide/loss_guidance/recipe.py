@@ -1,0 +1,157 @@
+"""What all loss guidance shares: when it acts, how often a step is repeated, and what is done with bad numbers.
+
+A recipe says in `push` what the objective's gradient does to the clean estimate and to x_s. Everything else (window,
+time travel, the constraint, the trace, non-finite losses) is here, once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError, GuidanceError
+from symguide.lookahead import require_finite
+from symguide.loop import Guided, Run, Step
+from symguide.per_sample import expand, norm
+
+Window = tuple[float, float] | Callable[[Step], bool]
+OverTime = float | Callable[[float], float]
+Count = int | Callable[[float], int]
+
+
+class Push(NamedTuple):
+    """What a recipe wants at a step: the gradient and loss (for the trace), and changes of x_0 and of x_s."""
+
+    gradient: Tensor
+    loss: Tensor
+    x0: Tensor | None = None
+    x_s: Tensor | None = None
+
+
+class Constraint(Protocol):
+    """Where a guided x_s may lie, whatever the recipe; see `symguide.Sphere`."""
+
+    def prepare(self, run: Run) -> None: ...
+
+    def idle(self, step: Step) -> bool: ...
+
+    def __call__(self, step: Step, change: Tensor) -> Tensor: ...
+
+
+class Recipe(ABC):
+    """Base of loss guidance.
+
+    Args:
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: strength; 0 is off (no call is spent).
+        window: (start, stop), fractions of the steps, start <= i / steps < stop; or a function of the step, such as
+            `noise_window(low, high)`.
+        repeats: how often a guided step is made, with time travel between; a number or a function of t.
+        constraint: e.g. Sphere(0.1), which keeps x_s on DSG's sphere.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        scale: float = 1.0,
+        window: Window = (0.0, 1.0),
+        repeats: Count = 1,
+        constraint: Constraint | None = None,
+    ) -> None:
+        if not callable(objective):
+            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {type(objective).__name__}")
+        if not getattr(objective, "differentiable", True):
+            raise GuidanceError(
+                f"{type(self).__name__} needs gradients and the objective is a black box: use a differentiable "
+                "objective here, or particle guidance such as BestOfN(objective) with this one"
+            )
+        if not callable(window) and not 0 <= window[0] < window[1] <= 1:
+            raise ConfigError(
+                f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}"
+            )
+        if not callable(repeats) and (isinstance(repeats, bool) or repeats != int(repeats) or repeats < 1):
+            raise ConfigError(f"repeats must be a whole number, at least 1, not {repeats!r}")
+        if not scale >= 0:
+            raise ConfigError(f"scale must not be negative, and is {scale}: to go uphill use -1 * objective")
+        self.objective, self.scale, self.window = objective, float(scale), window
+        self.repeats, self.constraint = repeats, constraint
+
+    @abstractmethod
+    def push(self, step: Step) -> Push:
+        """The recipe's gradient and the changes it wants."""
+
+    def idle(self, step: Step) -> bool:
+        """Whether the recipe changes nothing at this step, so that no call need be spent."""
+        return False
+
+    def prepare(self, run: Run) -> None:
+        if not callable(self.window):
+            begin, end = self.window
+            if not any(begin <= i / run.steps < end for i in range(run.steps)):
+                raise ConfigError(
+                    f"no step of {run.steps} lies in the window {self.window}: widen it or use more steps"
+                )
+        if self.constraint is not None:
+            self.constraint.prepare(run)
+
+    def active(self, step: Step) -> bool:
+        """Whether the step is guided."""
+        if self.scale == 0 or self.idle(step) or (self.constraint is not None and self.constraint.idle(step)):
+            return False
+        if callable(self.window):
+            return self.window(step)
+        return self.window[0] <= step.index / step.run.steps < self.window[1]
+
+    def repeats_at(self, step: Step) -> int:
+        if not self.active(step):
+            return 1
+        times = self.repeats(step.t) if callable(self.repeats) else int(self.repeats)
+        if times < 1:
+            raise ConfigError(f"repeats gave {times} at t = {step.t:.4f}: it must be at least 1")
+        return times
+
+    def guide(self, step: Step) -> Guided | None:
+        if not self.active(step):
+            return None
+        push = self.push(step)
+        length = norm(push.gradient).flatten()
+        if step.run.on_nan == "raise":
+            require_finite(push.loss, push.gradient)
+        else:
+            push = _without(push, ~(torch.isfinite(push.loss) & torch.isfinite(length)))
+        if self.constraint is None:
+            x_s = step.x_s() if push.x0 is None else step.x_s(step.prediction.x0 + push.x0)
+            x_s = x_s if push.x_s is None else x_s + push.x_s
+        else:
+            moves = [step.x0_weight * push.x0] if push.x0 is not None else []
+            moves += [push.x_s] if push.x_s is not None else []
+            x_s = self.constraint(step, sum(moves[1:], moves[0]))
+        return Guided(x_s, push.loss, length)
+
+
+def _without(push: Push, bad: Tensor) -> Push:
+    """The push with the changes of bad samples set to zero."""
+
+    def clear(change: Tensor | None) -> Tensor | None:
+        return None if change is None else change.masked_fill(expand(bad, change), 0.0)
+
+    return push._replace(x0=clear(push.x0), x_s=clear(push.x_s))
+
+
+def noise_window(low: float, high: float) -> Callable[[Step], bool]:
+    """A window of noise: guide where low <= sigma / alpha <= high at the step's start.
+
+    >>> noise_window(5.0, 1.0)
+    Traceback (most recent call last):
+    symguide.errors.ConfigError: noise_window(low, high) needs 0 <= low < high, not (5.0, 1.0)
+    """
+    if not 0 <= low < high:
+        raise ConfigError(f"noise_window(low, high) needs 0 <= low < high, not ({low}, {high})")
+    return lambda step: low <= step.schedule.ratio(step.t) <= high
+
+
+def at(value: OverTime, t: float) -> float:
+    """A number, or a function of t at t."""
+    return value(t) if callable(value) else value

@@ -1,0 +1,66 @@
+"""Universal Guidance: a gradient through the network on eps, then an optimisation of the clean estimate."""
+
+from typing import Any
+
+import torch
+
+from symguide.errors import ConfigError
+from symguide.loop import Step
+from symguide.lookahead import value_and_gradient
+from symguide.loss_guidance import rules
+from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
+from symguide.loss_guidance.rules import Rule
+
+
+class UniversalGuidance(Recipe):
+    """Universal Guidance: forward, backward, and recurrence (`repeats`).
+
+        forward:   eps' = eps + w sigma g,   g = d objective(x_0) / d x_t,   that is x_0' = x_0 - w sigma² / alpha g
+        backward:  x_0'' = x_0' + Delta,     Delta = argmin objective(x_0 + Delta) by m steps of Adam
+
+    Args:
+        objective, scale, window, repeats, constraint: see `Recipe`; scale is w of the forward part.
+        backward_steps: m, 0 for forward guidance alone.
+        backward_rate: Adam's rate for Delta, in units of x_0.
+        update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
+            means the same everywhere. `rules.forward_weight()` is the paper's sigma² / alpha g.
+
+    Cost of a guided step: 1 forward and 1 backward call; the objective is evaluated 1 + m times.
+
+    Source: Bansal et al., "Universal Guidance for Diffusion Models", 2302.07121, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        scale: float = 0.2,
+        *,
+        backward_steps: int = 0,
+        backward_rate: float = 0.02,
+        window: Window = (0.0, 1.0),
+        repeats: Count = 1,
+        update: Rule | None = None,
+        constraint: Constraint | None = None,
+    ) -> None:
+        super().__init__(objective, scale, window, repeats, constraint)
+        if isinstance(backward_steps, bool) or backward_steps != int(backward_steps) or backward_steps < 0:
+            raise ConfigError(f"backward_steps must be a whole number, 0 or more, not {backward_steps!r}")
+        self.backward_steps, self.backward_rate = backward_steps, backward_rate
+        self.update = update or rules.estimate_length()
+
+    def push(self, step: Step) -> Push:
+        gradient, loss = step.lookahead_gradient(self.objective, n=1)
+        change = -self.scale * self.update(gradient, step, loss)
+        if self.backward_steps:
+            change = change + self._backward(step)
+        return Push(gradient, loss, x0=change)
+
+    def _backward(self, step: Step) -> torch.Tensor:
+        """Delta; Adam is elementwise, so samples stay independent."""
+        x0 = step.prediction.x0
+        delta = torch.zeros_like(x0, requires_grad=True)
+        adam = torch.optim.Adam([delta], lr=self.backward_rate)
+        for _ in range(self.backward_steps):
+            _, delta.grad = value_and_gradient(self.objective, x0 + delta.detach())
+            adam.step()
+        return delta.detach()

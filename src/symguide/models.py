@@ -1,0 +1,71 @@
+"""Models by name or folder: load("digits"), load("path/to/folder"), save(denoiser, folder).
+
+A model folder is a network's folder (symguide.networks) whose config.json also says how to sample from it:
+
+    "denoiser": {"schedule": {"name": "vp-cosine"}, "predicts": "v", "shape": [1, 8, 8], "null": {"label": 10}}
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from symguide import networks
+from symguide.denoiser import Denoiser
+from symguide.errors import ConfigError, unknown
+from symguide.schedule import from_spec, to_spec
+from symguide.worlds import WORLDS
+
+
+def load(
+    name: str | os.PathLike[str], device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Denoiser:
+    """The denoiser of an embedded world, or of a model folder.
+
+    Args:
+        name: "digits", or a folder with config.json and model.safetensors.
+        device: where its weights go, the CPU where not given.
+        dtype: of its weights, torch's default where not given.
+
+    Raises:
+        ConfigError: for an unknown name or settings. WeightsError: for missing, corrupt or foreign files.
+
+    >>> load("digits", dtype=torch.float32).shape
+    (1, 8, 8)
+    """
+    folder = Path(name)
+    if str(name) in WORLDS:
+        folder = Path(WORLDS[str(name)].denoiser)
+    elif not folder.exists() and len(folder.parts) == 1:
+        raise unknown("model", name, WORLDS)
+    network, config = networks.load(folder, device=device, dtype=dtype)
+    settings = config.get("denoiser")
+    if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), dict) or "predicts" not in settings:
+        raise ConfigError(
+            f"{folder}/config.json has no 'denoiser' with a schedule and what it predicts: not a model to sample from"
+        )
+    return Denoiser(
+        network,
+        from_spec(settings["schedule"]),
+        settings["predicts"],
+        shape=settings.get("shape"),
+        null=settings.get("null"),
+    )
+
+
+def save(denoiser: Denoiser, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:
+    """Write a denoiser whose network is of a registered class as a model folder that `load` reads.
+
+    Raises ConfigError for networks and schedules that have no name to save them under; nothing is written then.
+    """
+    if not isinstance(denoiser.network, nn.Module):
+        raise ConfigError(f"only networks of a registered class can be saved, not {type(denoiser.network).__name__}")
+    settings = {
+        "schedule": to_spec(denoiser.schedule),
+        "predicts": denoiser.predicts,
+        "shape": None if denoiser.shape is None else list(denoiser.shape),
+        "null": denoiser.null,
+    }
+    networks.save(denoiser.network, folder, card=card, denoiser=settings, **extra)

@@ -1,0 +1,75 @@
+"""Steer toward a measurement y = A x_0 + noise: inpainting, super-resolution, deblurring, and any operator of yours."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError
+from symguide.objectives.base import Objective, rows_for
+
+
+class Measurement(Objective):
+    """|y - A x_0|² / (2 noise²), which is -log p(y | x_0) up to a constant.
+
+    Args:
+        operator: A, from samples (B, ...) to measurements (B, ...); differentiable, linear or not.
+        y: the measurement, one row for all samples or one for each.
+        noise: standard deviation of its noise; 1.0 leaves half the squared error.
+
+    Raises:
+        ConfigError: if noise is not positive, or A x_0 has another shape than y.
+
+    >>> halves = Measurement(lambda x: x[:, :2], torch.zeros(1, 2), noise=0.5)
+    >>> halves(torch.ones(3, 4))
+    tensor([4., 4., 4.])
+    """
+
+    def __init__(self, operator: Callable[[Tensor], Tensor], y: Tensor, noise: float = 1.0) -> None:
+        if not noise > 0:
+            raise ConfigError(
+                f"the noise of a measurement must be positive, not {noise}: use 1.0 for a plain squared error"
+            )
+        self.operator, self.y, self.noise = operator, y, noise
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        wide = torch.promote_types(x0.dtype, torch.float32)
+        predicted = self.operator(x0.to(wide))
+        y = rows_for(self.y.to(predicted), x0, "the measurement y")
+        if y.shape != predicted.shape:
+            raise ConfigError(f"A x_0 has shape {tuple(predicted.shape[1:])}, and the measurement {tuple(y.shape[1:])}")
+        return ((y - predicted) / self.noise).square().flatten(1).sum(dim=1) / 2
+
+
+class Region(Measurement):
+    """Keep a region of a reference, and let the rest be made: inpainting. Measurement with A x_0 = mask * x_0.
+
+    Args:
+        reference: what the region shows, in the shape of a sample or (B, ...).
+        mask: 1 where the reference counts, 0 where it does not; broadcasts over a sample.
+        noise: as in Measurement.
+
+    Raises:
+        ConfigError: for a mask that selects nothing, or shapes that do not fit.
+
+    >>> left = Region(torch.zeros(1, 4), torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    >>> left(torch.ones(2, 4))
+    tensor([1., 1.])
+    """
+
+    def __init__(self, reference: Tensor, mask: Tensor, noise: float = 1.0) -> None:
+        if not bool((mask != 0).any()):
+            raise ConfigError("the mask selects nothing: it must be 1 where the reference counts")
+        try:
+            y = reference * mask.to(reference)
+        except RuntimeError:
+            raise ConfigError(
+                f"a mask of shape {tuple(mask.shape)} does not fit a reference of shape {tuple(reference.shape)}"
+            ) from None
+        self.mask = mask
+        super().__init__(lambda x0: x0 * self.mask.to(x0), y, noise)
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        if self.y.ndim == x0.ndim - 1:
+            self.y = self.y[None]
+        return super().__call__(x0)

@@ -1,0 +1,39 @@
+"""Best of n: sample n particles for every sample and keep the best one."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError, GuidanceError
+from symguide.loop import Step
+
+
+class BestOfN:
+    """Of n independent samples the one with the lowest loss: the baseline that every particle method has to beat.
+
+    Args:
+        objective: clean samples (B, ...) -> loss (B,); needs no gradient, so any rule or black box will do.
+        n: particles for every sample; 1 is off.
+
+    Cost: n times the run, and one evaluation of the objective.
+    """
+
+    def __init__(self, objective: Any, n: int = 4) -> None:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigError(f"n must be a whole number of particles, at least 1, not {n!r}")
+        self.objective, self.particles = objective, n
+
+    def move(self, step: Step, x_s: Tensor) -> Tensor:
+        return x_s
+
+    def choose(self, samples: Tensor) -> Tensor:
+        with torch.no_grad():
+            loss = self.objective(samples)
+        if loss.shape != (len(samples),):
+            raise GuidanceError(
+                f"an objective must return one loss per sample, ({len(samples)},), not {tuple(loss.shape)}"
+            )
+        groups = loss.reshape(-1, self.particles).nan_to_num(nan=float("inf"))
+        first = torch.arange(len(groups), device=samples.device) * self.particles
+        return first + groups.argmin(dim=1)

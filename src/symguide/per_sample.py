@@ -1,0 +1,88 @@
+"""Reductions over everything but the batch, and noise that belongs to a sample and not to its batch."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def norm(x: Tensor) -> Tensor:
+    """Euclidean norm of every sample, (B, 1, ..., 1), at least float32 inside.
+
+    >>> norm(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+    tensor([[5.],
+            [2.]])
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return torch.linalg.vector_norm(wide.flatten(1), dim=1).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of every sample, (B, 1, ..., 1).
+
+    >>> rms(torch.tensor([[3.0, 4.0, 0.0, 0.0]]))
+    tensor([[2.5000]])
+    """
+    return norm(x) / math.sqrt(x[0].numel())
+
+
+def direction(x: Tensor) -> Tensor:
+    """x / |x| of every sample; a zero sample stays zero.
+
+    >>> direction(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    return x / norm(x).clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def expand(value: Tensor, like: Tensor) -> Tensor:
+    """(B,) as (B, 1, ..., 1), to multiply samples with."""
+    return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+class Noise:
+    """Standard normal noise of a batch, where sample i depends on (seed, i) and on the draw's key only.
+
+    A counter-based generator (Philox, Salmon et al. 2011) keyed by (seed, index) gives the same numbers for sample i
+    alone, in any batch, on any shard and device, in any order of draws; so two methods that draw differently still
+    share the noise of their steps. Drawn in float64 and rounded, so float32 and float64 runs see the same noise.
+
+    >>> whole = Noise(0, [0, 1, 2], (4,)).draw("step", 7)
+    >>> torch.equal(whole[1:2], Noise(0, [1], (4,)).draw("step", 7))
+    True
+    """
+
+    streams = ("start", "step", "travel", "smooth", "propose")
+
+    def __init__(
+        self,
+        seed: int,
+        indices: Sequence[int],
+        shape: Sequence[int],
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        particles: int = 1,
+    ) -> None:
+        self.seed, self.indices, self.shape, self.particles = seed, tuple(indices), tuple(shape), particles
+        self.dtype, self.device = dtype or torch.get_default_dtype(), device
+
+    def _generator(self, index: int, particle: int, stream: str, step: int, repeat: int) -> np.random.Generator:
+        key = np.array([self.seed % 2**64, index], dtype=np.uint64)
+        counter = np.array([0, particle, (repeat << 32) + step, self.streams.index(stream)], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def draw(self, stream: str, step: int = 0, repeat: int = 0, times: int | None = None) -> Tensor:
+        """N(0, I) of shape (B, ...), or (times, B, ...) where `times` is given."""
+        shape = self.shape if times is None else (times, *self.shape)
+        drawn = np.stack(
+            [
+                self._generator(i, p, stream, step, repeat).standard_normal(shape)
+                for i in self.indices
+                for p in range(self.particles)
+            ],
+            axis=0 if times is None else 1,
+        )
+        return torch.from_numpy(drawn).to(device=self.device, dtype=self.dtype)

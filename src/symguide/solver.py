@@ -1,0 +1,311 @@
+"""Solvers as programs, time grids, and the stochastic step.
+
+An explicit solver over times t_0 > ... > t_n is a list of nodes: `Linear` (a sum of c_j * node_j) and `Predict` (the
+clean estimate x_0 of the network at a node). Reading the list forwards samples; reading it backwards is the exact
+gradient (lookahead.py). Every solver below is a table of coefficients and nothing else.
+
+Two-stage solvers work in the flow frame: with u = sigma / (alpha + sigma) and y = x / (alpha + sigma),
+
+    y = (1 - u) x_0 + u eps,    dy/du = eps - x_0
+
+which every schedule can be brought to, is finite at both ends, and in which straight paths stay straight.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from symguide.errors import ConfigError, unknown
+from symguide.schedule import Schedule
+
+Past = list[tuple[float, int]]  # earlier predictions of a multistep solver: (time, node)
+
+
+class Linear(NamedTuple):
+    """sum of c * node."""
+
+    terms: tuple[tuple[float, int], ...]
+
+
+class Predict(NamedTuple):
+    """The clean estimate at a node."""
+
+    node: int
+    t: float
+
+
+@dataclass
+class Program:
+    """A list of nodes; the first `inputs` values are given, node k is value inputs + k, the last one is the output."""
+
+    inputs: int
+    nodes: list[Linear | Predict] = field(default_factory=list)
+
+    def linear(self, *terms: tuple[float, int]) -> int:
+        self.nodes.append(Linear(tuple((c, j) for c, j in terms if c != 0)))
+        return self.inputs + len(self.nodes) - 1
+
+    def predict(self, node: int, t: float) -> int:
+        self.nodes.append(Predict(node, t))
+        return self.inputs + len(self.nodes) - 1
+
+    @property
+    def calls(self) -> int:
+        """Network calls."""
+        return sum(isinstance(node, Predict) for node in self.nodes)
+
+
+def ddim(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
+    """x_s = (sigma_s / sigma_t) x_t + (alpha_s - sigma_s alpha_t / sigma_t) x_0: Euler on the probability-flow ODE.
+
+    First order, one call. Source: Song et al., "DDIM", 2010.02502, equation 12.
+    """
+    return _straight(program, schedule, x, program.predict(x, t), t, s)
+
+
+def midpoint(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
+    """y_s = y_t + (u_s - u_t) flow(y at the midpoint): second order, two calls (the last step to clean included).
+
+    The explicit midpoint rule in the flow frame. A one-stage step is `ddim`.
+    """
+    x0 = program.predict(x, t)
+    if stages == 1:
+        return _straight(program, schedule, x, x0, t, s)
+    u_t, u_s = _flow_time(schedule, t), _flow_time(schedule, s)
+    m = _at_flow_time(schedule, 0.5 * (u_t + u_s))
+    x_m = _straight(program, schedule, x, x0, t, m)
+    x0_m = program.predict(x_m, m)
+    return _along_flow(program, schedule, x, t, s, (u_s - u_t, x_m, x0_m, m))
+
+
+def heun(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
+    """y_s = y_t + (u_s - u_t) (flow_t + flow_s') / 2, flow_s' at the Euler step's end: second order, two calls.
+
+    Heun's rule in the flow frame (EDM's Algorithm 1, 2206.00364, has it in the ratio's). A one-stage step is `ddim`;
+    the step to sigma = 0 is one, as eps is undefined there.
+    """
+    x0 = program.predict(x, t)
+    x_e = _straight(program, schedule, x, x0, t, s)
+    if stages == 1:
+        return x_e
+    h = _flow_time(schedule, s) - _flow_time(schedule, t)
+    x0_e = program.predict(x_e, s)
+    return _along_flow(program, schedule, x, t, s, (0.5 * h, x, x0, t), (0.5 * h, x_e, x0_e, s))
+
+
+def dpmpp_2m(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
+    """x_s = (sigma_s / sigma_t) x_t + (...) ((1 + h / (2 h')) x_0 - h / (2 h') x_0'), h = steps in log(alpha / sigma).
+
+    DPM-Solver++(2M): second order, one call; first order where it has no history and in the step to sigma = 0.
+    Source: Lu et al., "DPM-Solver++", 2211.01095, algorithm 2.
+    """
+    x0 = program.predict(x, t)
+    r, c = straight_weights(schedule, t, s)
+    if past and s > 0 and schedule.alpha(past[-1][0]) > 0:
+        before, x0_before = past[-1]
+        lam = [-math.log(schedule.ratio(time)) for time in (before, t, s)]
+        k = (lam[2] - lam[1]) / (2 * (lam[1] - lam[0]))
+        out = program.linear((r, x), (c * (1 + k), x0), (-c * k, x0_before))
+    else:
+        out = program.linear((r, x), (c, x0))
+    past.append((t, x0))
+    return out
+
+
+def straight_weights(schedule: Schedule, t: float, s: float) -> tuple[float, float]:
+    """Weights of x_t and of x_0 in the straight (DDIM) step from t to s."""
+    ratio = schedule.sigma(s) / schedule.sigma(t)
+    return ratio, schedule.alpha(s) - ratio * schedule.alpha(t)
+
+
+def _straight(program: Program, schedule: Schedule, x: int, x0: int, t: float, s: float) -> int:
+    r, c = straight_weights(schedule, t, s)
+    return program.linear((r, x), (c, x0))
+
+
+def _along_flow(
+    program: Program, schedule: Schedule, x: int, t: float, s: float, *slopes: tuple[float, int, int, float]
+) -> int:
+    """x_s from y_s = y_t + sum h * (eps - x_0), with eps = (x - alpha x_0) / sigma at each slope's (x, x_0, time)."""
+    scale_t, scale_s = (schedule.alpha(r) + schedule.sigma(r) for r in (t, s))
+    terms = [(scale_s / scale_t, x)]
+    for h, node, x0, r in slopes:
+        alpha, sigma = schedule.alpha(r), schedule.sigma(r)
+        terms += [(scale_s * h / sigma, node), (-scale_s * h * (alpha + sigma) / sigma, x0)]
+    return program.linear(*terms)
+
+
+def _flow_time(schedule: Schedule, t: float) -> float:
+    return schedule.sigma(t) / (schedule.alpha(t) + schedule.sigma(t))
+
+
+def _at_flow_time(schedule: Schedule, u: float) -> float:
+    return schedule.time(u / (1 - u))
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver's step, how many calls a step makes, and what it needs.
+
+    `full_at_end`: its second stage exists in the step to sigma = 0. `multistep`: it uses the last step's prediction.
+    """
+
+    step: Callable[..., int]
+    stages: int = 1
+    full_at_end: bool = True
+    multistep: bool = False
+
+    def calls(self, n: int) -> tuple[int, ...]:
+        """Calls of each step of a run of n calls: pairs for two-stage solvers, a one-stage step for an odd one."""
+        last = () if self.full_at_end or n == 0 else (1,)
+        rest = n - len(last)
+        return (self.stages,) * (rest // self.stages) + (1,) * (rest % self.stages) + last
+
+
+SOLVERS: dict[str, Solver] = {
+    "ddim": Solver(ddim),
+    "midpoint": Solver(midpoint, stages=2),
+    "heun": Solver(heun, stages=2, full_at_end=False),
+    "dpmpp_2m": Solver(dpmpp_2m, multistep=True),
+}
+
+
+def get_solver(name: str) -> Solver:
+    """The solver of that name; ConfigError with the nearest names for an unknown one."""
+    if name not in SOLVERS:
+        raise unknown("solver", name, SOLVERS)
+    return SOLVERS[name]
+
+
+# Time grids: (schedule, t, steps) -> steps + 1 times from t down to 0.
+
+Grid = Callable[[Schedule, float, int], Sequence[float]]
+
+
+def uniform(schedule: Schedule, t: float, steps: int) -> list[float]:
+    """Uniform in t, as the paper of SAG and most pipelines have it."""
+    return [t * (1 - i / steps) for i in range(steps)] + [0.0]
+
+
+def arctan(schedule: Schedule, t: float, steps: int) -> list[float]:
+    """Uniform in arctan(sigma / alpha), the angle of the VP circle."""
+    angle = math.atan(schedule.ratio(t))
+    return [t] + [schedule.time(math.tan(angle * (1 - i / steps))) for i in range(1, steps)] + [0.0]
+
+
+def flow(schedule: Schedule, t: float, steps: int) -> list[float]:
+    """Uniform in u = sigma / (alpha + sigma), the time of a rectified flow with the same noise-to-signal ratio."""
+    u = _flow_time(schedule, t)
+    return [t] + [_at_flow_time(schedule, u * (1 - i / steps)) for i in range(1, steps)] + [0.0]
+
+
+def karras(schedule: Schedule, t: float, steps: int, rho: float = 7.0, ratio_min: float = 0.02) -> list[float]:
+    """Uniform in (sigma / alpha)^(1 / rho) down to ratio_min, then 0. Source: Karras et al., 2206.00364, equation 5."""
+    top = min(schedule.ratio(t), 1e4)  # a flow starts at infinity
+    low = min(ratio_min, top / 2)
+    ends = top ** (1 / rho), low ** (1 / rho)
+    between = (ends[0] + i / max(steps - 1, 1) * (ends[1] - ends[0]) for i in range(1, steps))
+    return [t] + [schedule.time(r**rho) for r in between] + [0.0]
+
+
+def timesteps(own: Sequence[float]) -> Grid:
+    """A model's own timesteps, as its network is given them, e.g. timesteps(range(980, -1, -20)) for a VP table.
+
+    A run of fewer steps takes evenly spaced ones of those that are left (rounded down), as the published SAG does.
+    Raises ConfigError where they do not fall, or a run asks for more steps than are left.
+    """
+    if len(own) < 1 or any(a <= b for a, b in zip(own, list(own)[1:], strict=False)):
+        raise ConfigError("timesteps must be given falling, as sampling goes from noise to clean")
+
+    def grid(schedule: Schedule, t: float, steps: int) -> list[float]:
+        times = [schedule.at_timestep(value) for value in own]
+        left = [r for r in times if r < t * (1 - 1e-9)]
+        start = [t] if t <= times[0] * (1 + 1e-9) else []
+        points = start + left
+        if steps > len(points):
+            raise ConfigError(f"{steps} steps asked for, but only {len(points)} of the model's timesteps are left")
+        chosen = [points[i * len(points) // steps] for i in range(steps)]
+        return [*chosen, 0.0]
+
+    return grid
+
+
+GRIDS: dict[str, Grid] = {"uniform": uniform, "arctan": arctan, "flow": flow, "karras": karras}
+PRESETS: dict[str, tuple[str, str]] = {"best": ("midpoint", "flow"), "paper": ("ddim", "uniform")}
+
+
+def get_grid(grid: str | Grid) -> Grid:
+    """The grid of that name, or the callable itself."""
+    if callable(grid):
+        return grid
+    if grid not in GRIDS:
+        raise unknown("grid", grid, GRIDS)
+    return GRIDS[grid]
+
+
+def choose(solver: str, grid: str | Grid | None) -> tuple[str, str | Grid]:
+    """Solver and grid from a preset's or a solver's name; a grid that is given wins."""
+    if solver in PRESETS:
+        preset = PRESETS[solver]
+        return preset[0], grid or preset[1]
+    get_solver(solver)
+    return solver, grid or "flow"
+
+
+@lru_cache(maxsize=4096)
+def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: int) -> Program:
+    """The program of n network calls that carries x from t to the clean sample."""
+    program, past, x = Program(inputs=1), Past(), 0
+    method = get_solver(solver)
+    calls = method.calls(n)
+    times = list(get_grid(grid)(schedule, t, len(calls)))
+    _check_times(times, t)
+    for stages, a, b in zip(calls, times[:-1], times[1:], strict=True):
+        x = method.step(program, schedule, x, a, b, past, stages)
+    return program
+
+
+def _check_times(times: Sequence[float], t: float | None = None) -> None:
+    falling = all(a > b for a, b in zip(times[:-1], times[1:], strict=True))
+    if not falling or times[-1] != 0 or (t is not None and abs(times[0] - t) > 1e-12):
+        raise ConfigError(f"a grid must fall from t to 0, and this one gives {[round(r, 4) for r in times[:6]]} ...")
+
+
+class Transition(NamedTuple):
+    """The step from t to s: a deterministic program to the cleaner time `down`, times `scale`, plus std * noise."""
+
+    program: Program
+    std: float
+    radius_std: float  # std of the ancestral step (eta = 1), the natural length of a step whatever eta is
+
+
+@lru_cache(maxsize=4096)
+def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, before: float | None) -> Transition:
+    """x_s = scale * (program carries x_t to `down`) + std * noise, for any solver.
+
+        std = eta * (sigma_s / sigma_t) sqrt(sigma_t² - (alpha_t / alpha_s)² sigma_s²)
+        sigma_down² = sigma_s² - std²   at alpha_s
+
+    With `ddim`, eta in (0, 1] is DDIM's eta and eta = 1 is DDPM's posterior step; with the others it is the ancestral
+    step. Source: Song et al., 2010.02502, equations 12 and 16; k-diffusion's ancestral samplers have the same split.
+    `before` is the time of the last step's prediction (input node 1) for multistep solvers.
+    """
+    alpha_t, sigma_t, alpha_s, sigma_s = schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
+    ancestral = sigma_s / sigma_t * math.sqrt(max(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2, 0.0))
+    std = eta * ancestral
+    if std > sigma_s:
+        raise ConfigError(f"eta = {eta} puts more noise into the step from t = {t:.4f} than x_s has: use eta <= 1")
+    down, scale = s, 1.0
+    if std > 0:
+        down = schedule.time(math.sqrt(sigma_s**2 - std**2) / alpha_s)
+        scale = alpha_s / schedule.alpha(down)
+    program = Program(inputs=1 if before is None else 2)
+    past: Past = [] if before is None else [(before, 1)]
+    method = get_solver(solver)
+    stages = method.stages if method.full_at_end or down > 0 else 1
+    x = method.step(program, schedule, 0, t, down, past, stages)
+    if scale != 1.0:
+        program.linear((scale, x))
+    return Transition(program, std, ancestral)

@@ -1,0 +1,262 @@
+"""Networks are per sample and run in every precision; model folders come back bit for bit or fail in one clear sentence."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from symguide import networks
+from symguide.errors import ConfigError, WeightsError
+
+
+def unet(**changes):
+    torch.manual_seed(0)
+    arguments = {
+        "in_channels": 1,
+        "channels": (8, 16),
+        "classes": 3,
+        "attention": (False, True),
+        "heads": 2,
+        "groups": 4,
+    }
+    return filled(networks.UNet(**(arguments | changes)))
+
+
+def filled(network):
+    """The network with no weight at zero, so that every part takes part."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network.eval().requires_grad_(False)
+
+
+def everything():
+    torch.manual_seed(0)
+    x, t, label = torch.randn(5, 1, 8, 8, dtype=torch.float64), torch.rand(5) * 1000, torch.arange(5) % 4
+    return {
+        "UNet": (unet(), (x, t, label)),
+        "ConvClassifier": (filled(networks.ConvClassifier(channels=(8, 16), width=12, groups=4)), (x,)),
+        "TokenClassifier": (filled(networks.TokenClassifier(width=16, depth=2, heads=2)), (x,)),
+    }
+
+
+ALL = pytest.mark.parametrize("name", sorted(everything()))
+
+
+@ALL
+def test_every_sample_is_the_same_alone_and_in_a_batch(name):
+    network, inputs = everything()[name]
+    network = network.double()
+    together = network(*inputs)
+    alone = torch.cat([network(*(value[i : i + 1] for value in inputs)) for i in range(5)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+
+
+@ALL
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrow_types_agree_with_float64(name, dtype):
+    network, (x, *rest) = everything()[name]
+    exact = network.double()(x, *rest)
+    narrow = network.to(dtype)(x.to(dtype), *rest)
+    assert narrow.dtype == dtype
+    error = (narrow.double() - exact).norm() / exact.norm()
+    assert error < (1e-5 if dtype == torch.float32 else 0.1)
+
+
+@ALL
+def test_gradients_reach_the_input_and_match_finite_differences(name):
+    network, (x, *rest) = everything()[name]
+    network = network.double()
+    x, direction = x.requires_grad_(), torch.randn_like(x)
+    (gradient,) = torch.autograd.grad(network(x, *rest).square().sum(), x)
+    with torch.no_grad():
+        ahead, behind = (network(x + h * direction, *rest).square().sum() for h in (1e-5, -1e-5))
+    assert (gradient * direction).sum().item() == pytest.approx(((ahead - behind) / 2e-5).item(), rel=1e-6)
+
+
+def test_no_label_is_the_null_label():
+    network, (x, t, _) = everything()["UNet"]
+    network = network.double()
+    assert torch.equal(network(x, t), network(x, t, torch.full((5,), 3)))
+    assert not torch.allclose(network(x, t), network(x, t, torch.zeros(5, dtype=torch.long)))
+
+
+def test_timesteps_count():
+    network, (x, t, _) = everything()["UNet"]
+    network = network.double()
+    assert torch.equal(network(x, torch.tensor(7.0)), network(x, torch.full((5,), 7.0)))
+    assert not torch.allclose(network(x, torch.tensor(7.0)), network(x, t))
+
+
+@pytest.mark.parametrize("channels, attention", [((8,), (True,)), ((8, 12, 16), (False, True, False))])
+def test_levels(channels, attention):
+    network = unet(in_channels=3, channels=channels, attention=attention, blocks=2, classes=None)
+    x = torch.randn(2, 3, 8, 12)
+    assert network(x, torch.tensor([1.0, 500.0])).shape == x.shape
+
+
+def test_classifier_features():
+    for name in ("ConvClassifier", "TokenClassifier"):
+        network, (x,) = everything()[name]
+        network = network.double()
+        assert torch.equal(network.head(network.features(x)), network(x))
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ((torch.zeros(2, 3, 8, 8), torch.zeros(2)), r"takes x of shape \(B, 1, H, W\)"),
+        ((torch.zeros(2, 1, 7, 8), torch.zeros(2)), "multiples of 2"),
+        ((torch.zeros(2, 1, 8, 8), torch.zeros(3)), r"timestep must be of shape \(2,\)"),
+        ((torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(3, dtype=torch.long)), "label must be 2 integers"),
+        ((torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(2)), "label must be 2 integers"),
+    ],
+)
+def test_wrong_inputs(inputs, message):
+    with pytest.raises(ConfigError, match=message):
+        unet()(*inputs)
+    with pytest.raises(ConfigError, match="has no classes"):
+        unet(classes=None)(torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: networks.UNet(channels=(8, 16), attention=(True,)),
+        lambda: networks.UNet(channels=(8, 15)),
+        lambda: networks.UNet(heads=5),
+        lambda: networks.ConvClassifier(size=9),
+        lambda: networks.TokenClassifier(patch=3),
+        lambda: networks.TokenClassifier(heads=5),
+    ],
+)
+def test_arguments_that_do_not_fit(make):
+    with pytest.raises(ConfigError):
+        make()
+
+
+# Model folders
+
+
+@ALL
+def test_round_trip_is_bit_equal(name, tmp_path):
+    network, inputs = everything()[name]
+    networks.save(network, tmp_path / "a" / "b", card="# card", note={"key": [1, 2]})
+    loaded, config = networks.load(tmp_path / "a" / "b")
+    assert type(loaded) is type(network) and config["note"] == {"key": [1, 2]} and config["network"] == name
+    inputs = tuple(value.float() if value.is_floating_point() else value for value in inputs)
+    assert torch.equal(loaded(*inputs), network(*inputs))
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+def test_load_follows_the_dtype_and_leaves_the_random_numbers_alone(tmp_path):
+    networks.save(unet(), tmp_path)
+    state = torch.get_rng_state()
+    assert {p.dtype for p in networks.load(tmp_path, dtype=torch.bfloat16)[0].parameters()} == {torch.bfloat16}
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert {p.dtype for p in networks.load(tmp_path)[0].parameters()} == {torch.float64}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def cut(folder, keep):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def flip(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def foreign(folder, tensors):
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    edit(folder, sha256=None)
+
+
+BROKEN = {
+    "no config": (lambda f: (f / "config.json").unlink(), WeightsError, r"cannot read .*config\.json"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), WeightsError, r"cannot read .*model\.safetensors"),
+    "not JSON": (lambda f: (f / "config.json").write_bytes(b"{\xff"), ConfigError, r"config\.json is not JSON"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), ConfigError, "is no model config"),
+    "no arguments": (lambda f: edit(f, arguments=None), ConfigError, "is no model config"),
+    "unknown network": (lambda f: edit(f, network="Unet"), ConfigError, "did you mean 'UNet'"),
+    "a strange network": (lambda f: edit(f, network=["UNet"]), ConfigError, "unknown network"),
+    "unknown argument": (lambda f: edit(f, arguments={"depth": 3}), ConfigError, "does not take these arguments"),
+    "bad argument": (lambda f: edit(f, arguments={"channels": "wide"}), ConfigError, "does not take these arguments"),
+    "truncated": (lambda f: cut(f, 1000), WeightsError, "sha256 differs"),
+    "empty": (lambda f: (cut(f, 0), edit(f, sha256=None)), WeightsError, "no whole safetensors file"),
+    "truncated header": (lambda f: (cut(f, 100), edit(f, sha256=None)), WeightsError, "no whole safetensors file"),
+    "truncated weights": (lambda f: (cut(f, -9), edit(f, sha256=None)), WeightsError, "no whole safetensors file"),
+    "one bit": (flip, WeightsError, "sha256 differs"),
+    "a pickle": (
+        lambda f: (torch.save(unet().state_dict(), f / "model.safetensors"), edit(f, sha256=None)),
+        WeightsError,
+        "no whole safetensors file",
+    ),
+    "another network": (lambda f: foreign(f, {"weight": torch.zeros(2)}), WeightsError, "input.weight|is missing"),
+    "one tensor more": (
+        lambda f: foreign(f, unet().state_dict() | {"more": torch.zeros(2)}),
+        WeightsError,
+        "more belongs to another network",
+    ),
+    "another width": (lambda f: foreign(f, unet(channels=(16, 16)).state_dict()), WeightsError, "has shape"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_folders_say_what_is_wrong(case, tmp_path):
+    networks.save(unet(), tmp_path)
+    breaks, error, message = BROKEN[case]
+    breaks(tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        networks.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="nowhere"):
+        networks.load(tmp_path / "nowhere")
+
+
+def test_a_save_that_fails_leaves_nothing_and_harms_nothing(tmp_path, monkeypatch):
+    networks.save(unet(), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match="JSON values only"):
+        networks.save(filled(unet()), tmp_path, extra=object())
+    with pytest.raises(ConfigError, match="has network already"):
+        networks.save(unet(), tmp_path, network="other")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        networks.save(filled(unet()), tmp_path)
+    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+
+def test_a_class_of_ones_own(tmp_path, monkeypatch):
+    class Mine(nn.Linear):
+        def __init__(self, width: int) -> None:
+            super().__init__(width, width)
+            self.arguments = {"width": width}
+
+    with pytest.raises(ConfigError, match="Mine is not registered"):
+        networks.save(Mine(3), tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(networks.NETWORKS, "Mine", Mine)
+    mine = Mine(3)
+    networks.save(mine, tmp_path)
+    assert torch.equal(networks.load(tmp_path)[0].weight, mine.weight)

@@ -1,0 +1,319 @@
+"""Remake the `digits` world: its data, classifiers and denoiser, each with a model card of what was measured.
+
+    python training/digits.py [all|data|scorer|judge|denoiser] [--seed 0] [--steps N] [--device cpu] [--resume]
+
+Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
+The denoiser's samples are measured with the judge of the same --out folder, so `all` trains that first.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from fit import Run, fit
+from measure import frechet, nearest
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from symguide import networks
+from symguide.errors import SymguideError
+from symguide.networks import io
+from symguide.per_sample import expand
+from symguide.schedule import VP
+from symguide.worlds import digits
+
+SCHEDULE = VP.cosine()
+NULL = 10
+STEPS = {"scorer": 3000, "judge": 4000, "denoiser": 7000}
+SEEDS = {"denoiser": 0, "scorer": 1, "judge": 2}  # added to --seed, so that scorer and judge share no randomness
+
+CARD = """# {title}
+
+{about}
+
+- **Data:** {count:,} training images of the 1,797 handwritten digits that scikit-learn ships (the split is in
+  `symguide.worlds.digits.data`): the test set of "Optical Recognition of Handwritten Digits", E. Alpaydin and
+  C. Kaynak, UCI Machine Learning Repository, doi 10.24432/C50P49, licensed CC BY 4.0. Both parts hold the same writers.
+- **Made by:** `{command}`
+- **Seed:** {seed}; **steps:** {steps}; **time:** {hours:.2f} hours on {machine}; torch {torch}.
+- **Size:** {parameters:,} parameters, float32.
+
+## Measured
+
+{measured}
+"""
+
+
+def make_data(args: argparse.Namespace) -> None:
+    """Copy scikit-learn's digits into the world's own file: images (N, 8, 8) of 0..16 and labels (N,), both uint8."""
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    arrays = {"images": source.images, "labels": source.target}
+    tensors = {name: torch.from_numpy(array.astype(np.uint8)) for name, array in arrays.items()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    io.write(args.out / "data.safetensors", safetensors.torch.save(tensors))
+
+
+def run(what: str, args: argparse.Namespace, rate: float, decay: float) -> Run:
+    steps = args.steps or STEPS[what]
+    checkpoint = args.checkpoints / f"digits-{what}.safetensors"
+    return Run(steps, rate, args.seed + SEEDS[what], checkpoint, args.resume, decay=decay)
+
+
+def finish(network: nn.Module, what: str, settings: Run, hours: float, args: argparse.Namespace, **words: str) -> None:
+    """Save the model folder with its card."""
+    device = "one GPU" if args.device != "cpu" else f"{os.cpu_count()} CPU cores"
+    card = CARD.format(
+        count=len(digits.labels("train")),
+        command=f"python training/digits.py {what} --seed {args.seed} --steps {settings.steps}",
+        seed=args.seed,
+        steps=settings.steps,
+        hours=hours,
+        machine=device,
+        torch=torch.__version__.split("+")[0],
+        parameters=sum(p.numel() for p in network.parameters()),
+        **words,
+    )
+    extra = {"denoiser": DENOISER} if what == "denoiser" else {}
+    networks.save(network, args.out / "weights" / what, card=card, **extra)
+    print(card)
+
+
+# Classifiers
+
+
+def warp(x: Tensor, shift: float, turn: float, zoom: float, shear: float) -> Tensor:
+    """Every image under a random affine map of its own: shifts in pixels, turns in radians (standard deviations)."""
+    count, size = len(x), x.shape[-1]
+    angle, slant = turn * torch.randn(count), shear * torch.randn(count)
+    scale = torch.exp(zoom * torch.randn(count))
+    rows = [angle.cos(), slant - angle.sin(), angle.sin(), angle.cos()]
+    matrix = scale[:, None, None] * torch.stack(rows, 1).reshape(count, 2, 2)
+    theta = torch.cat([matrix, shift * 2 / size * torch.randn(count, 2, 1)], dim=2).to(x)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x + 1, grid, align_corners=False) - 1
+
+
+def scorer_view(x: Tensor) -> Tensor:
+    """Shifted, turned, resized; then Gaussian noise."""
+    return warp(x, shift=0.4, turn=0.12, zoom=0.06, shear=0.0) + 0.15 * torch.randn(x.shape).to(x)
+
+
+def judge_view(x: Tensor) -> Tensor:
+    """Shifted, turned, sheared; then paler ink, single pixels lost, and a little noise."""
+    x = warp(x, shift=0.5, turn=0.08, zoom=0.04, shear=0.12)
+    paler = expand(0.7 + 0.3 * torch.rand(len(x)), x).to(x)
+    kept = (torch.rand(x.shape) > 0.05).to(x)
+    return (x + 1) * paler * kept - 1 + 0.05 * torch.randn(x.shape).to(x)
+
+
+def train_classifier(
+    what: str,
+    network: nn.Module,
+    view: Callable[[Tensor], Tensor],
+    about: str,
+    args: argparse.Namespace,
+    batch: int = 128,
+) -> None:
+    """Train on augmented views of the training images (one in four as it is) and measure on the held-out ones."""
+    images, labels = digits.images("train").to(args.device), digits.labels("train").to(args.device)
+    unseen, truth = digits.images("held_out").to(args.device), digits.labels("held_out").to(args.device)
+    network = network.to(args.device)
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.randint(len(images), (batch,)).to(args.device)
+        plain = expand((torch.rand(batch) < 0.25).to(args.device), images)
+        x = images[chosen]
+        return F.cross_entropy(network(torch.where(plain, x, view(x))), labels[chosen])
+
+    @torch.no_grad()
+    def note(average: nn.Module) -> str:
+        torch.manual_seed(0)
+        wrong = (average(unseen).argmax(1) != truth).sum().item()
+        noisy = (average(unseen + 0.3 * torch.randn(unseen.shape).to(unseen)).argmax(1) == truth).double().mean().item()
+        return (
+            f"Accuracy on the {len(truth)} held-out images: {1 - wrong / len(truth):.4f} ({wrong} wrong); "
+            f"with Gaussian noise of standard deviation 0.3 added: {noisy:.4f}."
+        )
+
+    settings = run(what, args, rate=2e-3, decay=0.995)
+    average, hours = fit(network, loss, settings, note)
+    measured = note(average) + " The held-out images chose neither settings nor the moment to stop."
+    finish(average, what, settings, hours, args, title=f"digits: {what}", about=about, measured=measured)
+
+
+def train_scorer(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed + SEEDS["scorer"])
+    network = networks.ConvClassifier(1, 8, (32, 48), width=64, dropout=0.2)
+    about = (
+        "A small convolutional classifier of clean 8x8 digits, to guide with. Smooth activations, no batch statistics."
+    )
+    train_classifier("scorer", network, scorer_view, about, args)
+
+
+def train_judge(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed + SEEDS["judge"])
+    network = networks.TokenClassifier(1, 8, patch=2, width=64, depth=3, dropout=0.2)
+    about = (
+        "A small transformer classifier of clean 8x8 digits, to measure with: guidance never sees it. Built, seeded\n"
+        "and augmented differently from the scorer; trained on the same images, so the two may share some mistakes.\n"
+        "Its 64 features are what Frechet distances are taken in."
+    )
+    train_classifier("judge", network, judge_view, about, args)
+
+
+# Denoiser
+
+DENOISER = {
+    "schedule": {"name": "vp-cosine"},
+    "predicts": "v",
+    "shape": [1, 8, 8],
+    "null": {"label": NULL},
+    "conditions": {"label": "digit 0-9; 10 is none"},
+}
+
+
+def v_loss(network: nn.Module, x0: Tensor, label: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """min-SNR-5 weighted error of v = alpha * eps - sigma * x0, (B,): min(SNR, 5) / (SNR + 1) * |v - network|² / d.
+
+    Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2303.09556.
+    """
+    alpha, sigma = expand(SCHEDULE.alpha(t), x0), expand(SCHEDULE.sigma(t), x0)
+    error = network(alpha * x0 + sigma * noise, SCHEDULE.timestep(t), label) - (alpha * noise - sigma * x0)
+    snr = (SCHEDULE.alpha(t) / SCHEDULE.sigma(t)) ** 2
+    return snr.clamp_max(5.0) / (snr + 1) * error.square().flatten(1).mean(1)
+
+
+def times(count: int) -> Tensor:
+    """Random t in (0, t_max), (count,): one draw, shifted by 1 / count each, so that every batch covers all levels."""
+    return ((torch.rand(1) + torch.arange(count) / count) % 1.0).clamp(1e-4, 1 - 1e-4) * SCHEDULE.t_max
+
+
+@torch.no_grad()
+def ddim(network: nn.Module, label: Tensor, weight: float, noise: Tensor, steps: int = 50) -> Tensor:
+    """Samples by DDIM (eta = 0) on even times, guided by v = v_null + weight (v_label - v_null)."""
+    x = noise
+    for i in range(steps):
+        t, s = SCHEDULE.t_max * (1 - i / steps), SCHEDULE.t_max * (1 - (i + 1) / steps)
+        timestep = torch.tensor(SCHEDULE.timestep(t)).to(x)
+        v = network(x, timestep, label)
+        if weight != 1:
+            v = torch.lerp(network(x, timestep, None), v, weight)
+        x0 = SCHEDULE.alpha(t) * x - SCHEDULE.sigma(t) * v
+        eps = SCHEDULE.sigma(t) * x + SCHEDULE.alpha(t) * v
+        x = SCHEDULE.alpha(s) * x0 + SCHEDULE.sigma(s) * eps
+    return x
+
+
+def picture(x: Tensor, path: Path, columns: int = 20, zoom: int = 4) -> None:
+    """Write images as one PNG, dark ink on white, in rows of `columns`."""
+    rows = x[: len(x) // columns * columns].reshape(-1, columns, *x.shape[-2:])
+    sheet = F.pad(rows, (1, 1, 1, 1), value=-1).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    grey = ((1 - sheet.clamp(-1, 1)) * 127.5).round().byte().cpu().numpy()
+    Image.fromarray(grey).resize((grey.shape[1] * zoom, grey.shape[0] * zoom), Image.Resampling.NEAREST).save(path)
+
+
+@torch.no_grad()
+def measure(network: nn.Module, args: argparse.Namespace) -> str:
+    """Quality of samples with the training set's own labels, beside what the training images themselves would get."""
+    judge = networks.load(args.out / "weights" / "judge", args.device)[0]
+    train, labels = digits.images("train").to(args.device), digits.labels("train").to(args.device)
+    held_out = digits.images("held_out").to(args.device)
+    truth = digits.labels("held_out").to(args.device)
+    target = judge.features(held_out)
+
+    def row(name: str, x: Tensor, label: Tensor, distances: Tensor, versus: Tensor) -> str:
+        accuracy = (judge(x).argmax(1) == label).double().mean().item()
+        low, middle = torch.quantile(distances, torch.tensor([0.05, 0.5]).to(distances)).tolist()
+        return f"| {name} | {accuracy:.4f} | {frechet(judge.features(x), versus):.3f} | {middle:.3f} | {low:.3f} |"
+
+    lines = [
+        f"{len(train):,} samples with the labels of the training images; 50 DDIM steps (eta = 0), averaged weights.",
+        "Accuracy is the judge's, and the Frechet distance is to the held-out images in its 64 features. The last two",
+        "columns are the root mean square distance to the nearest training image (other than itself), median and 5 %",
+        "quantile, in units where ink is 1 and paper -1: smaller than for held-out images would mean copies.",
+        "",
+        "| | accuracy | Frechet distance | nearest, median | nearest, 5 % |",
+        "| --- | --- | --- | --- | --- |",
+        row("training images (the floor)", train, labels, nearest(train, train, others=True), target),
+        row("held-out images", held_out, truth, nearest(held_out, train), target),
+    ]
+    noise = torch.randn(train.shape, generator=torch.Generator().manual_seed(args.seed)).to(train)
+    for weight in (1.0, 1.5, 2.0, 4.0):
+        x = torch.cat([ddim(network, c, weight, z) for c, z in zip(labels.split(256), noise.split(256), strict=True)])
+        lines.append(row(f"samples, CFG weight {weight:g}", x, labels, nearest(x, train), target))
+        if args.picture is not None:
+            shown = torch.cat([torch.nonzero(labels == digit)[:20, 0] for digit in range(10)])
+            picture(x[shown], args.picture.with_stem(f"{args.picture.stem}-{weight:g}"))
+    return "\n".join(lines)
+
+
+def train_denoiser(args: argparse.Namespace, batch: int = 128, drop: float = 0.15) -> None:
+    torch.manual_seed(args.seed)
+    images, labels = digits.images("train").to(args.device), digits.labels("train").to(args.device)
+    unseen = digits.images("held_out").to(args.device), digits.labels("held_out").to(args.device)
+    network = networks.UNet(1, (48, 64), blocks=1, classes=10, attention=(False, True), dropout=0.1).to(args.device)
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.randint(len(images), (batch,)).to(args.device)
+        label = torch.where(torch.rand(batch).to(args.device) < drop, NULL, labels[chosen])
+        noise = torch.randn(batch, *images.shape[1:]).to(args.device)
+        return v_loss(network, images[chosen], label, times(batch).to(args.device), noise).mean()
+
+    @torch.no_grad()
+    def note(average: nn.Module) -> str:
+        values = []
+        for x0, label in ((images, labels), unseen):
+            torch.manual_seed(0)
+            t, noise = times(len(x0)).to(args.device), torch.randn(x0.shape).to(args.device)
+            values.append(v_loss(average, x0, label, t, noise).mean().item())
+        return "Weighted loss {:.4f} on training images, {:.4f} on held-out ones.".format(*values)
+
+    settings = run("denoiser", args, rate=1e-3, decay=0.999)
+    average, hours = fit(network, loss, settings, note)
+    finish(
+        average,
+        "denoiser",
+        settings,
+        hours,
+        args,
+        title="digits: denoiser",
+        about=(
+            "A small U-Net that draws 8x8 handwritten digits by class. Predicts v on the cosine schedule.\n"
+            f"Labels 0-9, and {NULL} for none, which replaced {drop:.0%} of the labels in training; min-SNR-5 weights."
+        ),
+        measured=measure(average, args) + "\n\n" + note(average),
+    )
+
+
+MAKERS = {"data": make_data, "scorer": train_scorer, "judge": train_judge, "denoiser": train_denoiser}
+
+
+def main() -> None:
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="all", choices=["all", *MAKERS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=digits.FOLDER, help="where data.safetensors and weights/ go")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoints")
+    parser.add_argument("--checkpoints", type=Path, default=here / "checkpoints")
+    parser.add_argument("--picture", type=Path, help="PNG to draw samples to, one for each CFG weight")
+    args = parser.parse_args()
+    for what in MAKERS if args.what == "all" else [args.what]:
+        MAKERS[what](args)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SymguideError as error:
+        sys.exit(f"error: {error}")
