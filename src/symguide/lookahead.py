@@ -264,11 +264,10 @@ def sweep(
         elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
             made = _weighed(predict, state, time)
             keep = _graphs_to_keep(memory, total, predict, x.device)
-            if keep < total:
+            if keep != total:
                 made.free()
         else:
-            keep = 1 if keep is None else keep
-            made = Call(predict, state, time, keep=k >= total - keep or (k == 0 and jacobian == "first"))
+            made = Call(predict, state, time, keep=k >= total - (1 if keep is None else keep) or (k == 0 and jacobian == "first"))
         if offload and not made.kept:
             made.offload()
         calls.append(made)
@@ -308,14 +307,11 @@ def _read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> T
     remaining = list(calls)
     for k in reversed(range(len(program.nodes))):
         node = program.nodes[k]
-        call = remaining.pop() if isinstance(node, Predict) else None
-        bar = bars.pop(program.inputs + k, None)
-        if bar is None:
-            continue
-        if call is not None:
-            passed = [(node.node, call.vjp(bar))]  # type: ignore[union-attr]
+        bar = bars.pop(program.inputs + k)  # every node feeds a later one, so its cotangent is there
+        if isinstance(node, Predict):
+            passed = [(node.node, remaining.pop().vjp(bar))]
         else:
-            passed = [(j, c * bar) for c, j in node.terms]  # type: ignore[union-attr]
+            passed = [(j, c * bar) for c, j in node.terms]
         for j, part in passed:
             bars[j] = bars[j] + part if j in bars else part
     return bars[0]

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -395,7 +396,7 @@ def _times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tup
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"steps must be a whole number, at least 1, not {steps!r}")
     times = tuple(float(t) for t in get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps))
-    if len(times) != steps + 1 or times[-1] != 0 or any(a <= b for a, b in zip(times[:-1], times[1:], strict=True)):
+    if len(times) != steps + 1 or times[-1] != 0 or any(a <= b for a, b in pairwise(times)):
         raise ConfigError(f"the grid must give {steps + 1} times that fall to 0, and gave {len(times)}")
     return times
 

@@ -26,7 +26,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         self._uses: dict[int, int] = {}
         super().__init__(self._pack, _unpack)
 
-    def __enter__(self) -> "SavedBytes":
+    def __enter__(self) -> "SavedBytes":  # type: ignore[override]
         super().__enter__()
         return self
 

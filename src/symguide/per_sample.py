@@ -69,20 +69,17 @@ class Noise:
         self.seed, self.indices, self.shape, self.particles = seed, tuple(indices), tuple(shape), particles
         self.dtype, self.device = dtype or torch.get_default_dtype(), device
 
-    def _generator(self, index: int, particle: int, stream: str, step: int, repeat: int) -> np.random.Generator:
-        key = np.array([self.seed % 2**64, index], dtype=np.uint64)
-        counter = np.array([0, particle, (repeat << 32) + step, self.streams.index(stream)], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
     def draw(self, stream: str, step: int = 0, repeat: int = 0, times: int | None = None) -> Tensor:
         """N(0, I) of shape (B, ...), or (times, B, ...) where `times` is given."""
         shape = self.shape if times is None else (times, *self.shape)
-        drawn = np.stack(
-            [
-                self._generator(i, p, stream, step, repeat).standard_normal(shape)
-                for i in self.indices
-                for p in range(self.particles)
-            ],
-            axis=0 if times is None else 1,
-        )
-        return torch.from_numpy(drawn).to(device=self.device, dtype=self.dtype)
+        philox = np.random.Philox(0)
+        generator, state = np.random.Generator(philox), philox.state
+        state["state"]["counter"][2:] = ((repeat << 32) + step, self.streams.index(stream))
+        drawn = np.empty((len(self.indices) * self.particles, *shape))
+        for row, out in enumerate(drawn):
+            state["state"]["key"][:] = (self.seed % 2**64, self.indices[row // self.particles])
+            state["state"]["counter"][:2] = (0, row % self.particles)
+            philox.state = state  # a fresh stream of numbers, at a third of the cost of a new generator
+            generator.standard_normal(out=out)
+        whole = torch.from_numpy(drawn if times is None else np.ascontiguousarray(drawn.swapaxes(0, 1)))
+        return whole.to(device=self.device, dtype=self.dtype)

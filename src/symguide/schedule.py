@@ -7,7 +7,7 @@ noise-to-signal ratio sigma/alpha back to t, on which time grids are built. At t
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from symguide.errors import ConfigError, unknown
 
-T = TypeVar("T", float, Tensor)
+T = TypeVar("T", float, Tensor, "float | Tensor")
 
 
 def _lib(t: Any) -> Any:
@@ -76,7 +76,7 @@ class VP(Schedule):
         Source: Song et al., "Score-Based Generative Modeling through SDEs", 2011.13456, appendix C.
 
         >>> round(VP.linear().alpha(1.0), 6)
-        0.006571
+        0.006572
         """
         return _Linear(beta_min, beta_max, timesteps)
 
@@ -189,9 +189,9 @@ class _Discrete(VP):
     def _log_alpha(self, t: T) -> T:
         if isinstance(t, Tensor):
             table = torch.tensor(self.log_alphas, dtype=t.dtype, device=t.device)
-            place = t.clamp(0, 1) * (len(self.log_alphas) - 1)
-            low = place.floor().long().clamp_max(len(self.log_alphas) - 2)
-            return table[low] + (place - low) * (table[low + 1] - table[low])
+            places = t.clamp(0, 1) * (len(self.log_alphas) - 1)
+            low = places.floor().long().clamp_max(len(self.log_alphas) - 2)
+            return table[low] + (places - low) * (table[low + 1] - table[low])
         place = min(max(t, 0.0), 1.0) * (len(self.log_alphas) - 1)
         i = min(int(place), len(self.log_alphas) - 2)
         return self.log_alphas[i] + (place - i) * (self.log_alphas[i + 1] - self.log_alphas[i])
@@ -268,7 +268,7 @@ class RectifiedFlow(Schedule):
         return 0 * t - 1.0, 0 * t + 1.0
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "vp-linear": VP.linear,
     "vp-cosine": VP.cosine,
     "vp-discrete": VP.discrete,

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from symguide.errors import ConfigError, unknown
@@ -268,9 +269,22 @@ def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: i
 
 
 def _check_times(times: Sequence[float], t: float | None = None) -> None:
-    falling = all(a > b for a, b in zip(times[:-1], times[1:], strict=True))
+    falling = all(a > b for a, b in pairwise(times))
     if not falling or times[-1] != 0 or (t is not None and abs(times[0] - t) > 1e-12):
         raise ConfigError(f"a grid must fall from t to 0, and this one gives {[round(r, 4) for r in times[:6]]} ...")
+
+
+def _stretched(schedule: Schedule, before: float, t: float, s: float, down: float) -> float:
+    """The time of a multistep solver's history in a noisy step.
+
+    The step goes to `down`, further than s, and its noise brings it back; the change of x_0 since the last prediction
+    is to be extrapolated to s only, as in SDE-DPM-Solver++(2M) (2211.01095, equation 18). So log(alpha / sigma) of the
+    history is set back as much as the step is longer.
+    """
+    if down in (s, 0.0) or schedule.alpha(before) == 0:
+        return before
+    lam = [-math.log(schedule.ratio(time)) for time in (before, t, s, down)]
+    return schedule.time(math.exp(-(lam[1] - (lam[1] - lam[0]) * (lam[3] - lam[1]) / (lam[2] - lam[1]))))
 
 
 class Transition(NamedTuple):
@@ -302,7 +316,7 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
         down = schedule.time(math.sqrt(sigma_s**2 - std**2) / alpha_s)
         scale = alpha_s / schedule.alpha(down)
     program = Program(inputs=1 if before is None else 2)
-    past: Past = [] if before is None else [(before, 1)]
+    past: Past = [] if before is None else [(_stretched(schedule, before, t, s, down), 1)]
     method = get_solver(solver)
     stages = method.stages if method.full_at_end or down > 0 else 1
     x = method.step(program, schedule, 0, t, down, past, stages)

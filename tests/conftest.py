@@ -1,0 +1,90 @@
+"""Tiny models in float64 on which laws are checked, and a network that counts its own calls."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import symguide as sg
+
+torch.set_num_threads(1)
+
+SCHEDULES = {
+    "vp-linear": sg.VP.linear(),
+    "vp-cosine": sg.VP.cosine(),
+    "vp-discrete": sg.VP.discrete(betas=torch.linspace(1e-4, 0.02, 1000)),
+    "ve": sg.VE(sigma_max=20.0),
+    "flow": sg.RectifiedFlow(),
+}
+
+
+@pytest.fixture(autouse=True)
+def double():
+    """Laws are checked in float64; the default is put back after each test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class Tiny(nn.Module):
+    """A nonlinear network on flat samples that counts rows forward and backward, by itself."""
+
+    def __init__(self, d: int = 6, width: int = 24, classes: int = 4, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.inner = nn.Parameter(torch.randn(d + 1, width, generator=generator, dtype=torch.float64) / math.sqrt(d))
+        self.outer = nn.Parameter(torch.randn(width, d, generator=generator, dtype=torch.float64) / math.sqrt(width))
+        self.labels = nn.Parameter(torch.randn(classes + 1, width, generator=generator, dtype=torch.float64))
+        self.forward_rows = self.backward_rows = self.calls = 0
+
+    def forward(self, x, timestep, label=None):
+        self.calls += 1
+        self.forward_rows += len(x)
+        flat = x.flatten(1)
+        time = (timestep / 1000).to(x)[:, None]
+        hidden = torch.cat([flat, time], dim=1) @ self.inner
+        if label is not None:
+            hidden = hidden + self.labels[label]
+        out = (torch.tanh(hidden) @ self.outer).reshape(x.shape)
+        if out.requires_grad:
+            out.register_hook(self._count)
+        return out
+
+    def _count(self, gradient):
+        self.backward_rows += len(gradient)
+
+
+def tiny(schedule="vp-linear", predicts="eps", shape=(6,), seed=0):
+    return sg.Denoiser(Tiny(math.prod(shape), seed=seed), SCHEDULES[schedule], predicts, shape=shape, null={"label": 4})
+
+
+def quartic(x0):
+    """A smooth objective with a Hessian that is not constant."""
+    return ((x0 - 0.3) ** 4).flatten(1).sum(dim=1) + x0.flatten(1).prod(dim=1)
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+RECIPES = {
+    "sag": lambda o, **k: sg.SAG(o, n=3, **k),
+    "sag-first": lambda o, **k: sg.SAG(o, n=3, jacobian="first", **k),
+    "sag-n-of-t": lambda o, **k: sg.SAG(o, n=lambda t: 3 if t > 0.5 else 1, memory="fast", **k),
+    "sag-sphere": lambda o, **k: sg.SAG(o, n=2, constraint=sg.Sphere(0.2), **k),
+    "sag-repeats": lambda o, **k: sg.SAG(o, n=2, repeats=2, window=(0.2, 0.8), **k),
+    "freedom": sg.FreeDoM,
+    "dps": sg.DPS,
+    "mpgd": sg.MPGD,
+    "mpgd-sphere": lambda o, **k: sg.MPGD(o, constraint=sg.Sphere(0.2), **k),
+    "universal": lambda o, **k: sg.UniversalGuidance(o, backward_steps=3, repeats=2, **k),
+    "lgd": lambda o, **k: sg.LGD(o, samples=3, **k),
+    "dsg": sg.DSG,
+}
+"""Every registered recipe, with the settings that change its path through the code."""
+
+
+def squares(x0):
+    """A squared error, for recipes that take its root."""
+    return (x0 - 0.5).square().flatten(1).sum(dim=1)

@@ -1,0 +1,71 @@
+"""Law 2: bytes saved for backward do not grow with n under "minimal", and do under "fast"."""
+
+import pytest
+import torch
+from conftest import quartic, tiny
+
+import symguide as sg
+from symguide.meter import SavedBytes
+from symguide.solver import SOLVERS
+
+
+def peak(n, **settings):
+    denoiser, x = tiny(shape=(64,)), torch.randn(8, 64)
+    with SavedBytes() as saved:
+        sg.lookahead_gradient(denoiser, x, 0.6, quartic, n, **settings)
+    assert saved.live == 0
+    return saved.peak
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_minimal_is_flat_in_n_and_fast_is_not(solver):
+    assert peak(16, solver=solver) < 1.15 * peak(1, solver=solver)
+    assert peak(16, solver=solver, memory="fast") > 3 * peak(1, solver=solver)
+
+
+def test_keeping_none_frees_the_network_while_the_objective_lives():
+    """k = 0: the peak is the larger of the two graphs, not their sum."""
+
+    def heavy(x0):
+        for _ in range(40):
+            x0 = torch.sin(x0)
+        return x0.sum(dim=1)
+
+    denoiser, x = tiny(shape=(64,)), torch.randn(8, 64)
+    peaks = {}
+    for memory in (0, "minimal"):
+        with SavedBytes() as saved:
+            sg.lookahead_gradient(denoiser, x, 0.6, heavy, 4, memory=memory)
+        peaks[memory] = saved.peak
+    assert peaks[0] < peaks["minimal"]
+
+
+def test_auto_keeps_what_the_budget_holds():
+    one = peak(1)
+    assert peak(8, memory=f"auto:{3 * one}B") <= 3.5 * one
+    denoiser, x = tiny(shape=(64,)), torch.randn(8, 64)
+    calls = {
+        b: sg.lookahead_gradient(denoiser, x, 0.6, quartic, 8, memory=f"auto:{b}").forward_calls for b in ("1B", "1GB")
+    }
+    assert calls == {"1B": 15, "1GB": 8}
+
+
+def test_a_whole_guided_run_is_flat_in_n():
+    peaks = {
+        n: sg.sample(tiny(shape=(64,)), batch=4, steps=4, loss=sg.SAG(quartic, n=n)).cost.peak_bytes for n in (1, 16)
+    }
+    assert peaks[16] < 1.15 * peaks[1]
+
+
+def test_the_sampler_holds_nothing_without_guidance():
+    assert sg.sample(tiny(), batch=2, steps=3).cost.peak_bytes == 0
+
+
+def test_saved_bytes_counts_what_autograd_saves_once_and_no_parameters():
+    x = torch.ones(100, requires_grad=True)
+    with SavedBytes() as saved:
+        y = x * x  # the same storage twice
+        z = y.exp()
+    assert saved.live == saved.peak == 2 * 800
+    z.sum().backward()
+    assert saved.live == 0
