@@ -23,6 +23,7 @@ from symguide.loss_guidance import (
     Sphere,
     UniversalGuidance,
     noise_window,
+    on_sphere,
     rules,
 )
 from symguide.models import load, save
@@ -68,6 +69,7 @@ __all__ = [
     "lookahead_gradient",
     "noise_window",
     "objectives",
+    "on_sphere",
     "rules",
     "sample",
     "save",

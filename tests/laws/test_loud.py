@@ -1,0 +1,235 @@
+"""Law 9: nothing silent: bad input gets one sentence that says what to do."""
+
+import pytest
+import torch
+from conftest import RECIPES, squares, tiny
+
+import symguide as sg
+from symguide.errors import ConfigError, GuidanceError
+
+
+def run(**settings):
+    return sg.sample(tiny(), **{"batch": 2, "steps": 4, **settings})
+
+
+def nan_from(step, value=float("nan")):
+    """An objective that turns bad at the given call, for sample 1 only."""
+    calls = []
+
+    def objective(x0):
+        calls.append(1)
+        bad = torch.tensor([0.0, value if len(calls) > step else 0.0])[: len(x0)]
+        return squares(x0) + bad
+
+    return objective
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"solver": "dimd"}, "unknown solver 'dimd': did you mean 'ddim'"),
+        ({"grid": "uniforn"}, "unknown grid 'uniforn': did you mean 'uniform'"),
+        ({"steps": 0}, "steps must be a whole number, at least 1"),
+        ({"batch": 0}, "batch must be a whole number of samples"),
+        ({"eta": 1.5}, "eta must be between 0"),
+        ({"on_nan": "ignore"}, "on_nan is 'raise' or 'skip'"),
+        ({"indices": [0, 1, 2]}, "speak of the same number of samples"),
+        ({"batch": None, "indices": [-1]}, "must not be negative"),
+        ({"condition": {"label": [0, 1, 2]}}, "has 3 rows for a batch of 2"),
+        ({"start": torch.zeros(2, 7)}, "start has samples of shape"),
+        ({"prediction": sg.CFG(2.0)}, "CFG strengthens a condition, and none is given"),
+        ({"grid": lambda schedule, t, n: [t, 0.0]}, "the grid must give 5 times"),
+    ],
+)
+def test_settings_of_a_run(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        run(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: sg.SAG(squares, n=0), "n must be at least 1"),
+        (lambda: sg.SAG(squares, n=2.5), "n must be at least 1"),
+        (lambda: sg.SAG(squares, scale=-1), "scale must not be negative"),
+        (lambda: sg.SAG(squares, scale=float("nan")), "scale must not be negative"),
+        (lambda: sg.SAG(squares, window=(0.5, 0.2)), "window is"),
+        (lambda: sg.SAG(squares, window=(0.5, 1.2)), "window is"),
+        (lambda: sg.SAG(squares, repeats=0), "repeats must be"),
+        (lambda: sg.SAG(squares, memory="fats"), "memory is 'minimal'"),
+        (lambda: sg.SAG(squares, memory=-1), "memory is 'minimal'"),
+        (lambda: sg.SAG(squares, jacobian="exat"), "did you mean 'exact'"),
+        (lambda: sg.SAG(squares, solver="euler"), "unknown solver"),
+        (lambda: sg.SAG(3), "an objective is a callable"),
+        (lambda: sg.Sphere(1.5), "rate must be between 0"),
+        (lambda: sg.LGD(squares, samples=0), "samples >= 1"),
+        (lambda: sg.UniversalGuidance(squares, backward_steps=-1), "backward_steps"),
+        (lambda: sg.BestOfN(squares, 0), "whole number of particles"),
+        (lambda: sg.noise_window(2, 1), "noise_window"),
+        (lambda: sg.Denoiser(lambda x, t: x, predicts="epsilon"), "did you mean 'eps'"),
+        (lambda: sg.Denoiser(3), "network must be a callable"),
+        (lambda: sg.load("digts"), "did you mean 'digits'"),
+        (lambda: sg.timesteps([1, 2, 3]), "must be given falling"),
+    ],
+)
+def test_settings_of_methods(make, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        make()
+
+
+def test_windows_outside_the_run():
+    with pytest.raises(ConfigError, match="no step of 4 lies in the window"):
+        run(loss=sg.SAG(squares, window=(0.3, 0.45)))
+
+
+def test_counts_over_time_are_checked():
+    with pytest.raises(ConfigError, match="n gave 0 at t"):
+        run(loss=sg.SAG(squares, n=lambda t: int(2 * t)))
+    with pytest.raises(ConfigError, match="repeats gave 0"):
+        run(loss=sg.SAG(squares, repeats=lambda t: 0))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_of_the_wrong_shape_or_without_a_path(name):
+    for objective, sentence in (
+        (lambda x0: x0.sum(), "one loss per sample, shape"),
+        (lambda x0: x0, "one loss per sample, shape"),
+        (lambda x0: [0.0, 0.0], "this one returned list"),
+        (lambda x0: squares(x0.detach()), "no gradient path to the sample"),
+        (lambda x0: (x0 > 0).double().sum(dim=1), "no gradient path to the sample"),
+    ):
+        if name == "lgd" and "list" in sentence:
+            continue
+        with pytest.raises((GuidanceError, TypeError), match=sentence):
+            run(loss=RECIPES[name](objective))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_losses_that_are_not_finite_name_step_and_sample(name, value):
+    per_step = {"universal": 8, "lgd": 3, "sag-repeats": 2}.get(name, 1)
+    with pytest.raises(GuidanceError, match=r"step \d of 6 .*the loss is not finite for samples \[1\]"):
+        run(steps=6, loss=RECIPES[name](nan_from(2 * per_step, value)))
+
+
+def test_gradients_that_are_not_finite():
+    def pole(x0):
+        return torch.where(x0 > -1e9, x0, x0).sub(x0.detach()).abs().sqrt().sum(dim=1)  # infinite slope at 0
+
+    with pytest.raises(GuidanceError, match=r"step 0 of 4 .*the gradient is not finite"):
+        run(loss=sg.FreeDoM(pole))
+
+
+def test_skip_leaves_the_bad_sample_unguided_and_the_good_one_guided():
+    plain = run(steps=6).samples
+    good = run(steps=6, loss=sg.SAG(squares, n=2)).samples
+    skipped = run(steps=6, loss=sg.SAG(nan_from(0), n=2), on_nan="skip").samples
+    assert torch.equal(skipped[1], plain[1])
+    assert torch.allclose(skipped[0], good[0])
+    assert not torch.allclose(good[0], plain[0])
+
+
+def test_networks_that_break_say_where():
+    def broken(x, timestep):
+        return x / (timestep > 400).to(x)[:, None]
+
+    with pytest.raises(GuidanceError, match=r"step \d of 5 \(t = .* made samples that are not finite"):
+        sg.sample(sg.Denoiser(broken, shape=(3,)), steps=5)
+
+
+def test_networks_of_the_wrong_output():
+    for network, sentence in (
+        (lambda x, timestep: (x,), "the network returned tuple, not a tensor"),
+        (lambda x, timestep: torch.cat([x, x], dim=1), "cut off learned variances"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            sg.sample(sg.Denoiser(network, shape=(3,)), steps=2)
+
+
+def test_networks_without_a_gradient():
+    @torch.no_grad()
+    def network(x, timestep):
+        return torch.tanh(x)
+
+    denoiser = sg.Denoiser(network, predicts="x0", shape=(3,))
+    with pytest.raises(GuidanceError, match="no gradient path to x"):
+        sg.sample(denoiser, steps=3, loss=sg.SAG(squares))
+    sg.sample(denoiser, steps=3, loss=sg.SAG(squares, jacobian="identity"))
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if "sphere" in n or n == "dsg"])
+def test_dsg_explains_deterministic_steps(name):
+    with pytest.raises(GuidanceError, match=r"with eta = 0 the sphere .* use eta=1"):
+        run(eta=0.0, loss=RECIPES[name](squares))
+    with pytest.raises(GuidanceError, match="std = 0"):
+        sg.on_sphere(torch.zeros(1, 2), 0.0, torch.zeros(1, 2), torch.ones(1, 2), 0.1)
+
+
+def test_black_boxes_are_refused_where_a_gradient_is_needed():
+    rule = sg.objectives.BlackBox(lambda x0: (x0 > 0).double().mean(dim=1))
+    for recipe in (sg.SAG, sg.MPGD, sg.DPS):
+        with pytest.raises(GuidanceError, match="the objective is a black box"):
+            recipe(0.5 * rule + squares)
+    run(particles=sg.BestOfN(rule, 3))
+
+
+def test_the_rho_rule_needs_classifier_free_guidance():
+    with pytest.raises(GuidanceError, match="pass prediction=CFG"):
+        run(steps=10, loss=sg.SAG.paper(squares))
+
+
+def test_dps_refuses_negative_losses():
+    with pytest.raises(GuidanceError, match="this one is negative"):
+        run(loss=sg.DPS(lambda x0: -squares(x0)))
+
+
+def test_look_ahead_arguments():
+    denoiser, x = tiny(), torch.randn(2, 6)
+    for settings, sentence in (
+        ({"n": 0}, "n >= 1"),
+        ({"t": 0.0}, r"t must be in \(0, 1\]"),
+        ({"t": 1.5}, r"t must be in \(0, 1\]"),
+        ({"solver": "heum"}, "did you mean 'heun'"),
+        ({"memory": "most"}, "memory is"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            sg.lookahead_gradient(denoiser, x, settings.pop("t", 0.5), squares, **settings)
+    with pytest.raises(GuidanceError, match=r"the loss is not finite for samples \[1\]$|for samples \[1\]:"):
+        sg.lookahead_gradient(denoiser, x, 0.5, nan_from(0))
+
+
+def test_shapes_must_be_known():
+    with pytest.raises(ConfigError, match="pass shape="):
+        sg.sample(sg.Denoiser(lambda x, timestep: x))
+
+
+def test_closed_form_denoisers_check_their_numbers():
+    for covariance, sentence in (
+        (torch.eye(3), r"must be \(2, 2\)"),
+        (torch.tensor([[1.0, 2.0], [0.0, 1.0]]), "symmetric"),
+        (-torch.eye(2), "positive semi-definite"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            sg.GaussianDenoiser(torch.zeros(2), covariance)
+    with pytest.raises(ConfigError, match="weights"):
+        sg.MixtureDenoiser(torch.zeros(2, 1), torch.eye(1), torch.tensor([1.0, 0.0]))
+    with pytest.raises(ConfigError, match="fall from below 1"):
+        sg.VP.discrete(alphas_cumprod=[0.5, 0.9])
+
+
+def test_objectives_check_their_targets():
+    x0 = torch.zeros(2, 4)
+    with pytest.raises(ConfigError, match="noise of a measurement"):
+        sg.objectives.Measurement(lambda x: x, x0, noise=0.0)
+    with pytest.raises(ConfigError, match="A x_0 has shape"):
+        sg.objectives.Measurement(lambda x: x[:, :2], torch.zeros(1, 3))(x0)
+    with pytest.raises(ConfigError, match="has 3 rows, and there are 2 samples"):
+        sg.objectives.Measurement(lambda x: x, torch.zeros(3, 4))(x0)
+    with pytest.raises(ConfigError, match="selects nothing"):
+        sg.objectives.Region(x0, torch.zeros(4))
+    with pytest.raises(ConfigError, match="does not fit"):
+        sg.objectives.Region(x0, torch.ones(3))
+    with pytest.raises(ConfigError, match="labels must be classes 0 to 2"):
+        sg.objectives.Classifier(torch.nn.Linear(4, 3), 5)(x0)
+    with pytest.raises(ConfigError, match="multiplied with a number"):
+        sg.objectives.BlackBox(len) * "2"
