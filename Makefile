@@ -1,0 +1,37 @@
+# make demo: guided sampling on real data, with a picture and a page under out/demo
+# make test: the test suite;  make lint: ruff and mypy;  make results: the tables of docs/results.md (long)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint results clean
+
+demo: $(VENV)/.demo
+	$(BIN)/symguide demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+results: $(VENV)/.dev
+	$(BIN)/python benchmarks/gradients.py
+	$(BIN)/python benchmarks/digits.py
+
+# torch first and by its exact version: a bare `torch` may bring several GB of another build.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[report]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build dist
