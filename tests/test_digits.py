@@ -7,9 +7,16 @@ import torch
 
 from symguide import networks
 from symguide.errors import ConfigError
+from symguide.schedule import VP
 from symguide.worlds import WORLDS, digits
 
 FOLDERS = [digits.DENOISER, digits.SCORER, digits.JUDGE]
+
+
+@pytest.fixture(autouse=True)
+def single():
+    """These tests start from float32, as users do."""
+    torch.set_default_dtype(torch.float32)
 
 
 def test_data_are_those_of_scikit_learn():
@@ -60,8 +67,6 @@ def test_denoiser_finds_digits_in_noise():
         "null": {"label": 10},
         "conditions": {"label": "digit 0-9; 10 is none"},
     }
-    from symguide.schedule import VP
-
     schedule, t = VP.cosine(), 0.9
     x0, label = digits.images("held_out"), digits.labels("held_out")
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Networks are per sample and run in every precision; model folders come back bit for bit or fail in one clear sentence."""
+"""Networks are per sample and run in every precision; model folders come back bit for bit or say what is wrong."""
 
 import json
 
@@ -9,6 +9,12 @@ from torch import nn
 
 from symguide import networks
 from symguide.errors import ConfigError, WeightsError
+
+
+@pytest.fixture(autouse=True)
+def single():
+    """These tests start from float32, as users do."""
+    torch.set_default_dtype(torch.float32)
 
 
 def unet(**changes):
@@ -111,6 +117,7 @@ def test_classifier_features():
         ((torch.zeros(2, 1, 8, 8), torch.zeros(3)), r"timestep must be of shape \(2,\)"),
         ((torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(3, dtype=torch.long)), "label must be 2 integers"),
         ((torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.zeros(2)), "label must be 2 integers"),
+        ((torch.zeros(2, 1, 8, 8), torch.zeros(2), torch.tensor([0, 4])), r"within 0\.\.3 \(3 is none\)"),
     ],
 )
 def test_wrong_inputs(inputs, message):
@@ -125,6 +132,7 @@ def test_wrong_inputs(inputs, message):
     [
         lambda: networks.UNet(channels=(8, 16), attention=(True,)),
         lambda: networks.UNet(channels=(8, 15)),
+        lambda: networks.UNet(channels=(9, 9), groups=3),
         lambda: networks.UNet(heads=5),
         lambda: networks.ConvClassifier(size=9),
         lambda: networks.TokenClassifier(patch=3),
@@ -211,7 +219,7 @@ BROKEN = {
         WeightsError,
         "more belongs to another network",
     ),
-    "another width": (lambda f: foreign(f, unet(channels=(16, 16)).state_dict()), WeightsError, "has shape"),
+    "another width": (lambda f: foreign(f, unet(channels=(8, 24)).state_dict()), WeightsError, "has shape"),
 }
 
 

@@ -31,7 +31,7 @@ MADE = {
         lambda x: F.conv2d(x, BLUR, padding=1), torch.randn(3, 1, 2, 4, dtype=torch.float64), 0.3
     ),
     "sum": 0.5 * Classifier(NETWORK, 1)
-    + 2 * Region(torch.zeros(2, 4), torch.ones(4))
+    + 2 * Region(torch.zeros(1, 2, 4), torch.ones(4))
     - (lambda x: x.flatten(1).sum(1)),
 }
 

@@ -17,6 +17,12 @@ def scripts(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(TRAINING), *sys.path])
 
 
+@pytest.fixture(autouse=True)
+def single():
+    """These tests start from float32, as users do."""
+    torch.set_default_dtype(torch.float32)
+
+
 def train(tmp_path, stop=None, **settings):
     """Average weights after 10 steps on random targets, stopped by an error at step `stop`."""
     from fit import Run, fit

@@ -41,7 +41,7 @@ CARD = """# {title}
   `symguide.worlds.digits.data`): the test set of "Optical Recognition of Handwritten Digits", E. Alpaydin and
   C. Kaynak, UCI Machine Learning Repository, doi 10.24432/C50P49, licensed CC BY 4.0. Both parts hold the same writers.
 - **Made by:** `{command}`
-- **Seed:** {seed}; **steps:** {steps}; **time:** {hours:.2f} hours on {machine}; torch {torch}.
+- **Seed:** {seed}; **steps:** {steps}; **wall-clock time:** {hours:.2f} hours on {machine}; torch {torch}.
 - **Size:** {parameters:,} parameters, float32.
 
 ## Measured

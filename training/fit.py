@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from symguide.errors import ConfigError, WeightsError
+from symguide.errors import ConfigError, SymguideError, WeightsError
 from symguide.networks.io import write
 
 
@@ -54,6 +54,11 @@ def fit(
         loss: the mean loss of a step's batch; may draw from torch's global generator, which is seeded before.
         run: the settings.
         note: at every checkpoint, what to say about the average so far.
+
+    Raises:
+        ConfigError: if the checkpoint to resume was made with other settings.
+        WeightsError: if it is no checkpoint.
+        SymguideError: if the loss is not finite.
     """
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=run.rate, weight_decay=run.weight_decay, betas=(0.9, 0.99))
@@ -66,6 +71,8 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = run.rate * run.factor(step)
         value = loss(step)
+        if not torch.isfinite(value):
+            raise SymguideError(f"the loss is {value.item()} at step {step}: lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

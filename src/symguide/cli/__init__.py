@@ -1,0 +1,19 @@
+"""The command line: symguide sample | models | methods | objectives | demo.
+
+Importing this module is cheap: commands are imported when they are called, and torch when they run.
+"""
+
+from symguide.cli.group import Group
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "sample": ("symguide.cli.sample:sample", "Draw samples, guided or not, and write them to a folder."),
+    "models": ("symguide.cli.listing:models", "The models that ship with the package."),
+    "methods": ("symguide.cli.listing:methods", "The guidance methods: what they do, take and cost."),
+    "objectives": ("symguide.cli.listing:objectives", "What samples can be steered toward, and how to write it."),
+    "demo": ("symguide.cli.demo:demo", "See guidance work in a minute, offline, on a CPU."),
+}
+"""Where every command is (module:function) and its line in the group's help."""
+
+main = Group(COMMANDS)
+
+__all__ = ["COMMANDS", "main"]

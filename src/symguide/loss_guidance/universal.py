@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from symguide.errors import ConfigError
-from symguide.loop import Step
 from symguide.lookahead import value_and_gradient
+from symguide.loop import Step
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule

@@ -115,15 +115,14 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _empty(config: dict[str, Any], path: Path) -> nn.Module:
     """The config's network without memory for its weights, so that a wrong config costs nothing."""
-    if config["network"] not in NETWORKS:
-        raise unknown("network", config["network"], NETWORKS)
+    name = str(config["network"])
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
     try:
         with torch.device("meta"):
-            return NETWORKS[config["network"]](**config["arguments"])
+            return NETWORKS[name](**config["arguments"])
     except Exception as error:
-        raise ConfigError(
-            f"{path}: {config['network']} does not take these arguments ({error}): correct them"
-        ) from error
+        raise ConfigError(f"{path}: {name} does not take these arguments ({error}): correct them") from error
 
 
 def _tensors(folder: Path, digest: str | None) -> dict[str, Tensor]:

@@ -95,6 +95,8 @@ class UNet(nn.Module):
             raise ConfigError(
                 f"attention needs one flag for each of the {len(channels)} channels, not {len(attention)}"
             )
+        if channels[0] % 2:
+            raise ConfigError(f"the first of channels must be even, as it counts cosines and sines, not {channels[0]}")
         if any(width % groups for width in channels):
             raise ConfigError(f"groups ({groups}) must divide every width of channels {list(channels)}")
         self.in_channels, self.classes, self.factor = in_channels, classes, 2 ** (len(channels) - 1)
@@ -138,10 +140,11 @@ class UNet(nn.Module):
         Args:
             x: noisy samples, (B, in_channels, H, W), with sides that can be halved between all levels.
             timestep: noise level in 0..1000, (B,), or one number for all.
-            label: class of every sample, (B,) integers; none means the null label.
+            label: class of every sample, (B,) integers 0..classes; None means the null label for all.
         """
-        embedding = self._embed(x, timestep, label)
-        h = self.input(x)
+        self._check(x, timestep, label)
+        embedding = self._embed(timestep, label, len(x))
+        h: Tensor = self.input(x)
         skips = [h]
         for level, stage in enumerate(self.down):
             for block in stage:  # type: ignore[attr-defined]
@@ -159,27 +162,34 @@ class UNet(nn.Module):
                 h = self.grow[level](nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"))
         return self.output(nn.functional.silu(self.norm(h)))
 
-    def _embed(self, x: Tensor, timestep: Tensor, label: Tensor | None) -> Tensor:
-        """silu(time + label), (B, 4 * channels[0])."""
+    def _embed(self, timestep: Tensor, label: Tensor | None, count: int) -> Tensor:
+        """silu(time + label), (count, 4 * channels[0])."""
+        sines = sinusoids(timestep.expand(count), self.input.out_channels)
+        embedding: Tensor = self.time(sines.to(self.input.weight.dtype))
+        if self.label is not None:
+            if label is None:
+                label = torch.full((count,), self.label.num_embeddings - 1, device=self.input.weight.device)
+            embedding = embedding + self.label(label.long())
+        return nn.functional.silu(embedding)
+
+    def _check(self, x: Tensor, timestep: Tensor, label: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.shape[2] % self.factor or x.shape[3] % self.factor:
             raise ConfigError(
                 f"this network takes x of shape (B, {self.in_channels}, H, W) with H and W multiples of {self.factor},"
                 f" not {tuple(x.shape)}"
             )
-        if timestep.shape not in ((), (1,), (len(x),)):
-            raise ConfigError(
-                f"timestep must be of shape ({len(x)},), one for each sample, not {tuple(timestep.shape)}"
-            )
-        base = self.input.out_channels
-        embedding = self.time(sinusoids(timestep.expand(len(x)), base).to(self.input.weight.dtype))
-        if self.label is None:
-            if label is not None:
-                raise ConfigError("this network has no classes: call it without a label")
-            return nn.functional.silu(embedding)
+        count = len(x)
+        if timestep.shape not in ((), (1,), (count,)):
+            raise ConfigError(f"timestep must be of shape ({count},), one for each sample, not {tuple(timestep.shape)}")
         if label is None:
-            label = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
-        if label.shape != (len(x),) or label.is_floating_point():
+            return
+        if self.classes is None:
+            raise ConfigError("this network has no classes: call it without a label")
+        if label.shape != (count,) or label.is_floating_point() or label.is_complex():
             raise ConfigError(
-                f"label must be {len(x)} integers, one for each sample, not {label.dtype} {tuple(label.shape)}"
+                f"label must be {count} integers, one for each sample, not {label.dtype} of shape {tuple(label.shape)}"
             )
-        return nn.functional.silu(embedding + self.label(label.long()))
+        if count and not 0 <= label.min() <= label.max() <= self.classes:
+            raise ConfigError(
+                f"labels must be within 0..{self.classes} ({self.classes} is none), not {label.min()}..{label.max()}"
+            )

@@ -1,5 +1,6 @@
 """Objectives: what to steer toward. Clean samples (B, ...) in, one loss per sample (B,) out, lower is better."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -100,15 +101,13 @@ class Follower:
         dtype = torch.promote_types(x.dtype, torch.float32)
         key = (x.device, dtype)
         if key not in self._copies:
-            import copy
-
             copied = copy.deepcopy(self.network).to(device=x.device, dtype=dtype).eval().requires_grad_(False)
             self._copies[key] = copied
         return self._copies[key](x.to(dtype))
 
 
 def rows_for(target: Tensor, x0: Tensor, what: str) -> Tensor:
-    """A target with a row for every sample: given for all alike (1 row), one for each, or one for each group of particles."""
+    """A target with a row for every sample: one for all, one for each, or one for each group of particles."""
     if len(target) in (1, len(x0)):
         return target.expand(len(x0), *target.shape[1:])
     if len(x0) % len(target) == 0:

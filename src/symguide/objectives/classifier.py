@@ -28,5 +28,5 @@ class Classifier(Objective):
     def __call__(self, x0: Tensor) -> Tensor:
         logits = self.network(x0)
         if int(self.label.min()) < 0 or int(self.label.max()) >= logits.shape[1]:
-            raise ConfigError(f"labels must be classes 0 to {logits.shape[1] - 1}, not {self.label.unique().tolist()}")
+            raise ConfigError(f"labels must be classes 0 to {logits.shape[1] - 1}, not {self.label.tolist()[:8]}")
         return F.cross_entropy(logits, rows_for(self.label.to(x0.device), x0, "label"), reduction="none")

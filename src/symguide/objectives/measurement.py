@@ -14,7 +14,7 @@ class Measurement(Objective):
 
     Args:
         operator: A, from samples (B, ...) to measurements (B, ...); differentiable, linear or not.
-        y: the measurement, one row for all samples or one for each.
+        y: the measurement, (...) or (1, ...) for all samples, (B, ...) with one for each.
         noise: standard deviation of its noise; 1.0 leaves half the squared error.
 
     Raises:
@@ -35,7 +35,8 @@ class Measurement(Objective):
     def __call__(self, x0: Tensor) -> Tensor:
         wide = torch.promote_types(x0.dtype, torch.float32)
         predicted = self.operator(x0.to(wide))
-        y = rows_for(self.y.to(predicted), x0, "the measurement y")
+        y = self.y.to(predicted)
+        y = rows_for(y[None] if y.ndim == predicted.ndim - 1 else y, x0, "the measurement y")
         if y.shape != predicted.shape:
             raise ConfigError(f"A x_0 has shape {tuple(predicted.shape[1:])}, and the measurement {tuple(y.shape[1:])}")
         return ((y - predicted) / self.noise).square().flatten(1).sum(dim=1) / 2
@@ -68,8 +69,3 @@ class Region(Measurement):
             ) from None
         self.mask = mask
         super().__init__(lambda x0: x0 * self.mask.to(x0), y, noise)
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        if self.y.ndim == x0.ndim - 1:
-            self.y = self.y[None]
-        return super().__call__(x0)
