@@ -28,7 +28,7 @@ def test_a_program_of_n_calls_makes_n_calls(solver, n):
 def test_presets():
     assert choose("paper", None) == ("ddim", "uniform")
     assert choose("best", None) == PRESETS["best"]
-    assert choose("best", "karras") == ("midpoint", "karras")
+    assert choose("best", "karras") == ("dpmpp_2m", "karras")
 
 
 def test_a_models_own_timesteps():

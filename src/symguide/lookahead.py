@@ -137,7 +137,7 @@ def lookahead(
         x: noisy samples x_t, (B, ...).
         t: their time in (0, 1].
         n: network calls; 1 is the one-step (Tweedie) estimate.
-        solver: "ddim", "midpoint", "heun", "dpmpp_2m", or a preset: "best" (midpoint on the flow grid) or "paper"
+        solver: "ddim", "midpoint", "heun", "dpmpp_2m", or a preset: "best" (dpmpp_2m on the flow grid) or "paper"
             (DDIM, uniform in t).
         grid: "flow" (default), "uniform", "arctan", "karras" or a callable (schedule, t, steps) -> times.
         condition: the network's conditions, as in `sample`.
@@ -155,7 +155,7 @@ def lookahead(
     >>> from symguide import GaussianDenoiser
     >>> denoiser = GaussianDenoiser(torch.zeros(2, dtype=torch.float64), torch.diag(torch.tensor([0.5, 2.0])))
     >>> x = torch.ones(1, 2, dtype=torch.float64)
-    >>> (lookahead(denoiser, x, 0.5, n=64).x0 - denoiser.transport(x, 0.5)).abs().max().item() < 1e-4
+    >>> (lookahead(denoiser, x, 0.5, n=64).x0 - denoiser.transport(x, 0.5)).abs().max().item() < 1e-2
     True
     """
     predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)

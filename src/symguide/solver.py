@@ -234,7 +234,7 @@ def timesteps(own: Sequence[float]) -> Grid:
 
 
 GRIDS: dict[str, Grid] = {"uniform": uniform, "arctan": arctan, "flow": flow, "karras": karras}
-PRESETS: dict[str, tuple[str, str]] = {"best": ("midpoint", "flow"), "paper": ("ddim", "uniform")}
+PRESETS: dict[str, tuple[str, str]] = {"best": ("dpmpp_2m", "flow"), "paper": ("ddim", "uniform")}
 
 
 def get_grid(grid: str | Grid) -> Grid:
