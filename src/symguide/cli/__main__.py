@@ -1,0 +1,5 @@
+"""python -m symguide.cli"""
+
+from symguide.cli import main
+
+main(prog_name="symguide")

@@ -1,0 +1,78 @@
+"""One run of the demo: both panels under one progress bar, and the files they become."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from symguide.cli.demo.inpaint import Inpaint
+from symguide.cli.demo.steer import Steer
+from symguide.errors import ConfigError
+from symguide.models import load
+from symguide.report import environment, png, render_page, write
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run."""
+
+    steer: Steer
+    inpaint: Inpaint
+    command: str
+    settings: dict[str, Any]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Everything measured, as JSON values."""
+        facts = {"command": self.command, "settings": self.settings, "environment": environment(self.steer.device)}
+        return facts | {"steer": self.steer.table.records(), "inpaint": self.inpaint.table.records()}
+
+    def write(self, out: Path) -> tuple[list[Path], str | None]:
+        """Write the files of the run; returns their paths, and why there is no page where there is none."""
+        paths = [
+            write(out / "steer.png", png(self.steer.picture())),
+            write(out / "inpaint.png", png(self.inpaint.picture())),
+            write(out / "results.json", json.dumps(self.results, indent=2) + "\n"),
+        ]
+        try:
+            page = self._page()
+        except ConfigError as missing:
+            return paths, str(missing)
+        return [*paths, write(out / "index.html", page)], None
+
+    def _page(self) -> str:
+        facts = self.results["environment"] | {name: str(value) for name, value in self.settings.items()}
+        return render_page(
+            "symguide: guidance at sampling time",
+            self.steer.summary(),
+            self.command,
+            [self.steer.section(), self.inpaint.section()],
+            facts,
+        )
+
+
+def run(num: int, steps: int, seed: int, device: str, command: str) -> Done:
+    """Draw and measure both panels."""
+    _check(device)
+    denoiser = load("digits", device=device)
+    steer, inpaint = Steer(denoiser, num, device), Inpaint(denoiser, min(num, 30), device)
+    with tqdm(total=steps * (steer.work + inpaint.work), unit=" calls", leave=False) as bar:
+
+        def tick(name: str, work: int) -> None:
+            bar.set_description(name, refresh=False)
+            bar.update(work)
+
+        steer.run(tick, steps, seed)
+        inpaint.run(tick, steps, seed)
+    return Done(steer, inpaint, command, {"num": num, "steps": steps, "seed": seed, "device": device})
+
+
+def _check(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"cannot run on {device!r} ({first}): use cpu, or a device that torch sees here") from error

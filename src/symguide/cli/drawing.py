@@ -1,0 +1,313 @@
+"""A run: from options to settings, from settings to samples on disk, and what they cost and reached."""
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+import symguide as sg
+from symguide.cli import config, methods, outputs
+from symguide.cli.files import locked, sweep
+from symguide.cli.shards import Record, Shards
+from symguide.cli.steering import Steering, cycle, files, resolved, world_part
+from symguide.errors import ConfigError, WeightsError, unknown
+from symguide.networks import io
+from symguide.worlds import WORLDS
+
+Say = Callable[[str], None]
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+COPIED = ("num", "batch", "steps", "seed", "solver", "grid", "eta", "cfg", "best_of", "device", "dtype", "on_nan")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be made: its settings as a config file has them, and what they stand for."""
+
+    settings: dict[str, Any]
+    method: dict[str, Any]
+    denoiser: sg.Denoiser
+    shape: tuple[int, ...]
+    steering: Steering | None
+
+    def draw(self, indices: range, callback: Callable[[sg.StepRecord, Tensor], None] | None = None) -> sg.Result:
+        """The samples of these indices."""
+        s = self.settings
+        aim = None if self.steering is None else self.steering.at(indices)
+        return sg.sample(
+            self.denoiser,
+            indices=indices,
+            steps=s["steps"],
+            seed=s["seed"],
+            shape=self.shape,
+            condition={name: cycle(_list(value), indices) for name, value in s.get("condition", {}).items()},
+            solver=s["solver"],
+            grid=s["grid"],
+            eta=s["eta"],
+            prediction=sg.CFG(s["cfg"]) if "cfg" in s else None,
+            loss=methods.make(s["method"], aim, self.method) if "method" in s else None,
+            particles=sg.BestOfN(aim, s["best_of"]) if s.get("best_of", 1) > 1 else None,
+            dtype=DTYPES[s["dtype"]],
+            device=s["device"],
+            on_nan=s["on_nan"],
+            callback=callback,
+        )
+
+
+def plan(options: Mapping[str, Any]) -> Plan:
+    """The run that the options ask for, with everything looked up and checked that can be before the first step.
+
+    Raises:
+        ConfigError: for options that do not go together or cannot be met here. WeightsError: for missing weights.
+    """
+    spec, best_of = options["objective"], options["best_of"]
+    name, chosen = _method(options)
+    if spec is None and name is not None:
+        raise ConfigError(f"--method {name} needs something to steer toward: give --objective, e.g. classifier:3")
+    if spec is None and best_of is not None:
+        raise ConfigError("--best-of keeps the best samples by an objective: give --objective, e.g. my_module:rule")
+    device, dtype = _device(options["device"]), DTYPES[options["dtype"]]
+    denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
+    if denoiser.shape is None:
+        raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
+    condition = _condition(denoiser, options["condition"])
+    if options["cfg"] not in (None, 1.0) and not condition:
+        raise ConfigError("--cfg strengthens a condition, and none is given: add one, e.g. --condition label=3")
+
+    settings: dict[str, Any] = {
+        "model": options["model"] if options["model"] in WORLDS else str(Path(options["model"]).resolve())
+    }
+    settings |= {key: options[key] for key in COPIED if options[key] is not None}
+    if condition:
+        settings["condition"] = condition
+    spec = None if spec is None else resolved(spec)
+    if spec is not None:
+        settings["objective"] = spec
+    if name is not None:
+        settings |= {"method": name, **chosen}
+    settings |= {"format": options["format"], "grid_png": options["grid_png"]}
+    settings[config.MADE_WITH] = {
+        "symguide": sg.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "weights": _weights(settings["model"]),
+        "files": {str(path): _digest(path) for path in files(spec or "")} if spec else {},
+    }
+    steering = None
+    if spec is not None:
+        steering = Steering(spec, settings["model"], denoiser.shape, black_box=name is None)
+        if name is not None:
+            methods.make(name, steering.at(range(1)), chosen)  # its own checks
+    return Plan(settings, chosen, denoiser, denoiser.shape, steering)
+
+
+def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The method's name and all of its options; SAG where only an objective is given."""
+    given = {option: options[option] for option in methods.PARAMETERS if options[option] is not None}
+    name = options["method"]
+    if name is None and options["objective"] is not None and options["best_of"] is None:
+        name = "sag"
+    if name is not None:
+        return name, methods.resolve(name, given)
+    if given:
+        raise ConfigError(
+            f"{', '.join(map(methods.flag, given))} must go with a method: add --method, e.g. --method sag, "
+            "and --objective"
+        )
+    return None, {}
+
+
+def _condition(denoiser: sg.Denoiser, pairs: list[tuple[str, list[Any]]]) -> dict[str, Any]:
+    """Conditions by name, one value or a list; ConfigError for a name that the network does not take."""
+    network = getattr(denoiser.network, "forward", denoiser.network)
+    taken = list(inspect.signature(network).parameters.values())[2:]
+    names = [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    anything = any(p.kind is p.VAR_KEYWORD for p in taken)
+    out: dict[str, Any] = {}
+    for name, values in pairs:
+        if not anything and name not in names:
+            raise unknown("condition", name, names)
+        if name in out:
+            raise ConfigError(f"condition {name!r} is given twice: give several values as {name}=0,1,2")
+        out[name] = values[0] if len(values) == 1 else list(values)
+    return out
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{name!r} is no device: use cpu, cuda, cuda:0, mps or the like") from None
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(f"device {name!r} cannot be used here ({first}): use --device cpu") from error
+    return device
+
+
+def _weights(model: str) -> str:
+    """Digest of a model's config and weights."""
+    folder = Path(WORLDS[model].denoiser if model in WORLDS else model)
+    return hashlib.sha256("".join(_digest(folder / name) for name in (io.CONFIG, io.WEIGHTS)).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+@contextmanager
+def folder(out: Path, settings: Mapping[str, Any], fresh: bool) -> Iterator[Shards]:
+    """The output folder for this run alone: its config written, the shards of an earlier start kept.
+
+    What fails inside before anything is drawn leaves no folder behind.
+
+    Raises:
+        ConfigError: if the folder has another run's samples, or another process is writing to it.
+        KeyboardInterrupt: what is saved and how to go on, if it is interrupted inside.
+    """
+    shards = Shards(out / "shards", settings["num"], settings["batch"], config.identity(settings))
+    made = not out.exists()
+    shards.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out):
+            for place in (out, shards.folder):
+                sweep(place)
+            _check_owner(out / config.NAME, settings, fresh or not shards.files())
+            for path in shards.files() if fresh else []:
+                path.unlink()
+            io.write(out / config.NAME, config.dump(settings))
+            yield shards
+    except KeyboardInterrupt:
+        saved = sum(len(indices) for indices in shards.found())
+        kept = f"{saved} of {shards.num} samples are saved in {shards.folder}" if saved else "nothing is saved yet"
+        again = f"run the same command again, or symguide sample --config {out / config.NAME} --out {out}, to go on"
+        raise KeyboardInterrupt(f"interrupted: {kept}" + (f"; {again}" if saved else "")) from None
+    finally:
+        if made and not shards.files():
+            (out / config.NAME).unlink(missing_ok=True)
+            with suppress(OSError):
+                shards.folder.rmdir()
+                out.rmdir()
+
+
+def _check_owner(path: Path, settings: Mapping[str, Any], empty: bool) -> None:
+    """ConfigError unless the folder's config is this run's, or it is ours and nothing of its run is kept."""
+    if not path.exists():
+        if not empty:
+            raise ConfigError(f"{path.parent} has shards and no {path.name}: choose another --out, or --fresh")
+        return
+    old = config.read(path)
+    if not isinstance(old.get(config.MADE_WITH), dict):
+        raise ConfigError(f"{path} was not written by a run, and a run would replace it: choose another --out")
+    if not empty and (different := config.differences(old, settings)):
+        raise ConfigError(
+            f"{path.parent} has samples of another run: {', '.join(different)}; "
+            "choose another --out, or start over with --fresh"
+        )
+
+
+def draw(run: Plan, shards: Shards, say: Say, progress: bool | None) -> int:
+    """Draw all shards that are not there yet; how many samples were drawn."""
+    num, drawn = run.settings["num"], 0
+    if kept := sum(len(indices) for indices in shards.found()):
+        say(f"continuing: {kept} of {num} samples are in {shards.folder} already")
+    bar = tqdm(total=num, unit="sample", disable=None if progress is None else not progress, file=sys.stderr)
+    with bar:
+
+        def show(record: sg.StepRecord, x: Tensor) -> None:
+            bar.set_postfix_str(f"step {record.index + 1}/{run.settings['steps']}")
+
+        for indices in shards.ranges:
+            try:
+                shards.read(indices)
+            except (FileNotFoundError, WeightsError) as error:
+                if isinstance(error, WeightsError):
+                    bar.clear()
+                    say(f"{error}: its samples are drawn again")
+                result = run.draw(indices, show)
+                cost = result.cost
+                record = Record(cost.forward_calls, cost.backward_calls, cost.seconds, cost.peak_bytes)
+                shards.save(indices, result.samples, record)
+                drawn += len(indices)
+            bar.update(len(indices))
+    shards.drop_shorter()
+    return drawn
+
+
+def assemble(run: Plan, shards: Shards, out: Path) -> list[Path]:
+    """Write the samples in their format, and the sheet of the first ones."""
+    s = run.settings
+    paths = [outputs.write(out, s["format"], s["num"], run.shape, ((i, x) for i, x, _ in shards))]
+    if s["grid_png"] and outputs.drawable(run.shape):
+        first: list[Tensor] = []
+        for _, samples, _ in shards:
+            first.append(samples)
+            if sum(map(len, first)) >= outputs.SHEET:
+                break
+        paths.append(outputs.write_sheet(out, torch.cat(first)))
+    return paths
+
+
+def costs(run: Plan, shards: Shards) -> dict[str, Any]:
+    """Calls for each sample that is kept, seconds in all, and the peak of bytes."""
+    records = [record for _, _, record in shards]
+    tries = run.settings.get("best_of", 1)
+    seconds = sum(record.seconds for record in records)
+    return {
+        "forward_calls_per_sample": tries * records[0].forward_calls,
+        "backward_calls_per_sample": tries * records[0].backward_calls,
+        "seconds": seconds,
+        "seconds_per_sample": seconds / run.settings["num"],
+        "peak_bytes": max(record.peak_bytes for record in records),
+    }
+
+
+@torch.no_grad()
+def reached(run: Plan, shards: Shards) -> dict[str, Any]:
+    """The objective's mean loss; for classes also the loss and hits by the world's scorer and by its judge."""
+    if run.steering is None:
+        return {}
+    device = run.settings["device"]
+    losses = [run.steering.at(indices)(samples.to(device)).double() for indices, samples, _ in shards]
+    out: dict[str, Any] = {"objective": run.settings["objective"], "loss": _mean(losses)}
+    judges = {name: world_part(run.settings["model"], name) for name in ("scorer", "judge")}
+    for text, labels in run.steering.labels.items():
+        measured = {name: _class(network, labels, shards) for name, network in judges.items() if network is not None}
+        out.setdefault("classifier", []).append({"labels": text, **measured})
+    return out
+
+
+def _class(network: Any, labels: list[int], shards: Shards) -> dict[str, float | None]:
+    losses, hits = [], []
+    for indices, samples, _ in shards:
+        target = torch.tensor(cycle(labels, indices))
+        logits = network(samples.to(next(network.parameters()).dtype))
+        losses.append(F.cross_entropy(logits, target, reduction="none").double())
+        hits.append((logits.argmax(dim=1) == target).double())
+    return {"loss": _mean(losses), "hits": _mean(hits)}
+
+
+def _mean(parts: list[Tensor]) -> float | None:
+    """The mean, or None where it is not finite (JSON has no such number)."""
+    value = torch.cat([part.cpu() for part in parts]).mean().item()
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,167 @@
+"""symguide models | methods | objectives: what is registered, straight from the registries and docstrings."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from symguide.cli.files import write_json
+from symguide.cli.help import Command, debug_option, json_option
+from symguide.errors import unknown
+
+
+def _output(rows: Sequence[Mapping[str, Any]], text: str, json_to: str | None) -> None:
+    """Text for people, JSON where it is asked for."""
+    if json_to is not None:
+        write_json(json_to, list(rows))
+    if json_to != "-":
+        click.echo(text)
+
+
+def _blocks(rows: Sequence[Mapping[str, Any]], title: str, keys: Sequence[str]) -> str:
+    """Every row as its title line and its keys below, in aligned columns."""
+    width = max(len(row["name"]) for row in rows) + 2
+    indent = max(map(len, keys), default=0) + 2
+    blocks = []
+    for row in rows:
+        lines = [f"{row['name']:{width}}{row[title]}"]
+        for key in keys:
+            if row.get(key):
+                wrapped = click.wrap_text(str(row[key]), width=100 - width - indent).splitlines()
+                heads = [key] + [""] * (len(wrapped) - 1)
+                lines += [f"{'':{width}}{head:{indent}}{line}" for head, line in zip(heads, wrapped, strict=True)]
+        blocks.append("\n".join(lines))
+    return ("\n\n" if keys else "\n").join(blocks)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("what ships with the package", "symguide models"),
+        ("the model card of one: data, training, measured quality", "symguide models digits"),
+        ("the same for a program", "symguide models --json -"),
+    ],
+)
+@click.argument("name", required=False)
+@json_option
+@debug_option
+def models(name: str | None, json_to: str | None) -> None:
+    """The models that ship with the package; with NAME, that model's card.
+
+    A folder with config.json and model.safetensors, as symguide.save writes it, is a model too: give its path to
+    --model.
+    """
+    from symguide.worlds import WORLDS
+
+    if name is not None and name not in WORLDS:
+        raise unknown("model", name, WORLDS)
+    rows = []
+    for each in [name] if name is not None else WORLDS:
+        folder = Path(WORLDS[each].denoiser)
+        row: dict[str, Any] = {"name": each, "about": WORLDS[each].description, "folder": str(folder)}
+        row["weights"] = _size(folder / "model.safetensors")
+        if name is not None:
+            row["card"] = (folder / "README.md").read_text(encoding="utf-8") if row["weights"] != "missing" else ""
+        rows.append(row)
+    text = _blocks(rows, "about", ["folder", "weights"])
+    _output(rows, f"{text}\n\n{rows[0]['card']}" if name is not None else text, json_to)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else "missing"
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("all methods: what they do, take and cost", "symguide methods"),
+        ("everything about one: equation, arguments, cost, source", "symguide methods sag"),
+        ("as data, e.g. to compare defaults", "symguide methods --json methods.json"),
+    ],
+)
+@click.argument("name", required=False)
+@json_option
+@debug_option
+def methods(name: str | None, json_to: str | None) -> None:
+    """The guidance methods: what they do, take and cost; with NAME, all about that one.
+
+    Of every kind one can act in the same run: loss guidance (--method), prediction guidance (--cfg), particle guidance
+    (--best-of).
+    """
+    from symguide.cli.methods import KINDS, cost, first_line, parameters
+
+    every = {each: (kind, method) for kind, registry in KINDS.items() for each, method in registry.items()}
+    if name is not None and name not in every:
+        raise unknown("method", name, every)
+    rows = []
+    for each in [name] if name is not None else every:
+        kind, method = every[each]
+        row: dict[str, Any] = {"name": each, "kind": f"{kind} guidance", "about": first_line(method)}
+        row["parameters"] = {key: _plain(value) for key, value in parameters(method).items()}
+        row["cost"] = cost(method)
+        if name is not None:
+            row["doc"] = inspect.getdoc(method) or ""
+        rows.append(row)
+    shown = [{**row, "takes": ", ".join(f"{k}={v}" for k, v in row["parameters"].items())} for row in rows]
+    text = _blocks(shown, "about", ["kind", "takes", "cost"])
+    if name is not None:
+        text = f"{name}: {shown[0]['kind']}\ntakes {shown[0]['takes']}\n\n{rows[0]['doc']}"
+    _output(rows, text, json_to)
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON has it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+SPECS = {
+    "classifier": "classifier:LABEL or classifier:0,1,2 (sample i toward the label whose turn it is)",
+    "region": "region:REFERENCE@MASK, MASK being left, right, top, bottom, center (the part kept) or a file",
+    "blackbox": "blackbox:module:Name, for --best-of",
+    "measurement": "from Python: give a function of yours that returns one as module:Name",
+}
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("all objectives, and how --objective takes them", "symguide objectives"),
+        ("everything about one", "symguide objectives region"),
+        (
+            "one in use, doubled and added to another",
+            "symguide sample --objective '2*region:a.png@left + classifier:3'",
+        ),
+        ("one of your own: a callable, class or factory in rules.py", "symguide sample --objective rules:symmetry"),
+    ],
+)
+@click.argument("name", required=False)
+@json_option
+@debug_option
+def objectives(name: str | None, json_to: str | None) -> None:
+    """What samples can be steered toward, and how --objective takes it; with NAME, all about that one.
+
+    Objectives add up and take factors: 0.5*classifier:3 + 2*region:ref.png@mask.png. Any callable x0 (B, ...) -> loss
+    (B,) is one: module:Name, where Name is the callable, a class, or a function without arguments that returns it.
+    """
+    from symguide.cli.methods import first_line
+    from symguide.objectives import OBJECTIVES
+
+    if name is not None and name not in OBJECTIVES:
+        raise unknown("objective", name, OBJECTIVES)
+    rows: list[dict[str, Any]] = []
+    for each in [name] if name is not None else OBJECTIVES:
+        thing = OBJECTIVES[each]
+        spec = SPECS.get(each, "from Python: module:Name")
+        rows.append(
+            {"name": each, "about": first_line(thing), "spec": spec, "gradients": thing.differentiable is not False}
+        )
+        if name is not None:
+            rows[0]["doc"] = inspect.getdoc(thing) or ""
+    text = _blocks(rows, "about", ["spec"])
+    if name is not None:
+        text = f"{name}: {rows[0]['spec']}\n\n{rows[0]['doc']}"
+    _output(rows, text, json_to)

@@ -1,0 +1,85 @@
+"""Types of options beyond click's own: finite numbers, names of a registry, memory plans, name=value conditions."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from symguide.errors import unknown
+
+Numbers = list[int] | list[float]
+
+
+class Finite(click.FloatRange):
+    """A finite number within a range."""
+
+    name = "number"
+
+    def _describe_range(self) -> str:
+        return super()._describe_range() if self.min is not None or self.max is not None else ""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Name(click.ParamType):
+    """A name of a registry, which is imported only when there is a name to look up."""
+
+    name = "name"
+
+    def __init__(self, kind: str, known: Callable[[], Iterable[str]]) -> None:
+        self.kind, self.known = kind, known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = list(self.known())
+        if value not in known:
+            raise unknown(self.kind, value, known)
+        return str(value)
+
+
+class Memory(click.ParamType):
+    """A memory plan: a word, auto:SIZE, or a number of graphs to keep."""
+
+    name = "plan"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        from symguide.errors import ConfigError
+        from symguide.lookahead import check_memory
+
+        try:
+            return check_memory(int(value) if str(value).isdecimal() else value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Condition(click.ParamType):
+    """name=value, where value is a number or a comma list of numbers.
+
+    >>> Condition().convert("label=0,1,2", None, None)
+    ('label', [0, 1, 2])
+    """
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Numbers]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, rest = str(value).partition("=")
+        if not equals or not name.strip():
+            self.fail(f"{value!r} is not name=value, such as label=3 or label=0,1,2.", param, ctx)
+        parts = [part.strip() for part in rest.split(",")]
+        try:
+            return name.strip(), [int(part) for part in parts]
+        except ValueError:
+            pass
+        try:
+            numbers = [float(part) for part in parts]
+        except ValueError:
+            self.fail(f"the value of {name.strip()} is a number or a comma list of numbers, not {rest!r}.", param, ctx)
+        if not all(map(math.isfinite, numbers)):
+            self.fail(f"the value of {name.strip()} must be finite, not {rest!r}.", param, ctx)
+        return name.strip(), numbers

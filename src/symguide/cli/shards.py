@@ -1,0 +1,100 @@
+"""Samples on disk as they are drawn: one file for every batch, whole or not there, checked when read again."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from symguide.errors import WeightsError
+from symguide.networks import io
+
+_NAME = re.compile(r"\d{6,}-\d{6,}\.safetensors")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a batch cost: calls for each sample, seconds and peak bytes for the batch."""
+
+    forward_calls: int
+    backward_calls: int
+    seconds: float
+    peak_bytes: int
+
+
+class Shards:
+    """The shards of a run of `num` samples in batches.
+
+    Args:
+        folder: where they are.
+        num, batch: how many samples, and how many to a shard.
+        identity: digest of what decides the samples; a shard of another run counts as corrupt.
+    """
+
+    def __init__(self, folder: Path, num: int, batch: int, identity: str) -> None:
+        self.folder, self.num, self.identity = folder, num, identity
+        self.ranges = [range(a, min(a + batch, num)) for a in range(0, num, batch)]
+
+    def path(self, indices: range) -> Path:
+        """File of the samples of these indices, e.g. 000000-000063.safetensors."""
+        return self.folder / f"{indices.start:06d}-{indices.stop - 1:06d}.safetensors"
+
+    def save(self, indices: range, samples: Tensor, record: Record) -> None:
+        """Write a shard, whole or not at all."""
+        samples = samples.detach().cpu().contiguous()
+        metadata = {"run": self.identity, "sha256": _digest(samples), "record": json.dumps(asdict(record))}
+        io.write(self.path(indices), safetensors.torch.save({"samples": samples}, metadata=metadata))
+
+    def drop_shorter(self) -> None:
+        """Remove shards of a last, smaller batch that a longer run has drawn again."""
+        lasts = {indices.start: indices.stop - 1 for indices in self.found()}
+        for path in self.files():
+            first, last = map(int, path.stem.split("-"))
+            if last < lasts.get(first, 0):
+                path.unlink()
+
+    def read(self, indices: range) -> tuple[Tensor, Record]:
+        """A shard's samples and record.
+
+        Raises:
+            FileNotFoundError: if there is none. WeightsError: if it is corrupt or of another run.
+        """
+        path = self.path(indices)
+        if not path.exists():
+            raise FileNotFoundError(path)
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata, samples = file.metadata() or {}, file.get_tensor("samples")
+            record = Record(**json.loads(metadata["record"]))
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise WeightsError(f"{path} is corrupt") from error
+        if len(samples) != len(indices) or metadata.get("sha256") != _digest(samples):
+            raise WeightsError(f"{path} is corrupt")
+        if metadata.get("run") != self.identity:
+            raise WeightsError(f"{path} is of another run")
+        return samples, record
+
+    def __iter__(self) -> Iterator[tuple[range, Tensor, Record]]:
+        """All shards in order."""
+        for indices in self.ranges:
+            yield indices, *self.read(indices)
+
+    def found(self) -> list[range]:
+        """The indices of the shards of this run that are there."""
+        return [indices for indices in self.ranges if self.path(indices).exists()]
+
+    def files(self) -> list[Path]:
+        """The shards that are there, of this run or an earlier one."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _digest(samples: Tensor) -> str:
+    return hashlib.sha256(samples.contiguous().view(torch.uint8).numpy().data).hexdigest()

@@ -1,0 +1,14 @@
+"""Writing what a report consists of: whole files or none, with folders made on the way."""
+
+import os
+from pathlib import Path
+
+from symguide.networks import io
+
+
+def write(path: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write a file whole or not at all, make its folder where it does not exist, and return its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    io.write(path, data.encode() if isinstance(data, str) else data)
+    return path

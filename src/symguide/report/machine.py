@@ -1,0 +1,28 @@
+"""What a result depends on beyond its settings."""
+
+import platform
+
+import torch
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, str]:
+    """Versions, machine and device as short strings, to print or to keep beside results.
+
+    >>> sorted(environment())
+    ['device', 'platform', 'python', 'symguide', 'torch']
+    """
+    from symguide import __version__
+
+    device = torch.device(device)
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type}, {torch.get_num_threads()} threads"
+    )
+    return {
+        "symguide": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": name,
+    }

@@ -1,0 +1,761 @@
+"""The command line: help, errors as sentences, and runs that repeat, continue, and leave nothing half-written."""
+
+import contextlib
+import errno
+import importlib.util
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import symguide as sg
+from symguide.cli import COMMANDS, config, files, main, methods, outputs, references, spec, steering
+from symguide.errors import ConfigError
+from symguide.loss_guidance import RECIPES
+from symguide.networks import UNet, io
+from symguide.objectives import OBJECTIVES
+from symguide.particle_guidance import METHODS
+from symguide.prediction_guidance import RULES
+from symguide.solver import GRIDS, PRESETS, SOLVERS
+from symguide.worlds import WORLDS, World
+
+APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
+RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
+READY = [name for name in COMMANDS if name != "demo" or importlib.util.find_spec("symguide.cli.demo")]
+OWN = """
+import torch
+import symguide as sg
+
+def ink(x0):
+    return [float(x.mean()) for x in x0]
+
+def smooth(x0):
+    return x0.diff(dim=-1).square().flatten(1).sum(1)
+
+class Bright(sg.objectives.Objective):
+    def __call__(self, x0):
+        return -x0.flatten(1).mean(1)
+
+class Needs:
+    def __init__(self, weight):
+        self.weight = weight
+
+def factory():
+    return Bright()
+
+def wrong():
+    return 3
+
+def breaks(x0):
+    raise RuntimeError("out of ink")
+
+number = 7
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model folder with a small U-Net, whose last layers are not zero."""
+    generator = torch.Generator().manual_seed(0)
+    network = UNet(1, (4, 8), classes=10, attention=(False, False), heads=2, groups=2).float()
+    for parameter in network.parameters():
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    sg.save(sg.Denoiser(network, sg.VP.cosine(), "v", shape=(1, 8, 8), null={"label": 10}), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Every test in a folder of its own, which holds the module own_rules."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "own_rules", raising=False)
+    (tmp_path / "own_rules.py").write_text(OWN)
+    return tmp_path
+
+
+@pytest.fixture
+def world(model, monkeypatch):
+    """The digits world with the small model as its denoiser."""
+    monkeypatch.setitem(WORLDS, "digits", World("small", model))
+
+
+def run(*arguments, code=0):
+    result = RUNNER.invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    assert "Traceback" not in result.output
+    return result
+
+
+def draw(model, *arguments, out="out", code=0):
+    """A small run: five samples in batches of two."""
+    plain = ("--num", 5, "--batch", 2, "--steps", 3, "--quiet", "--format", "safetensors", "--no-grid-png")
+    return run("sample", "--model", model, "--out", out, *plain, *arguments, code=code)
+
+
+def sentence(result):
+    """The one sentence of an error."""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+def samples(out="out"):
+    return safetensors.torch.load_file(Path(out) / "samples.safetensors")["samples"]
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+# Help and listings
+
+
+def test_help_of_the_group():
+    text = run("--help").output
+    assert all(name in text for name in COMMANDS) and "Examples:" in text and "130" in text
+    assert run("--version").output == f"symguide {sg.__version__}\n"
+
+
+@pytest.mark.parametrize("name", READY)
+def test_help_of_every_command(name):
+    text = run(name, "--help").output
+    assert "Examples" in text and text.count("symguide " + name) >= 3
+    assert "--debug" in text and "--json" in text
+
+
+def test_help_of_sample_names_all_that_is_registered():
+    text = " ".join(run("sample", "--help").output.split())
+    for name in [*SOLVERS, *GRIDS, *PRESETS, *RECIPES]:
+        assert name in text
+    assert text.index("Samples:") < text.index("Sampler:") < text.index("Guidance:") < text.index("Examples:")
+
+
+def test_commands_do_not_import_torch_before_they_run():
+    code = f"""
+import sys, types
+package = types.ModuleType("symguide")  # the command line alone
+package.__path__, package.__version__ = [{str(Path(sg.__file__).parent)!r}], "0"
+sys.modules["symguide"] = package
+from symguide.cli import main
+import symguide.cli.sample, symguide.cli.listing
+for line in (["--help"], ["sample", "--help"], ["methods", "--help"]):
+    try:
+        main(line)
+    except SystemExit as end:
+        assert not end.code
+assert "torch" not in sys.modules and "numpy" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command, registered", [("methods", [*RECIPES, *RULES, *METHODS]), ("objectives", OBJECTIVES)])
+def test_listings_have_a_row_for_all_that_is_registered(command, registered):
+    rows = json.loads(run(command, "--json", "-").output)
+    assert [row["name"] for row in rows] == list(registered)
+    text = run(command, "--json", "rows.json").output
+    assert json.loads(Path("rows.json").read_text()) == rows
+    assert all(name in text for name in registered)
+    for name in registered:
+        assert len(run(command, name).output) > 100
+
+
+def test_methods_show_parameters_cost_and_docs():
+    rows = {row["name"]: row for row in json.loads(run("methods", "--json", "-").output)}
+    assert rows["sag"]["parameters"]["n"] == 4 and rows["sag"]["kind"] == "loss guidance"
+    assert "2n - 1" in rows["sag"]["cost"] and rows["cfg"]["parameters"]["scale"] == 3.0
+    assert "n" not in rows["freedom"]["parameters"] and "window" in rows["freedom"]["parameters"]
+    assert "Symplectic Adjoint" in run("methods", "sag").output
+    assert all(row["about"] and row["cost"] for row in rows.values())
+
+
+def test_models(world, model):
+    assert "digits" in run("models").output
+    (row,) = json.loads(run("models", "--json", "-").output)
+    assert row["folder"] == str(model) and row["weights"].endswith("MB")
+    (model / "README.md").write_text("# the card")
+    assert "# the card" in run("models", "digits").output
+
+
+@pytest.mark.parametrize(
+    "line, hint",
+    [
+        ("sampel", "'sample'"),
+        ("methods sga", "'sag'"),
+        ("objectives clasifier", "'classifier'"),
+        ("models digit", "'digits'"),
+        ("sample --model digit", "'digits'"),
+        ("sample --solver dpm_2m", "'dpmpp_2m'"),
+        ("sample --grid karas", "'karras'"),
+        ("sample --stpes 3", "--steps"),
+        ("sample --config run.yaml", "did you mean 'steps'"),
+        ("sample --objective clasifier:3 --model {model}", "'classifier'"),
+        ("sample --objective own_rules:smoth --model {model}", "'smooth'"),
+        ("sample --method sagg --objective own_rules:smooth", "'sag'"),
+        ("sample --condition labl=3 --model {model}", "'label'"),
+    ],
+)
+def test_unknown_names_come_with_suggestions(line, hint, model):
+    Path("run.yaml").write_text("stepz: 3\n")
+    assert hint in sentence(run(*line.format(model=model).split(), code=2))
+    assert not Path("out").exists()
+
+
+# The grammar of objectives
+
+parts = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1)
+terms = st.builds(
+    spec.Term,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.from_regex(r"[a-z_][a-z0-9_.]{0,6}", fullmatch=True),
+    st.lists(parts, min_size=1, max_size=3).map(tuple),
+)
+
+
+@given(st.lists(terms, min_size=1, max_size=4))
+def test_what_is_shown_is_read_back(some):
+    assert spec.parse(spec.show(some)) == some
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text):
+    with contextlib.suppress(ConfigError):
+        spec.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("classifier:3", [(1.0, "classifier", ("3",))]),
+        ("2*a:b+c:d", [(2.0, "a", ("b",)), (1.0, "c", ("d",))]),
+        ("1e+1*a:b", [(10.0, "a", ("b",))]),
+        (" -.5 * region : a b.png @ left ", [(-0.5, "region", ("a b.png", "left"))]),
+        ('region:"x+y.png"@"a@b"', [(1.0, "region", ("x+y.png", "a@b"))]),
+        (r"region:C:\pictures\a.png@left", [(1.0, "region", (r"C:\pictures\a.png", "left"))]),
+    ],
+)
+def test_specs(text, expected):
+    assert spec.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "classifier", "classifier:", "a:b +", "+", "2*", "*a:b", 'a:"b', 'a:"b"c', "a:b@"]
+)
+def test_bad_specs(text):
+    with pytest.raises(ConfigError, match="expected"):
+        spec.parse(text)
+
+
+def aim(text, model="tiny", shape=(1, 8, 8), indices=range(2), **settings):
+    return steering.Steering(text, model, shape, **settings).at(indices)
+
+
+def test_objectives_of_your_own():
+    x = torch.rand(2, 1, 8, 8)
+    bright = -x.flatten(1).mean(1)
+    for text in ("own_rules:Bright", "own_rules:factory"):
+        assert torch.equal(aim(text)(x), bright)
+    smooth = aim("own_rules:smooth")(x)
+    assert torch.allclose(aim("0.5*own_rules:smooth + -2*own_rules:Bright")(x), 0.5 * smooth - 2 * bright)
+    assert torch.allclose(aim("own_rules:ink", black_box=True)(x), -bright)
+    assert not aim("blackbox:own_rules:smooth").differentiable
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("own_rules:Needs", "needs weight"),
+        ("own_rules:number", "is int"),
+        ("own_rules:wrong", "gave int"),
+        ("no_such_module:Rule", "no module"),
+        ("measurement:x", "operator"),
+        ("classifier:3", "scorer of its own"),
+        ("blackbox:ink", "module:Name"),
+        ("region:a.png", "REFERENCE@MASK"),
+        ("region:a.png@left", "No such file"),
+        ("own_rules:a@b", "module:Name"),
+    ],
+)
+def test_objectives_that_cannot_be_made(text, why):
+    with pytest.raises(ConfigError, match=why):
+        aim(text)
+
+
+@pytest.mark.parametrize("text, why", [("classifier:x", "comma list"), ("classifier:-1", "negative")])
+def test_labels_that_are_none(text, why, world):
+    with pytest.raises(ConfigError, match=why):
+        aim(text, "digits")
+
+
+def test_labels_belong_to_the_index(world):
+    x = torch.rand(6, 1, 8, 8)
+    steer = steering.Steering("classifier:0,1,2,3", "digits", (1, 8, 8))
+    whole = steer.at(range(6))(x)
+    assert torch.allclose(whole[4:], steer.at(range(4, 6))(x[4:]))
+    assert torch.allclose(whole[4:5], sg.objectives.Classifier(sg.worlds.digits.scorer(), 0)(x[4:5]))
+
+
+def test_references_of_all_kinds():
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    sample = torch.from_numpy(pixels / 127.5 - 1)[None]
+    Image.fromarray(pixels).save("a.png")
+    np.save("a.npy", pixels)
+    np.savez("a.npz", anything=sample.numpy())
+    safetensors.torch.save_file({"x": sample[None].float()}, "a.safetensors")
+    for name in ("a.png", "a.npy", "a.npz", "a.safetensors"):
+        assert torch.allclose(references.reference(name, (1, 8, 8)), sample, atol=1e-6), name
+    colour = references.reference("a.png", (3, 8, 8))
+    assert colour.shape == (3, 8, 8) and torch.allclose(colour[1:2], sample)
+    np.save("flat.npy", np.array([0.5, 3.0]))
+    assert references.reference("flat.npy", (2,)).tolist() == [0.5, 3.0]
+
+
+def test_references_that_do_not_fit():
+    Image.new("L", (4, 6)).save("small.png")
+    Path("text.png").write_text("no picture")
+    Path("text.npz").write_text("no array")
+    np.save("wild.npy", np.full((8, 8), 7.0))
+    np.save("nan.npy", np.full((8, 8), np.nan))
+    np.savez("two.npz", a=np.zeros(2), b=np.zeros(2))
+    cases = [
+        ("small.png", (1, 8, 8), "4x6 pixels"),
+        ("text.png", (1, 8, 8), "not a picture"),
+        ("text.npz", (1, 8, 8), "no array file"),
+        ("wild.npy", (1, 8, 8), "between -1 and 1"),
+        ("nan.npy", (1, 8, 8), "between -1 and 1"),
+        ("two.npz", (2,), "holds 2: a, b"),
+        ("small.png", (2,), "cannot stand for"),
+        ("wild.npy", (2,), "has shape"),
+    ]
+    for name, shape, why in cases:
+        with pytest.raises(ConfigError, match=why):
+            references.reference(name, shape)
+
+
+def test_masks():
+    for name, kept in {"left": 32, "right": 32, "top": 32, "bottom": 32, "center": 16}.items():
+        assert references.mask(name, (1, 8, 8)).sum() == kept
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save("none.png")
+    pixels[0, 0] = 255
+    Image.fromarray(pixels).save("one.png")
+    np.save("one.npy", pixels)
+    for name in ("one.png", "one.npy"):
+        assert references.mask(name, (3, 8, 8)).shape == (1, 8, 8) and references.mask(name, (3, 8, 8)).sum() == 1
+    with pytest.raises(ConfigError, match="selects nothing"):
+        references.mask("none.png", (1, 8, 8))
+    with pytest.raises(ConfigError, match="rows and columns"):
+        references.mask("left", (4,))
+
+
+# Options that go together
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_method_takes_what_it_says(name):
+    settings = methods.resolve(name, {})
+    recipe = methods.make(name, lambda x0: x0.sum(1), settings)
+    assert isinstance(recipe, RECIPES[name]) and recipe.window == (0.0, 1.0)
+    assert ("rate" in settings) == (name == "dsg")
+    assert config.matters({**settings, "made_with": {}})  # JSON-able
+
+
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ("--method freedom --n 3 --objective own_rules:smooth", "freedom does not take --n.*sag, lgd, dsg"),
+        ("--method dsg --scale 1 --objective own_rules:smooth", "dsg does not take --scale"),
+        ("--method mpgd --jacobian first --objective own_rules:smooth", "mpgd does not take --jacobian"),
+        ("--method cfg --objective own_rules:smooth", "use --cfg SCALE"),
+        ("--method best_of_n --objective own_rules:smooth", "use --best-of N"),
+        ("--method sag", "give --objective"),
+        ("--best-of 3", "give --objective"),
+        ("--n 3", "must go with a method"),
+        ("--n 3 --best-of 2 --objective own_rules:ink", "must go with a method"),
+        ("--objective blackbox:own_rules:ink", "black box"),
+        ("--cfg 3", "give.*--condition"),
+        ("--condition label=x", "a number or a comma list"),
+        ("--condition label", "not name=value"),
+        ("--condition label=1 --condition label=2", "twice"),
+        ("--eta 2", "eta"),
+        ("--eta nan", "not a finite number"),
+        ("--steps 0", "steps"),
+        ("--memory much --objective own_rules:smooth", "auto:2GB"),
+        ("--window 0.5 0.2 --objective own_rules:smooth", "start < stop"),
+        ("--device nonsense", "is no device"),
+        ("--device cuda:99", "cannot be used here"),
+        ("--objective own_rules:smooth --sphere 0.1 --eta 0", "eta=1"),
+    ],
+)
+def test_options_that_do_not_go_together(line, why, model):
+    assert re.search(why, sentence(draw(model, *line.split(), code=2)))
+    assert not Path("out").exists()
+
+
+def test_errors_of_your_own_code_are_a_sentence(model):
+    result = draw(model, "--objective", "own_rules:breaks", code=1)
+    assert "out of ink" in sentence(result) and "--debug" in result.stderr
+    again = RUNNER.invoke(main, ["sample", "--model", str(model), "--objective", "own_rules:breaks", "--debug"])
+    assert isinstance(again.exception, RuntimeError) and "out of ink" in str(again.exception)
+
+
+# Runs
+
+
+def test_unguided_samples_are_those_of_sample(model):
+    draw(model, "--seed", 3, "--condition", "label=0,1,2", "--cfg", 2)
+    expected = sg.sample(
+        sg.load(model, dtype=torch.float32),
+        indices=range(2, 4),
+        steps=3,
+        seed=3,
+        condition={"label": [2, 0]},
+        prediction=sg.CFG(2.0),
+        dtype=torch.float32,
+    )
+    assert torch.equal(samples()[2:4], expected.samples)
+
+
+@pytest.mark.parametrize("form", ["png", "npz", "safetensors"])
+def test_formats(model, form):
+    run("sample", "--model", model, "--num", 5, "--batch", 2, "--steps", 2, "--format", form)
+    raw = torch.cat([safetensors.torch.load_file(p)["samples"] for p in sorted(Path("out/shards").iterdir())])
+    assert raw.shape == (5, 1, 8, 8) and raw.dtype == torch.float32
+    Image.open("out/grid.png").verify()
+    assert Image.open("out/grid.png").size == (3 * 66 + 2, 2 * 66 + 2)
+    if form == "png":
+        assert names("out/samples") == [f"{i:06d}.png" for i in range(5)]
+        pixels = np.asarray(Image.open("out/samples/000004.png"))
+        assert np.array_equal(pixels, ((raw[4, 0].clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8))
+    elif form == "npz":
+        assert np.array_equal(np.load("out/samples.npz")["samples"], raw.numpy())
+    else:
+        assert torch.equal(samples(), raw)
+    assert not [path for path in Path("out").rglob("*.tmp")]
+
+
+def test_half_precision(model):
+    draw(model, "--dtype", "bfloat16")
+    assert samples().dtype == torch.bfloat16
+    draw(model, "--dtype", "bfloat16", "--format", "npz")
+    assert np.load("out/samples.npz")["samples"].dtype == np.float32
+
+
+def test_samples_that_are_no_pictures(tmp_path):
+    assert not outputs.drawable((2,)) and outputs.drawable((3, 8, 8))
+    with pytest.raises(ConfigError, match="--format npz"):
+        outputs.check(tmp_path, "png", (2,))
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not samples of a run"):
+        outputs.check(tmp_path, "png", (1, 8, 8))
+
+
+def test_guided_run_reports_by_scorer_and_judge(world):
+    line = ["sample", "--model", "digits", "--num", 3, "--batch", 2, "--steps", 3, "--objective", "classifier:3,4"]
+    text = run(*line, "--method", "sag", "--n", 2, "--sphere", 0.2, "--json", "figures.json").output
+    assert "by the scorer" in text and "by the judge" in text
+    figures = json.loads(Path("figures.json").read_text())
+    (entry,) = figures["reached"]["classifier"]
+    assert entry["scorer"]["loss"] != entry["judge"]["loss"] and 0 <= entry["judge"]["hits"] <= 1
+    assert figures["reached"]["loss"] == pytest.approx(entry["scorer"]["loss"], rel=1e-4)
+    # two guided steps of 2n - 1 = 3 forward and n = 2 backward calls, and the last one, which has no noise
+    assert figures["cost"]["forward_calls_per_sample"] == 7 and figures["cost"]["backward_calls_per_sample"] == 4
+    assert figures["cost"]["peak_bytes"] > 0 and figures["cost"]["seconds"] > 0
+    assert figures["config"]["objective"] == "classifier:3,4" and figures["drawn_now"] == 3
+
+
+def test_best_of_n_counts_all_tries(model):
+    figures = json.loads(draw(model, "--objective", "own_rules:ink", "--best-of", 3, "--json", "-").output)
+    assert figures["cost"]["forward_calls_per_sample"] == 9 and figures["cost"]["backward_calls_per_sample"] == 0
+    one = json.loads(draw(model, "--objective", "own_rules:ink", "--best-of", 1, "--json", "-", out="b").output)
+    assert figures["reached"]["loss"] < one["reached"]["loss"]
+
+
+def test_region_keeps_its_part(model):
+    draw(model, "--format", "png")
+    line = ["--objective", "5*region:out/samples/000000.png@left", "--method", "mpgd", "--scale"]
+    losses = []
+    for scale in (0, 0.5):
+        done = draw(model, *line, scale, "--steps", 8, "--json", "-", out=f"s{scale}")
+        losses.append(json.loads(done.output)["reached"]["loss"])
+    assert losses[1] < 0.7 * losses[0]
+
+
+# Config
+
+
+def test_config_round_trip(model):
+    Image.new("L", (8, 8), 200).save("a+b.png")
+    spec_text = '0.1*own_rules:smooth + region:"a+b.png"@center'
+    draw(model, "--objective", spec_text, "--n", 2, "--window", 0, 0.7, "--condition", "label=1,2", "--cfg", 1.5)
+    written = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert written["method"] == "sag" and written["window"] == [0.0, 0.7] and written["condition"] == {"label": [1, 2]}
+    assert written["made_with"]["torch"] and written["lookahead_solver"] == PRESETS["best"][0] and "out" not in written
+    run("sample", "--config", "out/config.yaml", "--out", "again", "--quiet")
+    assert torch.equal(samples(), samples("again"))
+    assert Path("out/config.yaml").read_bytes() == Path("again/config.yaml").read_bytes()
+
+
+def test_what_is_typed_wins_over_the_config(model):
+    content = (
+        f"model: {model}\nsteps: 4\nnum: 3\nbatch: 2\nseed: 1\ngrid-png: false\nformat: npz\ncondition: {{label: 3}}\n"
+    )
+    Path("run.yaml").write_text(
+        content + "eta: 1e-1\nout: from_config\nobjective: own_rules:smooth\nn: 2\nmethod: sag\n"
+    )
+    run("sample", "--config", "run.yaml", "--steps", 2, "--quiet")
+    written = yaml.safe_load(Path("from_config/config.yaml").read_text())
+    assert (written["steps"], written["num"], written["eta"], written["n"]) == (2, 3, 0.1, 2)
+    done = run("sample", "--config", "run.yaml", "--method", "freedom", "--out", "other")
+    assert "--n belonged to its method sag" in done.stderr
+    assert yaml.safe_load(Path("other/config.yaml").read_text())["method"] == "freedom"
+
+
+def test_toml(model):
+    Path("run.toml").write_text(
+        f'model = "{model}"\nsteps = 2\nnum = 2\nwindow = [0.0, 0.5]\nobjective = "own_rules:smooth"'
+    )
+    run("sample", "--config", "run.toml", "--quiet")
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["window"] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("stpes: 3", "did you mean 'steps'"),
+        ("steps: 2.5", "steps: '2.5' is not a valid integer"),
+        ("steps: true", "steps: 'True' is not"),
+        ("steps: 0", "steps: 0 is not in the range"),
+        ("eta: [1, 2]", "eta takes one value"),
+        ("window: [0.1]", "window"),
+        ("eta: {a: 1}", "eta takes one value"),
+        ("window: 0.5", "window"),
+        ("solver: dddim", "did you mean 'ddim'"),
+        ("- 1", "keys with values"),
+        ("a: [", "is not YAML"),
+        ("condition: 5", "not name=value"),
+    ],
+)
+def test_bad_configs(text, why):
+    Path("run.yaml").write_text(text)
+    assert why in sentence(run("sample", "--config", "run.yaml", code=2))
+    assert "cannot read the config" in sentence(run("sample", "--config", "none.yaml", code=2))
+
+
+def test_a_config_says_what_has_changed_since(model):
+    draw(model)
+    written = yaml.safe_load(Path("out/config.yaml").read_text())
+    written["made_with"] |= {"weights": "other", "torch": "1.0"}
+    Path("old.yaml").write_text(yaml.safe_dump(written))
+    said = run("sample", "--config", "old.yaml", "--out", "again").stderr
+    assert "made with torch 1.0" in said and "weights of the model are not as" in said
+
+
+# Interrupted, continued, refused
+
+
+def interrupted_after(monkeypatch, count, error):
+    """Makes the write of shard number `count` fail."""
+    real, calls = io.write, []
+
+    def write(path, data):
+        if path.parent.name == "shards":
+            calls.append(path)
+            if len(calls) > count:
+                raise error
+        real(path, data)
+
+    monkeypatch.setattr(io, "write", write)
+
+
+def test_interrupted_run_continues_to_the_same_samples(model, monkeypatch):
+    guided = ("--objective", "own_rules:smooth", "--n", 2)
+    draw(model, *guided, out="whole")
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 1, KeyboardInterrupt())
+        said = draw(model, *guided, code=130).stderr
+    assert "2 of 5 samples are saved in out/shards" in said and "--config out/config.yaml" in said
+    assert names("out") == ["config.yaml", "shards"] and names("out/shards") == ["000000-000001.safetensors"]
+    line = ["sample", "--config", "out/config.yaml", "--out", "out", "--json", "figures.json"]
+    assert "continuing: 2 of 5" in run(*line).stderr
+    assert json.loads(Path("figures.json").read_text())["drawn_now"] == 3
+    assert torch.equal(samples(), samples("whole"))
+    before = Path("out/shards/000000-000001.safetensors").stat().st_mtime_ns
+    draw(model, *guided)
+    assert Path("out/shards/000000-000001.safetensors").stat().st_mtime_ns == before
+
+
+def test_interrupted_before_anything_is_drawn_leaves_nothing(model, monkeypatch):
+    interrupted_after(monkeypatch, 0, KeyboardInterrupt())
+    assert "nothing is saved" in draw(model, code=130).stderr
+    assert not Path("out").exists()
+
+
+def test_more_samples_of_the_same_run(model):
+    draw(model, "--num", 9, out="whole")
+    draw(model)
+    draw(model, "--num", 9)
+    assert torch.equal(samples(), samples("whole")) and names("out/shards") == names("whole/shards")
+    draw(model)
+    assert names("out/shards")[-2:] == ["000006-000007.safetensors", "000008-000008.safetensors"]
+    assert torch.allclose(samples(), samples("whole")[:5], atol=1e-5)  # its last batch has another size
+
+
+@pytest.mark.parametrize(
+    "option, key", [("--steps", "steps (3 there, 4 here)"), ("--batch", "batch (2 there, 4 here)"), ("--seed", "seed")]
+)
+def test_another_run_is_refused(model, option, key):
+    draw(model)
+    said = sentence(draw(model, option, 4, code=2))
+    assert key in said and "--fresh" in said
+    kept = samples()
+    draw(model, option, 4, "--fresh")
+    assert option == "--batch" or not torch.equal(samples(), kept)
+
+
+def test_other_formats_and_memory_plans_are_the_same_run(model):
+    guided = ("--objective", "own_rules:smooth", "--n", 2)
+    draw(model, *guided)
+    figures = json.loads(draw(model, *guided, "--memory", "fast", "--format", "npz", "--json", "-").output)
+    assert figures["drawn_now"] == 0 and np.array_equal(np.load("out/samples.npz")["samples"], samples().numpy())
+
+
+def test_changed_files_are_another_run(model):
+    Image.new("L", (8, 8), 200).save("a.png")
+    draw(model, "--objective", "region:a.png@left")
+    Image.new("L", (8, 8), 100).save("a.png")
+    assert "a.png is not as it was" in sentence(draw(model, "--objective", "region:a.png@left", code=2))
+
+
+def test_folders_that_are_not_ours_are_left_alone(model):
+    Path("out").mkdir()
+    Path("out/config.yaml").write_text("mine: 1\n")
+    for extra in ((), ("--fresh",)):
+        assert "was not written by a run" in sentence(draw(model, *extra, code=2))
+    assert Path("out/config.yaml").read_text() == "mine: 1\n"
+    draw(model, out="b")
+    Path("b/config.yaml").unlink()
+    assert "has shards and no config.yaml" in sentence(draw(model, out="b", code=2))
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "text", "foreign"])
+def test_corrupt_shard_is_drawn_again(model, harm):
+    draw(model)
+    expected, path = samples(), Path("out/shards/000002-000003.safetensors")
+    data = path.read_bytes()
+    flipped = data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+    foreign = safetensors.torch.save({"samples": torch.zeros(2, 1, 8, 8)})
+    path.write_bytes({"cut": data[:-9], "flip": flipped, "empty": b"", "text": b"no shard", "foreign": foreign}[harm])
+    Path("out/samples.safetensors").unlink()
+    line = ("--model", model, "--num", 5, "--batch", 2, "--steps", 3, "--format", "safetensors", "--no-grid-png")
+    said = run("sample", *line, "--progress", "--json", "figures.json").stderr
+    assert "000002-000003.safetensors is corrupt: its samples are drawn again" in said
+    assert torch.equal(samples(), expected) and json.loads(Path("figures.json").read_text())["drawn_now"] == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_full_disk_is_a_sentence_and_leaves_nothing_half_written(model, monkeypatch, number):
+    error = OSError(number, os.strerror(number), "out/shards/x")
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 1, error)
+        said = sentence(draw(model, code=3))
+    assert ("disk is full" if number == errno.ENOSPC else "no permission") in said
+    assert names("out/shards") == ["000000-000001.safetensors"] and names("out") == ["config.yaml", "shards"]
+    draw(model)
+    draw(model, out="whole")
+    assert torch.equal(samples(), samples("whole"))
+
+
+@pytest.mark.parametrize("form", ["npz", "png", "safetensors"])
+def test_full_disk_while_assembling_keeps_the_old_file(model, monkeypatch, form):
+    run("sample", "--model", model, "--num", 2, "--steps", 2, "--format", form, "--quiet")
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        patch.setattr(os, "rename", full)
+        line = ["sample", "--model", model, "--num", 2, "--steps", 2, "--format", form, "--quiet"]
+        assert "disk is full" in sentence(run(*line, code=3))
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+
+
+def test_files_that_cannot_be_written_are_named(model):
+    said = sentence(draw(model, "--json", "nowhere/figures.json", code=3))
+    assert said.endswith("at nowhere/figures.json") and len(samples()) == 5
+
+
+def test_what_a_killed_run_left_is_swept(model):
+    draw(model)
+    left = files.temporary(Path("out/samples"))
+    left.mkdir()
+    draw(model)
+    assert not left.exists()
+
+
+def test_two_runs_do_not_share_a_folder(model):
+    pytest.importorskip("fcntl")
+    draw(model)
+    with files.locked(Path("out")):
+        assert "another run is writing" in sentence(draw(model, code=2))
+
+
+def test_out_of_memory_is_a_sentence(model, monkeypatch):
+    def full(*arguments, **settings):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(sg, "sample", full)
+    assert "smaller --batch" in sentence(draw(model, code=3))
+
+
+def test_quiet_and_progress(model):
+    quiet = draw(model)
+    assert quiet.stdout == quiet.stderr == ""
+    shown = run("sample", "--model", model, "--num", 2, "--steps", 2, "--progress", "--out", "b")
+    assert "step 2/2" in shown.stderr and "2 samples" in shown.stdout and "2/2" not in shown.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child")
+def test_ctrl_c_in_a_real_process_then_continue(model):
+    line = ["sample", "--model", str(model), "--num", "40", "--batch", "2", "--steps", "12", "--format", "safetensors"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "symguide.cli", *line]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while not list(Path("out/shards").glob("*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "samples are saved in out/shards" in stderr and "Traceback" not in stderr
+    assert 0 < len(names("out/shards")) < 20 and not Path("out/samples.safetensors").exists()
+    assert "continuing" in run(*line).stderr
+    run(*line, "--out", "whole", "--quiet")
+    assert torch.equal(samples(), samples("whole"))
+
+
+def test_every_option_is_typed_and_grouped():
+    command = main.get_command(click.Context(main), "sample")
+    for option in command.params:
+        assert option.help and option.group in ("Samples", "Sampler", "Guidance", "Output", "Run", "Other")
