@@ -229,29 +229,32 @@ def measure(network: nn.Module, args: argparse.Namespace) -> str:
     truth = digits.labels("held_out").to(args.device)
     target = judge.features(held_out)
 
-    def row(name: str, x: Tensor, label: Tensor, distances: Tensor, versus: Tensor) -> str:
-        accuracy = (judge(x).argmax(1) == label).double().mean().item()
-        low, middle = torch.quantile(distances, torch.tensor([0.05, 0.5]).to(distances)).tolist()
-        return f"| {name} | {accuracy:.4f} | {frechet(judge.features(x), versus):.3f} | {middle:.3f} | {low:.3f} |"
+    def row(name: str, x: Tensor, label: Tensor, distances: Tensor) -> str:
+        accuracy = f"{(judge(x).argmax(1) == label).double().mean().item():.4f}" if (label != NULL).all() else "-"
+        least, low, middle = torch.quantile(distances, torch.tensor([0.0, 0.05, 0.5]).to(distances)).tolist()
+        distance = frechet(judge.features(x), target)
+        return f"| {name} | {accuracy} | {distance:.3f} | {middle:.3f} | {low:.3f} | {least:.3f} |"
 
     lines = [
         f"{len(train):,} samples with the labels of the training images; 50 DDIM steps (eta = 0), averaged weights.",
-        "Accuracy is the judge's, and the Frechet distance is to the held-out images in its 64 features. The last two",
-        "columns are the root mean square distance to the nearest training image (other than itself), median and 5 %",
-        "quantile, in units where ink is 1 and paper -1: smaller than for held-out images would mean copies.",
+        "Accuracy is the judge's, and the Frechet distance is to the held-out images in its 64 features. The last",
+        "three columns are the root mean square distance to the nearest training image (other than itself), in units",
+        "where ink is 1 and paper -1: the nearer these are to the held-out images' own, the less was memorised; a copy",
+        "has 0.",
         "",
-        "| | accuracy | Frechet distance | nearest, median | nearest, 5 % |",
-        "| --- | --- | --- | --- | --- |",
-        row("training images (the floor)", train, labels, nearest(train, train, others=True), target),
-        row("held-out images", held_out, truth, nearest(held_out, train), target),
+        "| | accuracy | Frechet distance | nearest, median | nearest, 5 % | nearest, least |",
+        "| --- | --- | --- | --- | --- | --- |",
+        row("training images (the floor)", train, labels, nearest(train, train, others=True)),
+        row("held-out images", held_out, truth, nearest(held_out, train)),
     ]
     noise = torch.randn(train.shape, generator=torch.Generator().manual_seed(args.seed)).to(train)
-    for weight in (1.0, 1.5, 2.0, 4.0):
-        x = torch.cat([ddim(network, c, weight, z) for c, z in zip(labels.split(256), noise.split(256), strict=True)])
-        lines.append(row(f"samples, CFG weight {weight:g}", x, labels, nearest(x, train), target))
+    null = torch.full_like(labels, NULL)
+    for name, label, weight in (("no label", null, 1.0), *((f"CFG weight {w:g}", labels, w) for w in (1.0, 2.0, 4.0))):
+        x = torch.cat([ddim(network, c, weight, z) for c, z in zip(label.split(256), noise.split(256), strict=True)])
+        lines.append(row(f"samples, {name}", x, label, nearest(x, train)))
         if args.picture is not None:
             shown = torch.cat([torch.nonzero(labels == digit)[:20, 0] for digit in range(10)])
-            picture(x[shown], args.picture.with_stem(f"{args.picture.stem}-{weight:g}"))
+            picture(x[shown], args.picture.with_stem(f"{args.picture.stem} {name}"))
     return "\n".join(lines)
 
 

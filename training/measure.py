@@ -16,7 +16,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp_min(0).sqrt().sum()
     gap = (a.mean(0) - b.mean(0)).square().sum()
-    return float(gap + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+    return max(0.0, float(gap + covariance_a.trace() + covariance_b.trace() - 2 * cross))
 
 
 def nearest(a: Tensor, b: Tensor, others: bool = False) -> Tensor:
