@@ -11,7 +11,7 @@ from symguide import objectives
 from symguide.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser, Prediction
 from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
 from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
-from symguide.loop import Cost, Result, Step, StepRecord, sample
+from symguide.loop import Cost, Result, StepRecord, sample
 from symguide.loss_guidance import (
     DPS,
     DSG,
@@ -31,6 +31,7 @@ from symguide.particle_guidance import BestOfN
 from symguide.prediction_guidance import CFG
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
 from symguide.solver import timesteps
+from symguide.step import Step
 
 __version__ = "0.1.0"
 

@@ -267,7 +267,12 @@ def sweep(
             if keep != total:
                 made.free()
         else:
-            made = Call(predict, state, time, keep=k >= total - (1 if keep is None else keep) or (k == 0 and jacobian == "first"))
+            made = Call(
+                predict,
+                state,
+                time,
+                keep=k >= total - (1 if keep is None else keep) or (k == 0 and jacobian == "first"),
+            )
         if offload and not made.kept:
             made.offload()
         calls.append(made)

@@ -5,8 +5,8 @@
         loss guidance         changes x_0 or x_s along the gradient of an objective   (repeated with time travel)
         particle guidance     moves or selects among the particles of every sample
 
-The loop knows the hooks' protocols and none of the methods. A sample depends on (seed, index) and on nothing else: not
-on its batch, its shard, or on how many numbers a method draws.
+The loop knows the hooks' protocols (symguide.step) and none of the methods. A sample depends on (seed, index) and on
+nothing else: not on its batch, its shard, or on how many numbers a method draws.
 """
 
 import math
@@ -14,172 +14,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symguide.denoiser import Counter, Denoiser, Prediction, expand_condition
+from symguide.denoiser import Counter, Denoiser, expand_condition
 from symguide.errors import ConfigError, GuidanceError, SymguideError
-from symguide.lookahead import Call, GuidedPredictor, Memory, Objective, lookahead_program, run, sweep
+from symguide.lookahead import GuidedPredictor
 from symguide.meter import SavedBytes
 from symguide.per_sample import Noise
-from symguide.solver import Grid, choose, get_grid, get_solver, transition
-
-
-@dataclass(frozen=True)
-class Guided:
-    """What loss guidance makes of a step: the new x_s, and the loss and gradient norm for the trace, each (B,)."""
-
-    x_s: Tensor
-    loss: Tensor
-    gradient_norm: Tensor
-
-
-class LossHook(Protocol):
-    """Loss guidance as the loop sees it; recipes are in symguide.loss_guidance."""
-
-    def prepare(self, run: "Run") -> None:
-        """Checks settings against the run before the first step."""
-
-    def repeats_at(self, step: "Step") -> int:
-        """How often the step is made, with time travel between; 1 where the step is not guided."""
-
-    def guide(self, step: "Step") -> Guided | None:
-        """The guided x_s, or None where the step is not guided."""
-
-
-class PredictionHook(Protocol):
-    """Prediction guidance as the loop sees it; rules are in symguide.prediction_guidance."""
-
-    def __call__(self, denoiser: Denoiser, x: Tensor, t: float, condition: Mapping[str, Any]) -> Prediction: ...
-
-
-class ParticleHook(Protocol):
-    """Particle guidance as the loop sees it; rules are in symguide.particle_guidance.
-
-    The batch holds `particles` rows for every sample, sample after sample.
-    """
-
-    particles: int
-
-    def move(self, step: "Step", x_s: Tensor) -> Tensor:
-        """The particles after a step."""
-
-    def choose(self, samples: Tensor) -> Tensor:
-        """Row of the chosen particle of every sample at the end, (B,)."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is fixed for a whole run and shared by its steps."""
-
-    predict: GuidedPredictor
-    noise: Noise
-    times: tuple[float, ...]
-    solver: str
-    eta: float
-    on_nan: str
-
-    @property
-    def steps(self) -> int:
-        return len(self.times) - 1
-
-
-class Step:
-    """One step from t to s, as the hooks see it. Nothing is computed before it is asked for, and nothing twice."""
-
-    def __init__(self, run: Run, index: int, repeat: int, x: Tensor, past: tuple[float, Tensor] | None) -> None:
-        self.run, self.index, self.repeat, self.x, self._past = run, index, repeat, x, past
-        self.t, self.s = run.times[index], run.times[index + 1]
-        self.schedule = run.predict.denoiser.schedule
-        before = None if past is None else past[0]
-        self.transition = transition(run.solver, self.schedule, self.t, self.s, run.eta, before)
-        self._first: Call | None = None
-        self._noise: Tensor | None = None
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of x_s given x_t; 0 in a deterministic step."""
-        return self.transition.std
-
-    @property
-    def radius(self) -> float:
-        """sqrt(d) * std of the ancestral step: how far noise alone carries a sample, whatever eta is."""
-        return math.sqrt(self.x[0].numel()) * self.transition.radius_std
-
-    @property
-    def prediction(self) -> Prediction:
-        """The sampler's own prediction at (x_t, t), without graph."""
-        if self._first is None:
-            self._first = Call(self.run.predict, self.x, self.t, keep=False)
-        return self._first.prediction
-
-    @property
-    def noise(self) -> Tensor:
-        """The step's own z ~ N(0, I)."""
-        if self._noise is None:
-            self._noise = self.run.noise.draw("step", self.index, self.repeat)
-        return self._noise
-
-    def draw(self, stream: str, times: int | None = None) -> Tensor:
-        """Further noise of this step, from a stream of its own."""
-        return self.run.noise.draw(stream, self.index, self.repeat, times)
-
-    def mean(self, x0: Tensor | None = None) -> Tensor:
-        """Mean of x_s, with another clean estimate than the network's where one is given."""
-        mine = self.prediction.x0 if x0 is None else x0
-        pending = [mine]
-
-        def call(state: Tensor, t: float) -> Tensor:
-            return pending.pop() if pending else self.run.predict(state, t).x0
-
-        with torch.no_grad():
-            return run(self.transition.program, [self.x] + ([] if self._past is None else [self._past[1]]), call)
-
-    def x_s(self, x0: Tensor | None = None) -> Tensor:
-        """mean + std * noise."""
-        mean = self.mean(x0)
-        return mean + self.std * self.noise if self.std > 0 else mean
-
-    @property
-    def x0_weight(self) -> float:
-        """How much of a change of x_0 arrives in the mean of x_s (of a straight step)."""
-        down = math.sqrt(max(self.schedule.sigma(self.s) ** 2 - self.std**2, 0.0))
-        return self.schedule.alpha(self.s) - down * self.schedule.alpha(self.t) / self.schedule.sigma(self.t)
-
-    def lookahead_gradient(
-        self,
-        objective: Objective,
-        n: int,
-        solver: str = "best",
-        grid: str | Grid | None = None,
-        memory: Memory = "minimal",
-        jacobian: str = "exact",
-        offload: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Gradient (B, ...) and loss (B,) of the objective n calls ahead; the sampler's own call is the first."""
-        program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
-        gradient, loss, _, self._first = sweep(
-            self.run.predict,
-            self.x,
-            self.t,
-            objective,
-            program,
-            memory=memory,
-            jacobian=jacobian,
-            offload=offload,
-            first=self._first,
-        )
-        return gradient, loss
-
-    def back_in_time(self, x_s: Tensor) -> Tensor:
-        """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""
-        alpha, sigma = self.schedule.alpha, self.schedule.sigma
-        ratio = alpha(self.t) / alpha(self.s)
-        std = math.sqrt(max(sigma(self.t) ** 2 - (ratio * sigma(self.s)) ** 2, 0.0))
-        return ratio * x_s + std * self.draw("travel")
+from symguide.solver import Grid, choose, get_grid, get_solver
+from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, Step
 
 
 @dataclass(frozen=True)
@@ -198,7 +45,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class Cost:
-    """Totals of a run. Calls are per sample: one sample through the network once, whatever the batch.
+    """Totals of a run. Calls are per sample that is returned: once through the network is one, whatever the batch.
 
     `peak_bytes` is the allocator's peak on a GPU; on a CPU the most bytes that autograd held for backward.
     """
@@ -302,7 +149,7 @@ def sample(
     if loss is not None:
         loss.prepare(everything)
 
-    rows = len(x)
+    samples_drawn = len(numbers)
     trace: list[StepRecord] = []
     trajectory = [x] if return_trajectory else []
     finite: list[Tensor] = []
@@ -324,8 +171,8 @@ def sample(
                 step.s,
                 None if guided is None else guided.loss,
                 None if guided is None else guided.gradient_norm,
-                (counter.forward - before[0]) // rows,
-                (counter.backward - before[1]) // rows,
+                (counter.forward - before[0]) // samples_drawn,
+                (counter.backward - before[1]) // samples_drawn,
                 time.perf_counter() - before[2],
             )
             trace.append(record)
@@ -338,7 +185,7 @@ def sample(
         seconds = time.perf_counter() - begun
     _check_finite(finite, times)
     samples = x if particles is None else x[particles.choose(x)]
-    cost = Cost(counter.forward // rows, counter.backward // rows, seconds, peak())
+    cost = Cost(counter.forward // samples_drawn, counter.backward // samples_drawn, seconds, peak())
     return Result(samples, trace, cost, torch.stack(trajectory) if return_trajectory else None)
 
 

@@ -271,11 +271,10 @@ def assemble(run: Plan, shards: Shards, out: Path) -> list[Path]:
 def costs(run: Plan, shards: Shards) -> dict[str, Any]:
     """Calls for each sample that is kept, seconds in all, and the peak of bytes."""
     records = [record for _, _, record in shards]
-    tries = run.settings.get("best_of", 1)
     seconds = sum(record.seconds for record in records)
     return {
-        "forward_calls_per_sample": tries * records[0].forward_calls,
-        "backward_calls_per_sample": tries * records[0].backward_calls,
+        "forward_calls_per_sample": records[0].forward_calls,
+        "backward_calls_per_sample": records[0].backward_calls,
         "seconds": seconds,
         "seconds_per_sample": seconds / run.settings["num"],
         "peak_bytes": max(record.peak_bytes for record in records),

@@ -36,35 +36,15 @@ def flag(option: str) -> str:
 
 
 def parameters(method: type) -> dict[str, Any]:
-    """Parameters of a method with their defaults, those that it hands on to its base classes included.
+    """Parameters of a method with their defaults.
 
     >>> parameters(RECIPES["dsg"])["rate"], "scale" in parameters(RECIPES["dsg"])
     (0.1, False)
     """
-    found: dict[str, Any] = {}
-    for base in method.__mro__:
-        if "__init__" not in vars(base) or base is object:
-            continue
-        signature = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-        for name, parameter in list(signature.items())[1:]:
-            if name in found or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                continue
-            if base is method or _takes(method, name, parameter.default):
-                found[name] = parameter.default
-        if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-            break
-    return {name: default for name, default in found.items() if default is not inspect.Parameter.empty}
-
-
-def _takes(method: type, name: str, default: Any) -> bool:
-    """Whether a parameter of a base class can be given: a method that sets it itself cannot take it twice."""
-    try:
-        method(lambda x0: x0, **{name: default})
-    except TypeError:
-        return False
-    except Exception:
-        return True
-    return True
+    if issubclass(method, Recipe):
+        return method.parameters()
+    signature = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in signature if p.default is not p.empty}
 
 
 def get_recipe(name: str) -> type[Recipe]:

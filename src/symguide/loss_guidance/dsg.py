@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.loop import Run, Step
 from symguide.loss_guidance.sag import SAG
 from symguide.per_sample import direction
+from symguide.step import Run, Step
 
 
 def on_sphere(mean: Tensor, std: float, noise: Tensor, gradient: Tensor, rate: float) -> Tensor:
@@ -94,6 +94,8 @@ class DSG(SAG):
 
     Source: Yang et al., 2402.03201; see the module's docstring for the equation.
     """
+
+    fixed = ("scale", "constraint")
 
     def __init__(self, objective: Any, rate: float = 0.1, n: int = 1, **settings: Any) -> None:
         super().__init__(objective, n, 1.0, constraint=Sphere(rate), **settings)

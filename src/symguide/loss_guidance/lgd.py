@@ -8,8 +8,8 @@ from torch import Tensor
 
 from symguide.errors import ConfigError
 from symguide.lookahead import Objective
-from symguide.loop import Step
 from symguide.loss_guidance.sag import SAG
+from symguide.step import Step
 
 
 class LGD(SAG):

@@ -3,10 +3,10 @@
 from typing import Any
 
 from symguide.lookahead import value_and_gradient
-from symguide.loop import Step
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule
+from symguide.step import Step
 
 
 class MPGD(Recipe):

@@ -4,17 +4,18 @@ A recipe says in `push` what the objective's gradient does to the clean estimate
 time travel, the constraint, the trace, non-finite losses) is here, once.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
 from symguide.lookahead import require_finite
-from symguide.loop import Guided, Run, Step
 from symguide.per_sample import expand, norm
+from symguide.step import Guided, Run, Step
 
 Window = tuple[float, float] | Callable[[Step], bool]
 OverTime = float | Callable[[float], float]
@@ -52,6 +53,9 @@ class Recipe(ABC):
         constraint: e.g. Sphere(0.1), which keeps x_s on DSG's sphere.
     """
 
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Parameters of a base class that a recipe sets itself and does not take."""
+
     def __init__(
         self,
         objective: Any,
@@ -77,6 +81,19 @@ class Recipe(ABC):
             raise ConfigError(f"scale must not be negative, and is {scale}: to go uphill use -1 * objective")
         self.objective, self.scale, self.window = objective, float(scale), window
         self.repeats, self.constraint = repeats, constraint
+
+    @classmethod
+    def parameters(cls) -> dict[str, Any]:
+        """Its parameters beside the objective, with defaults, those that it hands on to its base class included."""
+        found: dict[str, Any] = {}
+        for base in cls.__mro__:
+            if base is object or "__init__" not in vars(base):
+                continue
+            own = list(inspect.signature(base.__init__).parameters.values())[2:]  # type: ignore[misc]
+            found = {p.name: p.default for p in own if p.kind is not p.VAR_KEYWORD} | found
+            if not any(p.kind is p.VAR_KEYWORD for p in own):
+                break
+        return {name: default for name, default in found.items() if name not in cls.fixed}
 
     @abstractmethod
     def push(self, step: Step) -> Push:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from symguide.errors import GuidanceError
-from symguide.loop import Step
 from symguide.loss_guidance.recipe import OverTime, at
 from symguide.per_sample import direction, expand, norm, rms
+from symguide.step import Step
 
 Rule = Callable[[Tensor, Step, Tensor], Tensor]
 

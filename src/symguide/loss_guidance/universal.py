@@ -6,10 +6,10 @@ import torch
 
 from symguide.errors import ConfigError
 from symguide.lookahead import value_and_gradient
-from symguide.loop import Step
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule
+from symguide.step import Step
 
 
 class UniversalGuidance(Recipe):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.loop import Step
+from symguide.step import Step
 
 
 class BestOfN:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser
-from symguide.loop import LossHook, Result, Step, StepRecord, sample
+from symguide.loop import Result, StepRecord, sample
 from symguide.loss_guidance.recipe import Push, Recipe
 from symguide.meter import show_bytes
 from symguide.report import Column
+from symguide.step import LossHook, Step
 
 COSTS = (
     Column("forward_calls", "forward\ncalls"),
