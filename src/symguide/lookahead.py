@@ -267,16 +267,15 @@ def sweep(
             if keep != total:
                 made.free()
         else:
-            made = Call(
-                predict,
-                state,
-                time,
-                keep=k >= total - (1 if keep is None else keep) or (k == 0 and jacobian == "first"),
-            )
+            last = k >= total - (1 if keep is None else keep)
+            made = Call(predict, state, time, keep=last or (k == 0 and jacobian == "first"))
+        calls.append(made)
+        x0 = made.prediction.x0
+        if k > 0:
+            del made.prediction  # the sweep needs the input alone; the first one is the sampler's too
         if offload and not made.kept:
             made.offload()
-        calls.append(made)
-        return made.prediction.x0
+        return x0
 
     with torch.no_grad():
         x0 = run(program, [x], call)

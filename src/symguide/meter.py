@@ -5,7 +5,8 @@ where they are saved, by saved-tensor hooks, each storage once and parameters no
 """
 
 import os
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     """Context manager that counts the bytes saved for backward inside it: `.live` now, `.peak` at most so far.
 
+    One inside another counts for both (autograd itself asks only the innermost hooks).
+
     >>> x = torch.ones(8, dtype=torch.float32, requires_grad=True)
     >>> with SavedBytes() as saved:
     ...     y = x.sin().cos()
     >>> saved.peak  # x for sin, sin(x) for cos
     64
     """
+
+    _open: ClassVar[ContextVar[tuple["SavedBytes", ...]]] = ContextVar("open meters", default=())
 
     def __init__(self) -> None:
         self.live = self.peak = 0
@@ -28,13 +33,18 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
 
     def __enter__(self) -> "SavedBytes":  # type: ignore[override]
         super().__enter__()
+        self._open.set((*self._open.get(), self))
         return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._open.set(self._open.get()[:-1])
+        super().__exit__(*failure)
 
     def _pack(self, tensor: Tensor) -> Any:
         owner = tensor._base if tensor._base is not None else tensor
         if isinstance(owner, nn.Parameter):
             return tensor
-        return _Held(self, tensor)
+        return _Held(self._open.get(), tensor)
 
     def _hold(self, key: int, size: int) -> None:
         self._uses[key] = self._uses.get(key, 0) + 1
@@ -52,15 +62,18 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
 class _Held:
     """A saved tensor that is counted while autograd holds it."""
 
-    __slots__ = ("key", "meter", "size", "tensor")
+    __slots__ = ("key", "meters", "size", "tensor")
 
-    def __init__(self, meter: SavedBytes, tensor: Tensor) -> None:
+    def __init__(self, meters: tuple[SavedBytes, ...], tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        self.meter, self.tensor, self.key, self.size = meter, tensor, storage.data_ptr(), storage.nbytes()
-        meter._hold(self.key, self.size)
+        self.meters, self.key, self.size = meters, storage.data_ptr(), storage.nbytes()
+        self.tensor = tensor.detach()  # a saved output would hold its own graph, and never be freed
+        for meter in meters:
+            meter._hold(self.key, self.size)
 
     def __del__(self) -> None:
-        self.meter._drop(self.key, self.size)
+        for meter in self.meters:
+            meter._drop(self.key, self.size)
 
 
 def _unpack(held: Any) -> Tensor:

@@ -61,6 +61,19 @@ def test_the_sampler_holds_nothing_without_guidance():
     assert sg.sample(tiny(), batch=2, steps=3).cost.peak_bytes == 0
 
 
+def test_meters_inside_one_another_count_for_both():
+    x = torch.ones(100, requires_grad=True)
+    with SavedBytes() as outer:
+        with SavedBytes() as inner:
+            y = x.exp()
+        z = y.exp()
+    assert (inner.peak, outer.peak) == (800, 1600)
+    del y, z
+    assert (inner.live, outer.live) == (0, 0)
+    plans = [peak(8, memory=m) for m in ("fast", "auto")]
+    assert plans[0] == plans[1]
+
+
 def test_saved_bytes_counts_what_autograd_saves_once_and_no_parameters():
     x = torch.ones(100, requires_grad=True)
     with SavedBytes() as saved:
