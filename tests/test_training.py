@@ -1,4 +1,4 @@
-"""Training resumes exactly, and its measures give known values."""
+"""Training resumes exactly, and refuses checkpoints of other runs."""
 
 import sys
 from pathlib import Path
@@ -56,22 +56,3 @@ def test_checkpoints_of_other_settings_and_other_files_are_refused(tmp_path):
     (tmp_path / "run.safetensors").write_bytes(b"no checkpoint")
     with pytest.raises(WeightsError, match="is no checkpoint"):
         train(tmp_path, resume=True)
-
-
-def test_frechet_distance_of_gaussians():
-    from measure import frechet
-
-    torch.manual_seed(0)
-    a = torch.randn(500, 4, dtype=torch.float64)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet(a, a + 2) == pytest.approx(16)
-    c = torch.cov(a.T)
-    assert frechet(a, 3 * a - 2 * a.mean(0)) == pytest.approx(4 * c.trace().item())
-
-
-def test_nearest_neighbours():
-    from measure import nearest
-
-    x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]])
-    assert nearest(x, x).tolist() == [0, 0, 0]
-    assert nearest(x, x, others=True).tolist() == [1, 1, 2]

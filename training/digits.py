@@ -16,7 +16,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from fit import Run, fit
-from measure import frechet, nearest
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +24,7 @@ from symguide import networks
 from symguide.errors import SymguideError
 from symguide.networks import io
 from symguide.per_sample import expand
+from symguide.report import frechet, nearest
 from symguide.schedule import VP
 from symguide.worlds import digits
 

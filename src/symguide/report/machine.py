@@ -14,11 +14,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
     from symguide import __version__
 
     device = torch.device(device)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type}, {torch.get_num_threads()} threads"
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "symguide": __version__,
         "torch": torch.__version__,

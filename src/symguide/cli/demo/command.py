@@ -16,8 +16,8 @@ EXAMPLES = [
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@option("Size", "--num", type=click.IntRange(1), show_default="100, quick 20", help="Samples of every method.")
-@option("Size", "--steps", type=click.IntRange(1), show_default="30, quick 12", help="Sampling steps.")
+@option("Size", "--num", type=click.IntRange(1), help="Samples of every method; 100, with --quick 20.")
+@option("Size", "--steps", type=click.IntRange(1), help="Sampling steps; 30, with --quick 12.")
 @option("Size", "--quick", is_flag=True, help="Fewer samples and steps: rougher, in a few seconds.")
 @option("Size", "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all noise.")
 @option("Size", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1, mps.")

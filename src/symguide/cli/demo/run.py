@@ -1,6 +1,8 @@
 """One run of the demo: both panels under one progress bar, and the files they become."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ def run(num: int, steps: int, seed: int, device: str, command: str) -> Done:
     _check(device)
     denoiser = load("digits", device=device)
     steer, inpaint = Steer(denoiser, num, device), Inpaint(denoiser, min(num, 30), device)
-    with tqdm(total=steps * (steer.work + inpaint.work), unit=" calls", leave=False) as bar:
+    with one_thread(), tqdm(total=steps * (steer.work + inpaint.work), unit=" calls", leave=False) as bar:
 
         def tick(name: str, work: int) -> None:
             bar.set_description(name, refresh=False)
@@ -68,6 +70,21 @@ def run(num: int, steps: int, seed: int, device: str, command: str) -> Done:
         steer.run(tick, steps, seed)
         inpaint.run(tick, steps, seed)
     return Done(steer, inpaint, command, {"num": num, "steps": steps, "seed": seed, "device": device})
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch inside, as many as before outside.
+
+    Networks this small gain little from a second thread, and wait for it up to 20 times as long as they compute where
+    another program wants the cores too.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(device: str) -> None:
