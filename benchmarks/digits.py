@@ -5,8 +5,8 @@
 class: the unconditional model, steered to a target digit (0 ... 9 by the sample's index) by the scorer's cross-entropy.
 inpaint: the unconditional model, steered to show the left half of a held-out digit; the right half is its own.
 
-Guidance acts in the window of steps, 0.2 to 0.7 unless given (the papers guide 0.3 to 0.7). "FreeDoM, 78 steps" makes as
-many calls as SAG n=4, forward and backward together; "4 repeats" as many of each.
+Guidance acts in the window of steps, 0.2 to 0.7 unless given (the papers guide 0.3 to 0.7). "FreeDoM, 78 steps" makes
+as many calls as SAG n=4, forward and backward together; "4 repeats" as many of each.
 
 A sweep of scales (256 samples, seed 100) gives FreeDoM's scale, the one with the lowest cross-entropy by the judge, and
 every other method's: the one with the lowest cross-entropy by the judge among those whose Frechet distance is no worse

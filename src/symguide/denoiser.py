@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -128,7 +129,7 @@ class Denoiser:
 
     Args:
         network: any callable (x, timestep, **condition) -> tensor like x, with x (B, ...) and timestep (B,).
-            x is cast to the network's own floating type and the output back to x's.
+            x and floating conditions are cast to the network's own floating type, and the output back to x's.
         schedule: the schedule that it was trained on.
         predicts: "eps", "x0", "v" (the schedule's velocity) or "flow" (eps - x_0).
         shape: shape of one sample, where the model knows it.
@@ -172,7 +173,10 @@ class Denoiser:
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
         timestep = torch.as_tensor(self.schedule.timestep(t), dtype=wide, device=x.device).expand(len(x))
-        out = self.network(x.to(self.dtype or x.dtype), timestep, **condition)
+        own = self.dtype or x.dtype
+        out = self.network(
+            x.to(own), timestep, **{name: _as_floats_of(value, own) for name, value in condition.items()}
+        )
         if not isinstance(out, Tensor):
             raise ConfigError(
                 f"the network returned {type(out).__name__}, not a tensor: "
@@ -235,7 +239,11 @@ def expand_condition(
     """Conditions with one row for every row of the batch: a number counts for all samples, a list is one for each."""
     out = {}
     for name, value in (condition or {}).items():
-        rows = torch.as_tensor(value, device=device) if isinstance(value, int | float | list | tuple) else value
+        rows = (
+            torch.as_tensor(value, device=device)
+            if isinstance(value, int | float | list | tuple | range | np.ndarray)
+            else value
+        )
         if isinstance(rows, Tensor):
             rows = rows.to(device)
             if rows.ndim == 0:
@@ -346,6 +354,11 @@ class MixtureDenoiser(Denoiser):
             z = (x.flatten(1) - alpha * c.mean.to(x).flatten()) @ c.basis.to(x)
             rows.append(-0.5 * (z**2 / spread + torch.as_tensor(spread).log()).sum(dim=1))
         return torch.stack(rows, dim=1)
+
+
+def _as_floats_of(value: Any, dtype: torch.dtype) -> Any:
+    """Conditions such as text embeddings, in the network's own floating type; labels and others as they are."""
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _closed_form(*_: Any, **__: Any) -> Tensor:

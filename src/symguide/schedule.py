@@ -107,10 +107,8 @@ class VP(Schedule):
         """
         if (alphas_cumprod is None) == (betas is None):
             raise ConfigError("VP.discrete takes either alphas_cumprod or betas")
-        if alphas_cumprod is None:
-            table = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
-        else:
-            table = np.asarray(alphas_cumprod, dtype=np.float64)
+        given = torch.as_tensor(betas if alphas_cumprod is None else alphas_cumprod).double().cpu().numpy()
+        table = np.cumprod(1.0 - given) if alphas_cumprod is None else given
         if (
             table.ndim != 1
             or len(table) < 2

@@ -51,7 +51,7 @@ def methods(scorer: torch.nn.Module, targets: Tensor) -> list[Method]:
     return [
         Method(UNGUIDED, Watch(objective), 1),
         Method(FREEDOM, FreeDoM(objective, scale=0.6), 2),
-        Method(LOOKAHEAD, SAG(objective, n=4, scale=0.8), 11),
+        Method(LOOKAHEAD, SAG(objective, n=4, scale=0.6), 11),
         Method(SPHERE, SAG(objective, n=4, constraint=Sphere(0.5)), 11),
     ]
 
