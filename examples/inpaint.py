@@ -20,7 +20,7 @@ for name, loss in {
     "unguided": None,
     "DPS": sg.DPS(objective, scale=1.0),
     "DSG": sg.DSG(objective, rate=0.5),
-    "SAG (n=4)": sg.SAG(objective, n=4, scale=0.8),
+    "SAG (n=4)": sg.SAG(objective, n=4, scale=0.6),
 }.items():
     result = sg.sample(denoiser, batch=len(reference), steps=STEPS, seed=0, loss=loss)
     rows[name] = result.samples
