@@ -60,6 +60,26 @@ def test_dps_mpgd_and_universal_by_hand():
     assert relative(universal[1], b * (plain[0] - s * eps) / a + u * eps) < 1e-9
 
 
+def test_lgd_by_hand():
+    """The gradient of -log mean exp(-objective) over the cloud, with the step's own draws."""
+    denoiser = tiny()
+
+    def soft(x0):
+        return (x0**2).sum(dim=1) ** 2 / 1e6
+
+    settings = {"batch": 2, "steps": 4, "eta": 0.0, "return_trajectory": True}
+    x = sg.sample(denoiser, loss=sg.LGD(soft, samples=3, scale=0.1), **settings).trajectory
+    plain = sg.sample(denoiser, **settings).trajectory
+    cloud = denoiser.schedule.sigma(1.0) * Noise(0, [0, 1], (6,)).draw("smooth", 0, times=3)
+    leaf = x[0].clone().requires_grad_()
+    x0 = denoiser(leaf, 1.0).x0
+    loss = -torch.stack([-soft(x0 + z) for z in cloud]).exp().mean(dim=0).log()
+    g = torch.autograd.grad(loss.sum(), leaf)[0]
+    a, b = (denoiser.schedule.alpha(t) ** 2 for t in (1.0, 0.75))
+    radius = 6**0.5 * ((1 - b) / (1 - a)) ** 0.5 * (1 - a / b) ** 0.5
+    assert relative(x[1], plain[1] - 0.1 * radius * g / g.norm(dim=1, keepdim=True)) < 1e-9
+
+
 def test_the_papers_rho_rule():
     """|change of x_s| = 0.2 * rms(w (eps_c - eps_u)) * sqrt(d), per sample."""
     denoiser, w = tiny(), 3.0

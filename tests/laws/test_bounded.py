@@ -1,5 +1,7 @@
 """Law 2: bytes saved for backward do not grow with n under "minimal", and do under "fast"."""
 
+import weakref
+
 import pytest
 import torch
 from conftest import quartic, tiny
@@ -38,6 +40,26 @@ def test_keeping_none_frees_the_network_while_the_objective_lives():
             sg.lookahead_gradient(denoiser, x, 0.6, heavy, 4, memory=memory)
         peaks[memory] = saved.peak
     assert peaks[0] < peaks["minimal"]
+
+
+def test_only_inputs_are_stored_for_the_sweep():
+    """When the objective is asked, the outputs of all calls but the first, the last and its history are gone."""
+    outputs = []
+
+    def network(x, timestep):
+        out = torch.tanh(x)
+        outputs.append(weakref.ref(out))
+        return out
+
+    def objective(x0):
+        alive.append(sum(ref() is not None for ref in outputs))
+        return x0.sum(dim=1)
+
+    for solver in SOLVERS:
+        alive = []
+        outputs.clear()
+        sg.lookahead_gradient(sg.Denoiser(network, predicts="x0"), torch.randn(2, 6), 0.6, objective, 12, solver)
+        assert alive[0] <= 3
 
 
 def test_auto_keeps_what_the_budget_holds():

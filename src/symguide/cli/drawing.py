@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import symguide as sg
 from symguide.cli import config, methods, outputs
+from symguide.cli.device import usable
 from symguide.cli.files import locked, sweep
 from symguide.cli.shards import Record, Shards
 from symguide.cli.steering import Steering, cycle, files, resolved, world_part
@@ -75,7 +76,7 @@ def plan(options: Mapping[str, Any]) -> Plan:
         raise ConfigError(f"--method {name} needs something to steer toward: give --objective, e.g. classifier:3")
     if spec is None and best_of is not None:
         raise ConfigError("--best-of keeps the best samples by an objective: give --objective, e.g. my_module:rule")
-    device, dtype = _device(options["device"]), DTYPES[options["dtype"]]
+    device, dtype = usable(options["device"]), DTYPES[options["dtype"]]
     denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
     if denoiser.shape is None:
         raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
@@ -143,19 +144,6 @@ def _condition(denoiser: sg.Denoiser, pairs: list[tuple[str, list[Any]]]) -> dic
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"{name!r} is no device: use cpu, cuda, cuda:0, mps or the like") from None
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        raise ConfigError(f"device {name!r} cannot be used here ({first}): use --device cpu") from error
-    return device
 
 
 def _weights(model: str) -> str:

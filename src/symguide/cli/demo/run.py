@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from symguide.cli.demo.inpaint import Inpaint
 from symguide.cli.demo.steer import Steer
+from symguide.cli.device import usable
 from symguide.errors import ConfigError
 from symguide.models import load
 from symguide.report import environment, png, render_page, write
@@ -58,7 +59,7 @@ class Done:
 
 def run(num: int, steps: int, seed: int, device: str, command: str) -> Done:
     """Draw and measure both panels."""
-    _check(device)
+    usable(device)
     denoiser = load("digits", device=device)
     steer, inpaint = Steer(denoiser, num, device), Inpaint(denoiser, min(num, 30), device)
     with one_thread(), tqdm(total=steps * (steer.work + inpaint.work), unit=" calls", leave=False) as bar:
@@ -85,11 +86,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _check(device: str) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"cannot run on {device!r} ({first}): use cpu, or a device that torch sees here") from error
