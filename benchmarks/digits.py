@@ -13,6 +13,8 @@ every other method's: the one with the lowest cross-entropy by the judge among t
 than FreeDoM's there (the lowest distance, if none is). Both are then measured on seeds 0, 1, 2 with 256 samples each.
 Frechet distance: in the judge's features, to the held-out digits.
 
+The front: some methods at all middling scales on the same three seeds, to compare at one Frechet distance.
+
 Cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
 
@@ -56,12 +58,15 @@ METHODS: dict[str, tuple[Make | None, tuple[float, ...], int]] = {
     "SAG n=4": (sag(4), SCALES, STEPS),
     "SAG n=4, paper's DDIM": (sag(4, solver="paper"), SCALES, STEPS),
     "SAG n=4, first": (sag(4, jacobian="first"), SCALES, STEPS),
+    "SAG n=2, first": (sag(2, jacobian="first"), SCALES, STEPS),
     "MPGD": (lambda o, scale, **settings: sg.MPGD(o, scale=scale, **settings), SHORT, STEPS),
     "DSG": (dsg(1), SHORT, STEPS),
     "SAG n=4 + DSG": (dsg(4), SHORT, STEPS),
     "FreeDoM, 4 repeats": (sag(1, repeats=4), SCALES, STEPS),
     "FreeDoM, 78 steps": (sag(1), SCALES, 78),
 }
+FRONT = ("FreeDoM", "SAG n=2", "SAG n=4", "SAG n=4, first", "SAG n=2, first")
+FRONT_SCALES = (1.0, 1.5, 2.0, 3.0)
 EQUAL_CALLS = ["FreeDoM, 4 repeats", "FreeDoM, 78 steps", "SAG n=4", "SAG n=4 + DSG"]
 EQUAL_STEPS = [name for name in METHODS if name not in EQUAL_CALLS[:2]]
 
@@ -185,6 +190,13 @@ def measure(task: str, window: tuple[float, float], quick: bool, fresh: bool) ->
     tables = {"equal_steps": [rows[n] for n in EQUAL_STEPS], "equal_calls": [rows[n] for n in EQUAL_CALLS]}
     print(f"\n{task}: {num} samples, seeds {seeds}, {STEPS} steps, window {window}\n\n" + table(tables["equal_steps"]))
     print("\nequal network calls\n\n" + table(tables["equal_calls"]))
+    if task == "class":
+        front = [(name, scale) for name in FRONT for scale in FRONT_SCALES[: 1 if quick else None]]
+        tables["front"] = [
+            summary(name, scale, [cells.get(name, scale, seed, num) for seed in seeds])
+            for name, scale in tqdm(front, desc="front")
+        ]
+        print("\nfront\n\n" + table(tables["front"]))
     return {"window": window, **tables, "sweep": sweep, "cells": [cell for cells_ in final.values() for cell in cells_]}
 
 

@@ -65,7 +65,7 @@ def test_lgd_by_hand():
     denoiser = tiny()
 
     def soft(x0):
-        return (x0**2).sum(dim=1) ** 2 / 1e6
+        return (x0**2).sum(dim=1) ** 2 / 1e12
 
     settings = {"batch": 2, "steps": 4, "eta": 0.0, "return_trajectory": True}
     x = sg.sample(denoiser, loss=sg.LGD(soft, samples=3, scale=0.1), **settings).trajectory
