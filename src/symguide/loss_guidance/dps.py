@@ -20,7 +20,7 @@ class DPS(SAG):
     Source: Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2209.14687, algorithm 1.
     """
 
-    fixed = ("n",)
+    fixed = ("n", "solver", "grid")
 
     def __init__(self, objective: Any, scale: float = 0.3, **settings: Any) -> None:
         super().__init__(objective, 1, scale, **{"update": rules.root_loss(), **settings})

@@ -15,7 +15,7 @@ class FreeDoM(SAG):
     Source: Yu et al., "FreeDoM", 2303.09833, algorithm 1, and 2 with repeats > 1.
     """
 
-    fixed = ("n",)
+    fixed = ("n", "solver", "grid")
 
     def __init__(self, objective: Any, scale: float = 0.5, **settings: Any) -> None:
         super().__init__(objective, 1, scale, **settings)
