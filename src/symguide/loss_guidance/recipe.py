@@ -136,8 +136,6 @@ class Recipe(ABC):
         length = norm(push.gradient).flatten()
         if step.run.on_nan == "raise":
             require_finite(push.loss, push.gradient)
-        else:
-            push = _without(push, ~(torch.isfinite(push.loss) & torch.isfinite(length)))
         if self.constraint is None:
             x_s = step.x_s() if push.x0 is None else step.x_s(step.prediction.x0 + push.x0)
             x_s = x_s if push.x_s is None else x_s + push.x_s
@@ -145,16 +143,10 @@ class Recipe(ABC):
             moves = [step.x0_weight * push.x0] if push.x0 is not None else []
             moves += [push.x_s] if push.x_s is not None else []
             x_s = self.constraint(step, sum(moves[1:], moves[0]))
+        if step.run.on_nan == "skip":
+            bad = ~(torch.isfinite(push.loss) & torch.isfinite(length))
+            x_s = torch.where(expand(bad, x_s), step.x_s(), x_s) if bool(bad.any()) else x_s
         return Guided(x_s, push.loss, length)
-
-
-def _without(push: Push, bad: Tensor) -> Push:
-    """The push with the changes of bad samples set to zero."""
-
-    def clear(change: Tensor | None) -> Tensor | None:
-        return None if change is None else change.masked_fill(expand(bad, change), 0.0)
-
-    return push._replace(x0=clear(push.x0), x_s=clear(push.x_s))
 
 
 def noise_window(low: float, high: float) -> Callable[[Step], bool]:
