@@ -20,13 +20,13 @@ from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction, expand_condition
 from symguide.errors import ConfigError, GuidanceError, unknown
-from symguide.meter import SavedBytes, free_bytes, parse_bytes
+from symguide.memory import Memory, graphs_to_keep
+from symguide.meter import SavedBytes
 from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
 Predictor = Callable[[Tensor, float], Prediction]
 Objective = Callable[[Tensor], Tensor]
-Memory = str | int
 JACOBIANS = ("exact", "first", "identity")
 
 
@@ -253,7 +253,7 @@ def sweep(
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
     total = program.calls
-    keep = _graphs_to_keep(memory, total, predict, x.device) if jacobian == "exact" else 0
+    keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device) if jacobian == "exact" else 0
     calls: list[Call] = []
 
     def call(state: Tensor, time: float) -> Tensor:
@@ -263,7 +263,7 @@ def sweep(
             made = first
         elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
             made = _weighed(predict, state, time)
-            keep = _graphs_to_keep(memory, total, predict, x.device)
+            keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device)
             if keep != total:
                 made.free()
         else:
@@ -357,30 +357,6 @@ def require_finite(loss: Tensor, gradient: Tensor, where: str = "") -> None:
                 f"the {what} is not finite for samples {bad[:8]}{where}: lower the scale, check the objective at "
                 "this noise level, or pass on_nan='skip' to leave such samples unguided for the step"
             )
-
-
-def check_memory(memory: Memory) -> Memory:
-    """The memory plan, or ConfigError."""
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory >= 0:
-        return memory
-    if memory in ("minimal", "fast", "auto"):
-        return memory
-    if isinstance(memory, str) and memory.startswith("auto:") and parse_bytes(memory[5:]) is not None:
-        return memory
-    raise ConfigError(f"memory is 'minimal', 'fast', 'auto', 'auto:2GB' or a number of graphs to keep, not {memory!r}")
-
-
-def _graphs_to_keep(memory: Memory, total: int, predict: GuidedPredictor, device: torch.device) -> int | None:
-    check_memory(memory)
-    if isinstance(memory, int):
-        return min(memory, total)
-    if memory in ("minimal", "fast"):
-        return 1 if memory == "minimal" else total
-    if predict.graph_bytes is None:
-        return None
-    budget = parse_bytes(memory[5:]) if memory.startswith("auto:") else free_bytes(device) // 2
-    assert budget is not None
-    return min(max(budget // max(predict.graph_bytes, 1), 1), total)
 
 
 def _weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:

@@ -48,7 +48,7 @@ class Memory(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         from symguide.errors import ConfigError
-        from symguide.lookahead import check_memory
+        from symguide.memory import check_memory
 
         try:
             return check_memory(int(value) if str(value).isdecimal() else value)

@@ -3,10 +3,11 @@
 from typing import Any
 
 from symguide.errors import ConfigError, unknown
-from symguide.lookahead import JACOBIANS, Memory, Objective, check_memory
+from symguide.lookahead import JACOBIANS, Objective
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule
+from symguide.memory import Memory, check_memory
 from symguide.solver import Grid, choose
 from symguide.step import Run, Step
 

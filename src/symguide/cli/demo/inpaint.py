@@ -1,17 +1,16 @@
 """Second panel: the left half of a digit is kept, and the model makes the rest."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
-from symguide.cli.demo.panel import COSTS, Method, costs, run_all
+from symguide.cli.demo.panel import COSTS, Method, Panel
 from symguide.denoiser import Denoiser
-from symguide.loop import Result
 from symguide.loss_guidance import DPS, DSG, SAG
 from symguide.objectives import Region
-from symguide.report import Column, Section, Table, grid, judged
+from symguide.report import Column, Section, grid, judged
 from symguide.worlds import digits
 
 REFERENCE, MASKED = "reference", "what is kept"
@@ -37,11 +36,12 @@ def methods(objective: Region) -> list[Method]:
     ]
 
 
-class Inpaint:
-    """The panel: `run` it, then read its rows, table, picture and section."""
+class Inpaint(Panel):
+    """The panel of inpainting."""
+
+    columns = COLUMNS
 
     def __init__(self, denoiser: Denoiser, num: int, device: torch.device | str) -> None:
-        self.denoiser, self.device = denoiser, device
         images, labels = digits.images("held_out"), digits.labels("held_out")
         by_class = [torch.nonzero(labels == digit)[:, 0] for digit in range(10)]
         chosen = torch.stack([by_class[i % 10][i // 10] for i in range(num)])
@@ -49,36 +49,18 @@ class Inpaint:
         self.mask = torch.zeros(1, 8, 8, device=device)
         self.mask[..., :4] = 1
         self.judge: Any = digits.judge(device)
-        self.methods = methods(Region(self.references, self.mask))
-        self.results: dict[str, Result] = {}
-        self.rows: list[dict[str, Any]] = []
+        super().__init__(denoiser, device, num, methods(Region(self.references, self.mask)))
 
-    @property
-    def work(self) -> int:
-        """Network calls of a step of all methods, for the progress bar."""
-        return sum(method.work for method in self.methods)
-
-    def run(self, tick: Callable[[str, int], None], steps: int, seed: int) -> None:
-        """Draw with every method, and measure."""
-        settings = {"batch": len(self.labels), "steps": steps, "seed": seed, "device": self.device}
-        self.results = run_all(self.denoiser, self.methods, tick, **settings)
-        self.rows = [{"method": n, **self._quality(r.samples), **costs(r)} for n, r in self.results.items()]
-        paper = self.references * self.mask - (1 - self.mask)
-        self.rows += [
-            {"method": "kept half alone, on paper", **self._quality(paper)},
-            {"method": REFERENCE, **self._quality(self.references)},
-        ]
-
-    def _quality(self, samples: torch.Tensor) -> dict[str, float]:
+    def quality(self, samples: Tensor) -> dict[str, Any]:
         error = ((samples - self.references) * self.mask).square().sum() / (self.mask.sum() * len(samples))
         return {
             "kept_error": error.sqrt().item(),
             "judge_accuracy": judged(self.judge, samples, self.labels).accuracy,
         }
 
-    @property
-    def table(self) -> Table:
-        return Table(COLUMNS, self.rows)
+    def others(self) -> dict[str, Tensor]:
+        paper = self.references * self.mask - (1 - self.mask)
+        return {"kept half alone, on paper": paper, REFERENCE: self.references}
 
     def picture(self) -> Image.Image:
         """First samples of every method below the reference and what is kept of it."""

@@ -1,8 +1,9 @@
 """What the panels of the demo share: methods that start from the same noise, and the rows and pictures they leave."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from symguide.denoiser import Denoiser
 from symguide.loop import Result, StepRecord, sample
 from symguide.loss_guidance.recipe import Push, Recipe
 from symguide.meter import show_bytes
-from symguide.report import Column
+from symguide.report import Column, Table
 from symguide.step import LossHook, Step
 
 COSTS = (
@@ -40,18 +41,47 @@ class Method:
     work: int
 
 
-def run_all(
-    denoiser: Denoiser, methods: Sequence[Method], tick: Callable[[str, int], None], **settings: Any
-) -> dict[str, Result]:
-    """Every method with the same settings, and so with the same noise; `tick` hears of every step."""
-    results = {}
-    for method in methods:
+class Panel(ABC):
+    """Methods on one task: `run` it, then read its rows, table, picture and section."""
 
-        def step_done(record: StepRecord, x: Tensor, method: Method = method) -> None:
-            tick(method.name, method.work)
+    columns: ClassVar[tuple[Column, ...]]
 
-        results[method.name] = sample(denoiser, loss=method.guidance, callback=step_done, **settings)
-    return results
+    def __init__(self, denoiser: Denoiser, device: torch.device | str, num: int, methods: Sequence[Method]) -> None:
+        self.denoiser, self.device, self.num, self.methods = denoiser, device, num, methods
+        self.results: dict[str, Result] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def quality(self, samples: Tensor) -> dict[str, Any]:
+        """What is measured of samples, by column."""
+
+    @abstractmethod
+    def others(self) -> dict[str, Tensor]:
+        """What to compare with that no method drew, by name."""
+
+    @property
+    def work(self) -> int:
+        """Network calls of a step of all methods, for the progress bar."""
+        return sum(method.work for method in self.methods)
+
+    def run(self, tick: Callable[[str, int], None], steps: int, seed: int) -> None:
+        """Draw with every method, with the same settings and so with the same noise, and measure.
+
+        `tick` hears of every step.
+        """
+        settings: dict[str, Any] = {"batch": self.num, "steps": steps, "seed": seed, "device": self.device}
+        for method in self.methods:
+
+            def step_done(record: StepRecord, x: Tensor, method: Method = method) -> None:
+                tick(method.name, method.work)
+
+            self.results[method.name] = sample(self.denoiser, loss=method.guidance, callback=step_done, **settings)
+        self.rows = [{"method": n, **self.quality(r.samples), **costs(r)} for n, r in self.results.items()]
+        self.rows += [{"method": name, **self.quality(x)} for name, x in self.others().items()]
+
+    @property
+    def table(self) -> Table:
+        return Table(self.columns, self.rows)
 
 
 def costs(result: Result) -> Mapping[str, Any]:

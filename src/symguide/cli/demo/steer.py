@@ -1,18 +1,16 @@
 """First panel: a model that is not told the digit draws the digit that a classifier asks for."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from symguide.cli.demo.panel import COSTS, Method, Watch, costs, run_all
+from symguide.cli.demo.panel import COSTS, Method, Panel, Watch
 from symguide.denoiser import Denoiser
-from symguide.loop import Result
 from symguide.loss_guidance import SAG, FreeDoM, Sphere
 from symguide.objectives import Classifier
-from symguide.report import Column, Section, Table, draw_curves, frechet, grid, judged
+from symguide.report import Column, Section, draw_curves, frechet, grid, judged
 from symguide.worlds import digits
 
 UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE, REAL = "unguided", "FreeDoM", "SAG (n=4)", "SAG (n=4) + DSG", "real digits"
@@ -56,32 +54,19 @@ def methods(scorer: torch.nn.Module, targets: Tensor) -> list[Method]:
     ]
 
 
-class Steer:
-    """The panel: `run` it, then read its rows, table, picture and section."""
+class Steer(Panel):
+    """The panel of steering to a digit."""
+
+    columns = COLUMNS
 
     def __init__(self, denoiser: Denoiser, num: int, device: torch.device | str) -> None:
-        self.denoiser, self.device = denoiser, device
         self.targets = torch.arange(num, device=device) % 10
         self.scorer: Any = digits.scorer(device)
         self.judge: Any = digits.judge(device)
-        self.methods = methods(self.scorer, self.targets)
-        self.results: dict[str, Result] = {}
-        self.rows: list[dict[str, Any]] = []
-
-    @property
-    def work(self) -> int:
-        """Network calls of a step of all methods, for the progress bar."""
-        return sum(method.work for method in self.methods)
-
-    def run(self, tick: Callable[[str, int], None], steps: int, seed: int) -> None:
-        """Draw with every method; measure, and measure as many real digits of the same classes to compare with."""
-        settings = {"batch": len(self.targets), "steps": steps, "seed": seed, "device": self.device}
-        self.results = run_all(self.denoiser, self.methods, tick, **settings)
-        self.rows = [{"method": n, **self._quality(r.samples), **costs(r)} for n, r in self.results.items()]
-        self.rows.append({"method": REAL, **self._quality(real(self.targets))})
+        super().__init__(denoiser, device, num, methods(self.scorer, self.targets))
 
     @torch.no_grad()
-    def _quality(self, samples: Tensor) -> dict[str, float | None]:
+    def quality(self, samples: Tensor) -> dict[str, Any]:
         verdict, held_out = judged(self.judge, samples, self.targets), digits.images("held_out").to(samples)
         few = len(samples) < 2
         return {
@@ -91,9 +76,9 @@ class Steer:
             "frechet": None if few else frechet(self.judge.features(samples), self.judge.features(held_out)),
         }
 
-    @property
-    def table(self) -> Table:
-        return Table(COLUMNS, self.rows)
+    def others(self) -> dict[str, Tensor]:
+        """As many real digits of the same classes."""
+        return {REAL: real(self.targets)}
 
     def picture(self) -> Image.Image:
         """First samples of every method, a column for each target, with a bar where the judge reads the target."""
