@@ -180,6 +180,19 @@ def test_trace_callback_trajectory_and_cost():
     assert all(not r.loss.requires_grad for r in result.trace[:-1])
 
 
+def test_inside_inference_mode():
+    """Callers often wrap sampling in no_grad or inference_mode; guidance needs gradients all the same."""
+    denoiser = tiny()
+    settings = {"batch": 2, "steps": 3, "loss": sg.SAG(squares, n=2)}
+    plain, x = sg.sample(denoiser, **settings).samples, torch.randn(2, 6)
+    gradient = sg.lookahead_gradient(denoiser, x, 0.5, squares).value
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert torch.equal(sg.sample(denoiser, **settings).samples, plain)
+            assert torch.equal(sg.sample(denoiser, start=x.clone(), **settings).samples.isfinite(), x.isfinite())
+            assert torch.equal(sg.lookahead_gradient(denoiser, x.clone(), 0.5, squares).value, gradient)
+
+
 def test_seeds():
     a, b, c = (sg.sample(tiny(), batch=2, steps=3, seed=s).samples for s in (0, 0, 1))
     assert torch.equal(a, b)

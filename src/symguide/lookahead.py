@@ -171,6 +171,7 @@ def lookahead(
     return Estimate(run(program, [x], call), first[0])
 
 
+@torch.inference_mode(mode=False)  # gradients are needed inside, whatever the caller's mode
 def lookahead_gradient(
     denoiser: Denoiser,
     x: Tensor,
@@ -215,6 +216,7 @@ def lookahead_gradient(
     >>> g.value.shape, g.loss.shape, g.forward_calls, g.backward_calls
     (torch.Size([3, 2]), torch.Size([3]), 7, 4)
     """
+    x = x.clone() if x.is_inference() else x
     predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)
     counter = denoiser.counter
     before = counter.forward, counter.backward

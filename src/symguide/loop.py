@@ -66,6 +66,7 @@ class Result:
     trajectory: Tensor | None = field(default=None, repr=False)
 
 
+@torch.inference_mode(mode=False)  # gradients are needed inside, whatever the caller's mode
 def sample(
     denoiser: Denoiser,
     *,
@@ -128,6 +129,7 @@ def sample(
     >>> result.samples.shape, result.cost.forward_calls
     (torch.Size([3, 2]), 5)
     """
+    _check_hooks(prediction, loss, particles)
     denoiser = denoiser.to(device, dtype)
     device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
     dtype = dtype or torch.get_default_dtype()
@@ -210,6 +212,15 @@ def _advance(
     if particles is not None:
         x_s = particles.move(step, x_s)
     return step, x_s, guided
+
+
+def _check_hooks(prediction: Any, loss: Any, particles: Any) -> None:
+    if prediction is not None and not callable(prediction):
+        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
+    if loss is not None and not hasattr(loss, "guide"):
+        raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
+    if particles is not None and not hasattr(particles, "choose"):
+        raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
 
 
 def _indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:

@@ -5,17 +5,20 @@ where they are saved, by saved-tensor hooks, each storage once and parameters no
 """
 
 import os
-from contextvars import ContextVar
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Hook = Callable[[Any], Any]
 
 
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     """Context manager that counts the bytes saved for backward inside it: `.live` now, `.peak` at most so far.
 
-    One inside another counts for both (autograd itself asks only the innermost hooks).
+    Hooks that are in force around it (another meter, or torch's save_on_cpu) go on working: autograd asks only the
+    innermost ones, so these hand on what they are given.
 
     >>> x = torch.ones(8, dtype=torch.float32, requires_grad=True)
     >>> with SavedBytes() as saved:
@@ -24,27 +27,28 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     64
     """
 
-    _open: ClassVar[ContextVar[tuple["SavedBytes", ...]]] = ContextVar("open meters", default=())
-
     def __init__(self) -> None:
         self.live = self.peak = 0
         self._uses: dict[int, int] = {}
-        super().__init__(self._pack, _unpack)
+        self._around: tuple[Hook, Hook] | None = None
+        super().__init__(self._pack, self._unpack)
 
     def __enter__(self) -> "SavedBytes":  # type: ignore[override]
+        self._around = _hooks_in_force()
         super().__enter__()
-        self._open.set((*self._open.get(), self))
         return self
 
-    def __exit__(self, *failure: Any) -> None:
-        self._open.set(self._open.get()[:-1])
-        super().__exit__(*failure)
-
-    def _pack(self, tensor: Tensor) -> Any:
+    def _pack(self, tensor: Tensor) -> "_Held":
+        # detach: a saved output would hold its own graph, and never be freed
+        packed = tensor.detach() if self._around is None else self._around[0](tensor)
         owner = tensor._base if tensor._base is not None else tensor
         if isinstance(owner, nn.Parameter):
-            return tensor
-        return _Held(self._open.get(), tensor)
+            return _Held(packed)
+        storage = tensor.untyped_storage()
+        return _Held(packed, self, storage.data_ptr(), storage.nbytes())
+
+    def _unpack(self, held: "_Held") -> Tensor:
+        return held.packed if self._around is None else self._around[1](held.packed)
 
     def _hold(self, key: int, size: int) -> None:
         self._uses[key] = self._uses.get(key, 0) + 1
@@ -60,24 +64,24 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
 
 
 class _Held:
-    """A saved tensor that is counted while autograd holds it."""
+    """A saved tensor, counted by its meter (if it has one) while autograd holds it."""
 
-    __slots__ = ("key", "meters", "size", "tensor")
+    __slots__ = ("key", "meter", "packed", "size")
 
-    def __init__(self, meters: tuple[SavedBytes, ...], tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        self.meters, self.key, self.size = meters, storage.data_ptr(), storage.nbytes()
-        self.tensor = tensor.detach()  # a saved output would hold its own graph, and never be freed
-        for meter in meters:
-            meter._hold(self.key, self.size)
+    def __init__(self, packed: Any, meter: SavedBytes | None = None, key: int = 0, size: int = 0) -> None:
+        self.packed, self.meter, self.key, self.size = packed, meter, key, size
+        if meter is not None:
+            meter._hold(key, size)
 
     def __del__(self) -> None:
-        for meter in self.meters:
-            meter._drop(self.key, self.size)
+        if self.meter is not None:
+            self.meter._drop(self.key, self.size)
 
 
-def _unpack(held: Any) -> Tensor:
-    return held.tensor if isinstance(held, _Held) else held
+def _hooks_in_force() -> tuple[Hook, Hook] | None:
+    """The innermost saved-tensor hooks now; None where there are none, or this torch does not say."""
+    ask = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return None if ask is None else ask(False)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -35,7 +35,8 @@ def direction(x: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    return x / norm(x).clamp_min(torch.finfo(x.dtype).tiny)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide / norm(wide).clamp_min(torch.finfo(wide.dtype).tiny)).to(x.dtype)
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:

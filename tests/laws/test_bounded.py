@@ -96,6 +96,23 @@ def test_meters_inside_one_another_count_for_both():
     assert plans[0] == plans[1]
 
 
+def test_hooks_around_a_meter_go_on_working():
+    """A user's own hooks (torch's save_on_cpu, a meter of theirs) see what the sampler saves, and gradients stay."""
+    packed = []
+
+    def pack(tensor):
+        packed.append(tensor.nbytes)
+        return tensor.detach().clone()
+
+    settings = {"batch": 2, "steps": 3, "loss": sg.SAG(quartic, n=2)}
+    plain = sg.sample(tiny(), **settings).samples
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        assert torch.equal(sg.sample(tiny(), **settings).samples, plain)
+    assert sum(packed) > 0
+    with torch.autograd.graph.save_on_cpu():
+        assert torch.equal(sg.sample(tiny(), **settings).samples, plain)
+
+
 def test_saved_bytes_counts_what_autograd_saves_once_and_no_parameters():
     x = torch.ones(100, requires_grad=True)
     with SavedBytes() as saved:

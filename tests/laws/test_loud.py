@@ -39,6 +39,9 @@ def nan_from(step, value=float("nan")):
         ({"start": torch.zeros(2, 7)}, "start has samples of shape"),
         ({"prediction": sg.CFG(2.0)}, "CFG strengthens a condition, and none is given"),
         ({"grid": lambda schedule, t, n: [t, 0.0]}, "the grid must give 5 times"),
+        ({"loss": squares}, r"loss= takes a recipe, such as SAG\(objective\)"),
+        ({"prediction": 3.0}, r"prediction= takes a rule such as CFG\(3.0\)"),
+        ({"particles": 4}, "particles= takes a method"),
     ],
 )
 def test_settings_of_a_run(settings, sentence):
