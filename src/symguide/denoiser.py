@@ -57,6 +57,10 @@ class Prediction:
         if self.space == "x0":
             return self.value
         if self.space == "eps":
+            if not isinstance(self.alpha, Tensor) and self.alpha == 0:
+                raise ConfigError(
+                    "where alpha = 0 an eps prediction says nothing of x_0: start later, at a t_max below 1"
+                )
             return _times(1 / self.alpha, self.x - _times(self.sigma, self.value))
         p, q = self._weights
         det = self.alpha * q - self.sigma * p

@@ -242,6 +242,8 @@ class VE(Schedule):
 class RectifiedFlow(Schedule):
     """Rectified flow: alpha = 1 - t, sigma = t, v = eps - x_0; the network is given timesteps * t.
 
+    A network that predicts eps says nothing of x_0 at t = 1: give t_max = 0.999 or so to start a little later.
+
     Source: Liu et al., "Flow Straight and Fast", 2209.03003; times as in Esser et al., 2403.03206.
 
     >>> RectifiedFlow().alpha(0.25), RectifiedFlow().sigma(0.25)
@@ -249,6 +251,7 @@ class RectifiedFlow(Schedule):
     """
 
     timesteps: float = 1000.0
+    t_max: float = 1.0
 
     def alpha(self, t: T) -> T:
         return 1.0 - t

@@ -85,6 +85,20 @@ def test_windows_outside_the_run():
         run(loss=sg.SAG(squares, window=(0.3, 0.45)))
 
 
+def test_runs_of_the_last_step_alone():
+    for loss in (sg.FreeDoM(squares), sg.DSG(squares), sg.MPGD(squares, constraint=sg.Sphere(0.1))):
+        with pytest.raises(ConfigError, match=r"no step of 1 lies in the window .*the last step"):
+            run(steps=1, loss=loss)
+    assert run(steps=1, loss=sg.MPGD(squares)).trace[0].loss is not None
+
+
+def test_eps_of_pure_noise():
+    network = tiny().network
+    with pytest.raises(ConfigError, match="start later"):
+        sg.sample(sg.Denoiser(network, sg.RectifiedFlow(), "eps", shape=(6,)), steps=3)
+    sg.sample(sg.Denoiser(network, sg.RectifiedFlow(t_max=0.99), "eps", shape=(6,)), steps=3)
+
+
 def test_counts_over_time_are_checked():
     with pytest.raises(ConfigError, match="n gave 0 at t"):
         run(loss=sg.SAG(squares, n=lambda t: int(2 * t)))

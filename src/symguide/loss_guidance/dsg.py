@@ -77,9 +77,6 @@ class Sphere:
                 "DSG needs stochastic steps: with eta = 0 the sphere around a step's mean is a point; use eta=1"
             )
 
-    def idle(self, step: Step) -> bool:
-        return step.std == 0
-
     def __call__(self, step: Step, change: Tensor) -> Tensor:
         return on_sphere(step.mean(), step.std, step.noise, -change, self.rate)
 

@@ -36,8 +36,6 @@ class Constraint(Protocol):
 
     def prepare(self, run: Run) -> None: ...
 
-    def idle(self, step: Step) -> bool: ...
-
     def __call__(self, step: Step, change: Tensor) -> Tensor: ...
 
 
@@ -99,23 +97,26 @@ class Recipe(ABC):
     def push(self, step: Step) -> Push:
         """The recipe's gradient and the changes it wants."""
 
-    def idle(self, step: Step) -> bool:
-        """Whether the recipe changes nothing at this step, so that no call need be spent."""
-        return False
+    @property
+    def guides_last(self) -> bool:
+        """Whether the last step, to sigma = 0, is guided. It has no noise, so a step as long as its noise is none."""
+        return self.constraint is None
 
     def prepare(self, run: Run) -> None:
         if not callable(self.window):
             begin, end = self.window
-            if not any(begin <= i / run.steps < end for i in range(run.steps)):
+            last = run.steps if self.guides_last else run.steps - 1
+            if not any(begin <= i / run.steps < end for i in range(last)):
+                but = "" if self.guides_last else " (the last step, to sigma = 0, is left unguided)"
                 raise ConfigError(
-                    f"no step of {run.steps} lies in the window {self.window}: widen it or use more steps"
+                    f"no step of {run.steps} lies in the window {self.window}{but}: widen it or use more steps"
                 )
         if self.constraint is not None:
             self.constraint.prepare(run)
 
     def active(self, step: Step) -> bool:
         """Whether the step is guided."""
-        if self.scale == 0 or self.idle(step) or (self.constraint is not None and self.constraint.idle(step)):
+        if self.scale == 0 or (step.index == step.run.steps - 1 and not self.guides_last):
             return False
         if callable(self.window):
             return self.window(step)

@@ -74,8 +74,9 @@ class SAG(Recipe):
         published = {"window": (0.3, 0.7), "repeats": 2, "update": rules.rho(0.2), "solver": "paper"}
         return cls(objective, n, scale, **{**published, **settings})
 
-    def idle(self, step: Step) -> bool:
-        return self._normalised and step.radius == 0
+    @property
+    def guides_last(self) -> bool:
+        return super().guides_last and not self._normalised
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
