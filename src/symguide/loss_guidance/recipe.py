@@ -103,7 +103,7 @@ class Recipe(ABC):
         return self.constraint is None
 
     def prepare(self, run: Run) -> None:
-        if not callable(self.window):
+        if self.scale > 0 and not callable(self.window):
             begin, end = self.window
             last = run.steps if self.guides_last else run.steps - 1
             if not any(begin <= i / run.steps < end for i in range(last)):
