@@ -17,6 +17,7 @@ lint: $(VENV)/.dev
 
 results: $(VENV)/.dev
 	$(BIN)/python benchmarks/gradients.py
+	$(BIN)/python benchmarks/lookahead.py
 	$(BIN)/python benchmarks/digits.py
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.

@@ -7,39 +7,22 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import symguide
+from symguide.report import environment, write
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Where a result was made: processor, cores, versions, day."""
-    cpu = platform.processor() or platform.machine()
+    """Where and when a result was made."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "symguide": symguide.__version__,
-        "date": date.today().isoformat(),
-    }
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return {**environment(), "cpu": cpu, "cores": os.cpu_count(), "date": date.today().isoformat()}
 
 
 def save(name: str, results: Any) -> Path:
     """Write results/<name>.json whole or not at all."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
-    os.replace(temporary, path)
-    return path
+    return write(RESULTS / f"{name}.json", json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

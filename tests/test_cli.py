@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import symguide as sg
+from symguide import files as disk
 from symguide.cli import COMMANDS, config, files, main, methods, outputs, references, spec, steering
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
-from symguide.networks import UNet, io
+from symguide.networks import UNet
 from symguide.objectives import OBJECTIVES
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
@@ -41,6 +42,7 @@ READY = [name for name in COMMANDS if name != "demo" or importlib.util.find_spec
 OWN = """
 import torch
 import symguide as sg
+from symguide import files as disk
 
 def ink(x0):
     return [float(x.mean()) for x in x0]
@@ -575,7 +577,7 @@ def test_a_config_says_what_has_changed_since(model):
 
 def interrupted_after(monkeypatch, count, error):
     """Makes the write of shard number `count` fail."""
-    real, calls = io.write, []
+    real, calls = disk.write, []
 
     def write(path, data):
         if path.parent.name == "shards":
@@ -584,7 +586,7 @@ def interrupted_after(monkeypatch, count, error):
                 raise error
         real(path, data)
 
-    monkeypatch.setattr(io, "write", write)
+    monkeypatch.setattr(disk, "write", write)
 
 
 def test_interrupted_run_continues_to_the_same_samples(model, monkeypatch):
@@ -708,7 +710,7 @@ def test_files_that_cannot_be_written_are_named(model):
 
 def test_what_a_killed_run_left_is_swept(model):
     draw(model)
-    left = files.temporary(Path("out/samples"))
+    left = disk.temporary(Path("out/samples"))
     left.mkdir()
     draw(model)
     assert not left.exists()

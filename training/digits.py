@@ -16,15 +16,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from fit import Run, fit
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from symguide import networks
+from symguide import CFG, Denoiser, networks, sample
 from symguide.errors import SymguideError
-from symguide.networks import io
+from symguide.files import write
 from symguide.per_sample import expand
-from symguide.report import frechet, nearest
+from symguide.report import frechet, grid, nearest, png
 from symguide.schedule import VP
 from symguide.worlds import digits
 
@@ -58,7 +57,7 @@ def make_data(args: argparse.Namespace) -> None:
     arrays = {"images": source.images, "labels": source.target}
     tensors = {name: torch.from_numpy(array.astype(np.uint8)) for name, array in arrays.items()}
     args.out.mkdir(parents=True, exist_ok=True)
-    io.write(args.out / "data.safetensors", safetensors.torch.save(tensors))
+    write(args.out / "data.safetensors", safetensors.torch.save(tensors))
 
 
 def run(what: str, args: argparse.Namespace, rate: float, decay: float) -> Run:
@@ -196,28 +195,11 @@ def times(count: int) -> Tensor:
     return ((torch.rand(1) + torch.arange(count) / count) % 1.0).clamp(1e-4, 1 - 1e-4) * SCHEDULE.t_max
 
 
-@torch.no_grad()
-def ddim(network: nn.Module, label: Tensor, weight: float, noise: Tensor, steps: int = 50) -> Tensor:
-    """Samples by DDIM (eta = 0) on even times, guided by v = v_null + weight (v_label - v_null)."""
-    x = noise
-    for i in range(steps):
-        t, s = SCHEDULE.t_max * (1 - i / steps), SCHEDULE.t_max * (1 - (i + 1) / steps)
-        timestep = torch.tensor(SCHEDULE.timestep(t)).to(x)
-        v = network(x, timestep, label)
-        if weight != 1:
-            v = torch.lerp(network(x, timestep, None), v, weight)
-        x0 = SCHEDULE.alpha(t) * x - SCHEDULE.sigma(t) * v
-        eps = SCHEDULE.sigma(t) * x + SCHEDULE.alpha(t) * v
-        x = SCHEDULE.alpha(s) * x0 + SCHEDULE.sigma(s) * eps
-    return x
-
-
-def picture(x: Tensor, path: Path, columns: int = 20, zoom: int = 4) -> None:
-    """Write images as one PNG, dark ink on white, in rows of `columns`."""
-    rows = x[: len(x) // columns * columns].reshape(-1, columns, *x.shape[-2:])
-    sheet = F.pad(rows, (1, 1, 1, 1), value=-1).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    grey = ((1 - sheet.clamp(-1, 1)) * 127.5).round().byte().cpu().numpy()
-    Image.fromarray(grey).resize((grey.shape[1] * zoom, grey.shape[0] * zoom), Image.Resampling.NEAREST).save(path)
+def draw(network: nn.Module, label: Tensor, weight: float, noise: Tensor) -> Tensor:
+    """Samples from this noise by 50 DDIM steps (eta = 0), with classifier-free guidance of this weight."""
+    denoiser = Denoiser(network, SCHEDULE, "v", shape=noise.shape[1:], null=DENOISER["null"])
+    condition, guidance = {"label": label}, CFG(weight)
+    return sample(denoiser, start=noise, steps=50, eta=0.0, condition=condition, prediction=guidance).samples
 
 
 @torch.no_grad()
@@ -250,11 +232,12 @@ def measure(network: nn.Module, args: argparse.Namespace) -> str:
     noise = torch.randn(train.shape, generator=torch.Generator().manual_seed(args.seed)).to(train)
     null = torch.full_like(labels, NULL)
     for name, label, weight in (("no label", null, 1.0), *((f"CFG weight {w:g}", labels, w) for w in (1.0, 2.0, 4.0))):
-        x = torch.cat([ddim(network, c, weight, z) for c, z in zip(label.split(256), noise.split(256), strict=True)])
+        x = torch.cat([draw(network, c, weight, z) for c, z in zip(label.split(256), noise.split(256), strict=True)])
         lines.append(row(f"samples, {name}", x, label, nearest(x, train)))
         if args.picture is not None:
             shown = torch.cat([torch.nonzero(labels == digit)[:20, 0] for digit in range(10)])
-            picture(x[shown], args.picture.with_stem(f"{args.picture.stem} {name}"))
+            sheet = grid(x[shown], columns=20, cell=32, ink=True)
+            write(args.picture.with_stem(f"{args.picture.stem} {name}"), png(sheet))
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from symguide.errors import ConfigError, SymguideError, WeightsError
-from symguide.networks.io import write
+from symguide.files import write
 
 
 @dataclass

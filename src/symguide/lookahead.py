@@ -25,7 +25,6 @@ from symguide.meter import SavedBytes
 from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
-Predictor = Callable[[Tensor, float], Prediction]
 Objective = Callable[[Tensor], Tensor]
 JACOBIANS = ("exact", "first", "identity")
 
@@ -224,14 +223,13 @@ def lookahead_gradient(
         value, loss, x0, first = sweep(
             predict,
             x,
-            t,
             objective,
             _program(denoiser, x, t, n, solver, grid),
             memory=memory,
             jacobian=jacobian,
             offload=offload,
         )
-    require_finite(loss, value)
+    require_finite(loss, norm(value).flatten())
     forward, backward = counter.forward - before[0], counter.backward - before[1]
     return Gradient(value, loss, x0, first.prediction, forward // len(x), backward // len(x))
 
@@ -239,7 +237,6 @@ def lookahead_gradient(
 def sweep(
     predict: GuidedPredictor,
     x: Tensor,
-    t: float,
     objective: Objective,
     program: Program,
     *,
@@ -250,12 +247,13 @@ def sweep(
 ) -> tuple[Tensor, Tensor, Tensor, Call]:
     """(gradient, loss, clean estimate, first call) of the objective behind `program`.
 
-    `first` is the call at (x, t) where the sampler has already made it; it is not made twice.
+    `first` is the program's first call where the sampler has already made it; it is not made twice.
     """
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
     total = program.calls
-    keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device) if jacobian == "exact" else 0
+    keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device)
+    keep = keep if jacobian == "exact" else 0
     calls: list[Call] = []
 
     def call(state: Tensor, time: float) -> Tensor:
@@ -350,15 +348,16 @@ def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor
     return loss.detach(), gradient
 
 
-def require_finite(loss: Tensor, gradient: Tensor, where: str = "") -> None:
-    """GuidanceError that names the samples whose loss or gradient is NaN or infinite."""
-    for what, values in (("loss", loss), ("gradient", norm(gradient).flatten())):
-        bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-        if bad:
-            raise GuidanceError(
-                f"the {what} is not finite for samples {bad[:8]}{where}: lower the scale, check the objective at "
-                "this noise level, or pass on_nan='skip' to leave such samples unguided for the step"
-            )
+def require_finite(loss: Tensor, gradient_norm: Tensor) -> None:
+    """GuidanceError that names the samples whose loss or gradient is NaN or infinite, both (B,)."""
+    if bool((torch.isfinite(loss) & torch.isfinite(gradient_norm)).all()):  # one look at the device, as a rule
+        return
+    what, values = ("gradient", gradient_norm) if bool(torch.isfinite(loss).all()) else ("loss", loss)
+    bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+    raise GuidanceError(
+        f"the {what} is not finite for samples {bad[:8]}: lower the scale, check the objective at "
+        "this noise level, or pass on_nan='skip' to leave such samples unguided for the step"
+    )
 
 
 def _weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:

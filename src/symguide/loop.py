@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from symguide.errors import ConfigError, GuidanceError, SymguideError
 from symguide.lookahead import GuidedPredictor
 from symguide.meter import SavedBytes
 from symguide.per_sample import Noise
-from symguide.solver import Grid, choose, get_grid, get_solver
+from symguide.solver import Grid, check_times, choose, get_grid, get_solver
 from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, Step
 
 
@@ -254,8 +253,7 @@ def _times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tup
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"steps must be a whole number, at least 1, not {steps!r}")
     times = tuple(float(t) for t in get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps))
-    if len(times) != steps + 1 or times[-1] != 0 or any(a <= b for a, b in pairwise(times)):
-        raise ConfigError(f"the grid must give {steps + 1} times that fall to 0, and gave {len(times)}")
+    check_times(times, steps)
     return times
 
 

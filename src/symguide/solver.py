@@ -217,7 +217,7 @@ def timesteps(own: Sequence[float]) -> Grid:
     A run of fewer steps takes evenly spaced ones of those that are left (rounded down), as the published SAG does.
     Raises ConfigError where they do not fall, or a run asks for more steps than are left.
     """
-    if len(own) < 1 or any(a <= b for a, b in zip(own, list(own)[1:], strict=False)):
+    if len(own) < 1 or any(a <= b for a, b in pairwise(own)):
         raise ConfigError("timesteps must be given falling, as sampling goes from noise to clean")
 
     def grid(schedule: Schedule, t: float, steps: int) -> list[float]:
@@ -262,16 +262,21 @@ def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: i
     method = get_solver(solver)
     calls = method.calls(n)
     times = list(get_grid(grid)(schedule, t, len(calls)))
-    _check_times(times, t)
+    check_times(times, len(calls), t)
     for stages, a, b in zip(calls, times[:-1], times[1:], strict=True):
         x = method.step(program, schedule, x, a, b, past, stages)
     return program
 
 
-def _check_times(times: Sequence[float], t: float | None = None) -> None:
+def check_times(times: Sequence[float], steps: int, t: float | None = None) -> None:
+    """ConfigError unless a grid gave steps + 1 times that fall to 0, and from t where it is given."""
     falling = all(a > b for a, b in pairwise(times))
-    if not falling or times[-1] != 0 or (t is not None and abs(times[0] - t) > 1e-12):
-        raise ConfigError(f"a grid must fall from t to 0, and this one gives {[round(r, 4) for r in times[:6]]} ...")
+    if len(times) != steps + 1 or not falling or times[-1] != 0 or (t is not None and abs(times[0] - t) > 1e-12):
+        first = [round(r, 4) for r in times[:6]]
+        start = "" if t is None else f" from {t:.4f}"
+        raise ConfigError(
+            f"the grid must give {steps + 1} times that fall{start} to 0, and gave {len(times)}: {first} ..."
+        )
 
 
 def _stretched(schedule: Schedule, before: float, t: float, s: float, down: float) -> float:

@@ -155,7 +155,6 @@ class Step:
         gradient, loss, _, self._first = sweep(
             self.run.predict,
             self.x,
-            self.t,
             objective,
             program,
             memory=memory,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
+from symguide import files as disk
 from symguide.cli import config, methods, outputs
 from symguide.cli.device import usable
 from symguide.cli.files import locked, sweep
@@ -22,6 +22,7 @@ from symguide.cli.shards import Record, Shards
 from symguide.cli.steering import Steering, cycle, files, resolved, world_part
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.networks import io
+from symguide.report import judged
 from symguide.worlds import WORLDS
 
 Say = Callable[[str], None]
@@ -183,7 +184,7 @@ def folder(out: Path, settings: Mapping[str, Any], fresh: bool) -> Iterator[Shar
             _check_owner(out / config.NAME, settings, fresh or not shards.files())
             for path in shards.files() if fresh else []:
                 path.unlink()
-            io.write(out / config.NAME, config.dump(settings))
+            disk.write(out / config.NAME, config.dump(settings))
             yield shards
     except KeyboardInterrupt:
         saved = sum(len(indices) for indices in shards.found())
@@ -288,9 +289,9 @@ def _class(network: Any, labels: list[int], shards: Shards) -> dict[str, float |
     losses, hits = [], []
     for indices, samples, _ in shards:
         target = torch.tensor(cycle(labels, indices))
-        logits = network(samples.to(next(network.parameters()).dtype))
-        losses.append(F.cross_entropy(logits, target, reduction="none").double())
-        hits.append((logits.argmax(dim=1) == target).double())
+        verdict = judged(network, samples.to(next(network.parameters()).dtype), target)
+        losses.append(verdict.loss.double())
+        hits.append(verdict.right.double())
     return {"loss": _mean(losses), "hits": _mean(hits)}
 
 

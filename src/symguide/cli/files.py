@@ -1,39 +1,20 @@
-"""Files that are whole or not there: streamed files, folders, and the lock of an output folder."""
+"""The output folder: folders that are whole or not there, leftovers, the lock, and figures as JSON."""
 
 import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from symguide.errors import ConfigError
+from symguide.files import replacing, temporary
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
-
-
-def temporary(path: Path) -> Path:
-    """A name beside the path that `sweep` knows as unfinished."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write in pieces, which takes its name when all is written; otherwise nothing is left of it."""
-    draft = temporary(path)
-    try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

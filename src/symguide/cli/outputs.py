@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from symguide.cli.files import replacing, replacing_folder
+from symguide import files as disk
+from symguide.cli.files import replacing_folder
 from symguide.errors import ConfigError
-from symguide.networks import io
 
 FORMATS = ("png", "npz", "safetensors")
 SHEET, TILE, GAP = 64, 64, 2  # samples on grid.png, least pixels of a sample's side there, and between samples
@@ -69,7 +69,7 @@ def sheet(samples: Tensor) -> bytes:
 
 def write_sheet(out: Path, samples: Tensor) -> Path:
     """grid.png of the first samples."""
-    io.write(out / "grid.png", sheet(samples[:SHEET]))
+    disk.write(out / "grid.png", sheet(samples[:SHEET]))
     return out / "grid.png"
 
 
@@ -92,7 +92,7 @@ def _array(samples: Tensor) -> np.ndarray:
 
 def _write_npz(path: Path, num: int, shape: tuple[int, ...], chunks: Iterable[tuple[range, Tensor]]) -> None:
     with (
-        replacing(path) as file,
+        disk.replacing(path) as file,
         zipfile.ZipFile(file, "w") as archive,
         archive.open(zipfile.ZipInfo("samples.npy"), "w", force_zip64=True) as member,
     ):
@@ -106,7 +106,7 @@ def _write_npz(path: Path, num: int, shape: tuple[int, ...], chunks: Iterable[tu
 
 
 def _write_safetensors(path: Path, num: int, shape: tuple[int, ...], chunks: Iterable[tuple[range, Tensor]]) -> None:
-    with replacing(path) as file:
+    with disk.replacing(path) as file:
         for indices, samples in chunks:
             data = samples.contiguous()
             if indices.start == 0:

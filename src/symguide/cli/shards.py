@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from symguide import files as disk
 from symguide.errors import WeightsError
-from symguide.networks import io
 
 _NAME = re.compile(r"\d{6,}-\d{6,}\.safetensors")
 
@@ -49,7 +49,7 @@ class Shards:
         """Write a shard, whole or not at all."""
         samples = samples.detach().cpu().contiguous()
         metadata = {"run": self.identity, "sha256": _digest(samples), "record": json.dumps(asdict(record))}
-        io.write(self.path(indices), safetensors.torch.save({"samples": samples}, metadata=metadata))
+        disk.write(self.path(indices), safetensors.torch.save({"samples": samples}, metadata=metadata))
 
     def drop_shorter(self) -> None:
         """Remove shards of a last, smaller batch that a longer run has drawn again."""

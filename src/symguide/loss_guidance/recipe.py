@@ -136,7 +136,7 @@ class Recipe(ABC):
         push = self.push(step)
         length = norm(push.gradient).flatten()
         if step.run.on_nan == "raise":
-            require_finite(push.loss, push.gradient)
+            require_finite(push.loss, length)
         if self.constraint is None:
             x_s = step.x_s() if push.x0 is None else step.x_s(step.prediction.x0 + push.x0)
             x_s = x_s if push.x_s is None else x_s + push.x_s

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, WeightsError, unknown
+from symguide.files import write
 from symguide.networks.classifier import ConvClassifier, TokenClassifier
 from symguide.networks.unet import UNet
 
@@ -21,19 +21,6 @@ NETWORKS: dict[str, type[nn.Module]] = {c.__name__: c for c in (UNet, ConvClassi
 the keyword arguments they were made with in `.arguments`, as JSON-able values."""
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write the file whole or not at all: under a temporary name first, then os.replace."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(module: nn.Module, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:

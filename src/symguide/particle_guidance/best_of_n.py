@@ -30,9 +30,10 @@ class BestOfN:
     def choose(self, samples: Tensor) -> Tensor:
         with torch.no_grad():
             loss = self.objective(samples)
-        if loss.shape != (len(samples),):
+        if not isinstance(loss, Tensor) or loss.shape != (len(samples),):
             raise GuidanceError(
-                f"an objective must return one loss per sample, ({len(samples)},), not {tuple(loss.shape)}"
+                f"an objective must return one loss per sample, a tensor of shape ({len(samples)},): wrap a rule that "
+                "returns numbers in objectives.BlackBox"
             )
         groups = loss.reshape(-1, self.particles).nan_to_num(nan=float("inf"))
         first = torch.arange(len(groups), device=samples.device) * self.particles

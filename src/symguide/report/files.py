@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from symguide.networks import io
+from symguide import files
 
 
 def write(path: str | os.PathLike[str], data: str | bytes) -> Path:
     """Write a file whole or not at all, make its folder where it does not exist, and return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    io.write(path, data.encode() if isinstance(data, str) else data)
+    files.write(path, data.encode() if isinstance(data, str) else data)
     return path
