@@ -7,7 +7,6 @@ The denoiser's samples are measured with the judge of the same --out folder, so 
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+from card import card
+from diffusion import times, v_loss
 from fit import Run, fit
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,20 +33,9 @@ NULL = 10
 STEPS = {"scorer": 3000, "judge": 4000, "denoiser": 7000}
 SEEDS = {"denoiser": 0, "scorer": 1, "judge": 2}  # added to --seed, so that scorer and judge share no randomness
 
-CARD = """# {title}
-
-{about}
-
-- **Data:** {count:,} training images of the 1,797 handwritten digits that scikit-learn ships (the split is in
+DATA = """{count:,} training images of the 1,797 handwritten digits that scikit-learn ships (the split is in
   `symguide.worlds.digits.data`): the test set of "Optical Recognition of Handwritten Digits", E. Alpaydin and
   C. Kaynak, UCI Machine Learning Repository, doi 10.24432/C50P49, licensed CC BY 4.0. Both parts hold the same writers.
-- **Made by:** `{command}`
-- **Seed:** {seed}; **steps:** {steps}; **wall-clock time:** {hours:.2f} hours on {machine}; torch {torch}.
-- **Size:** {parameters:,} parameters, float32.
-
-## Measured
-
-{measured}
 """
 
 
@@ -68,21 +58,19 @@ def run(what: str, args: argparse.Namespace, rate: float, decay: float) -> Run:
 
 def finish(network: nn.Module, what: str, settings: Run, hours: float, args: argparse.Namespace, **words: str) -> None:
     """Save the model folder with its card."""
-    device = "one GPU" if args.device != "cpu" else f"{os.cpu_count()} CPU cores"
-    card = CARD.format(
-        count=len(digits.labels("train")),
+    text = card(
+        network,
+        args.device,
+        data=DATA.format(count=len(digits.labels("train"))).strip(),
         command=f"python training/digits.py {what} --seed {args.seed} --steps {settings.steps}",
         seed=args.seed,
         steps=settings.steps,
         hours=hours,
-        machine=device,
-        torch=torch.__version__.split("+")[0],
-        parameters=sum(p.numel() for p in network.parameters()),
         **words,
     )
     extra = {"denoiser": DENOISER} if what == "denoiser" else {}
-    networks.save(network, args.out / "weights" / what, card=card, **extra)
-    print(card)
+    networks.save(network, args.out / "weights" / what, card=text, **extra)
+    print(text)
 
 
 # Classifiers
@@ -179,22 +167,6 @@ DENOISER = {
 }
 
 
-def v_loss(network: nn.Module, x0: Tensor, label: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """min-SNR-5 weighted error of v = alpha * eps - sigma * x0, (B,): min(SNR, 5) / (SNR + 1) * |v - network|² / d.
-
-    Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2303.09556.
-    """
-    alpha, sigma = expand(SCHEDULE.alpha(t), x0), expand(SCHEDULE.sigma(t), x0)
-    error = network(alpha * x0 + sigma * noise, SCHEDULE.timestep(t), label) - (alpha * noise - sigma * x0)
-    snr = (SCHEDULE.alpha(t) / SCHEDULE.sigma(t)) ** 2
-    return snr.clamp_max(5.0) / (snr + 1) * error.square().flatten(1).mean(1)
-
-
-def times(count: int) -> Tensor:
-    """Random t in (0, t_max), (count,): one draw, shifted by 1 / count each, so that every batch covers all levels."""
-    return ((torch.rand(1) + torch.arange(count) / count) % 1.0).clamp(1e-4, 1 - 1e-4) * SCHEDULE.t_max
-
-
 def draw(network: nn.Module, label: Tensor, weight: float, noise: Tensor) -> Tensor:
     """Samples from this noise by 50 DDIM steps (eta = 0), with classifier-free guidance of this weight."""
     denoiser = Denoiser(network, SCHEDULE, "v", shape=noise.shape[1:], null=DENOISER["null"])
@@ -251,15 +223,15 @@ def train_denoiser(args: argparse.Namespace, batch: int = 128, drop: float = 0.1
         chosen = torch.randint(len(images), (batch,)).to(args.device)
         label = torch.where(torch.rand(batch).to(args.device) < drop, NULL, labels[chosen])
         noise = torch.randn(batch, *images.shape[1:]).to(args.device)
-        return v_loss(network, images[chosen], label, times(batch).to(args.device), noise).mean()
+        return v_loss(network, SCHEDULE, images[chosen], times(batch, SCHEDULE).to(args.device), noise, label).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
         values = []
         for x0, label in ((images, labels), unseen):
             torch.manual_seed(0)
-            t, noise = times(len(x0)).to(args.device), torch.randn(x0.shape).to(args.device)
-            values.append(v_loss(average, x0, label, t, noise).mean().item())
+            t, noise = times(len(x0), SCHEDULE).to(args.device), torch.randn(x0.shape).to(args.device)
+            values.append(v_loss(average, SCHEDULE, x0, t, noise, label).mean().item())
         return "Weighted loss {:.4f} on training images, {:.4f} on held-out ones.".format(*values)
 
     settings = run("denoiser", args, rate=1e-3, decay=0.999)

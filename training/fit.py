@@ -35,6 +35,8 @@ class Run:
     weight_decay: float = 0.01
     warmup: int = 200
     every: int = 500
+    minutes: float | None = None
+    """Where a leg ends: `Paused` after so many minutes, with a checkpoint to resume from."""
 
     def identity(self) -> dict[str, float]:
         return {k: getattr(self, k) for k in ("steps", "rate", "seed", "decay", "weight_decay", "warmup")}
@@ -42,6 +44,10 @@ class Run:
     def factor(self, step: int) -> float:
         """Learning rate of a step as a fraction of `rate`."""
         return min((step + 1) / self.warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+class Paused(SymguideError):
+    """A leg is over and the training is not."""
 
 
 def fit(
@@ -59,6 +65,7 @@ def fit(
         ConfigError: if the checkpoint to resume was made with other settings.
         WeightsError: if it is no checkpoint.
         SymguideError: if the loss is not finite.
+        Paused: at the end of a leg.
     """
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=run.rate, weight_decay=run.weight_decay, betas=(0.9, 0.99))
@@ -81,10 +88,14 @@ def fit(
         with torch.no_grad():
             for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
                 mean.lerp_(parameter, 1 - decay)
-        if (step + 1) % run.every == 0 or step + 1 == run.steps:
-            hours = spent + (time.perf_counter() - began) / 3600
+        elapsed = time.perf_counter() - began
+        over = run.minutes is not None and elapsed > 60 * run.minutes and step + 1 < run.steps
+        if over or (step + 1) % run.every == 0 or step + 1 == run.steps:
+            hours = spent + elapsed / 3600
             _keep(network, average, optimizer, run, step + 1, hours)
             tqdm.write(f"{run.checkpoint.stem}: step {step + 1}, {hours:.2f} h, {note(average) if note else ''}")
+        if over:
+            raise Paused(f"{run.checkpoint.stem} stands at step {step + 1} of {run.steps}: go on with --resume")
     return average, spent + (time.perf_counter() - began) / 3600
 
 

@@ -1,8 +1,25 @@
 """Small networks of our own, and the model folders they are kept in."""
 
-from symguide.networks.attention import SelfAttention
-from symguide.networks.classifier import ConvClassifier, TokenClassifier
+from symguide.networks.attention import CrossAttention, SelfAttention
+from symguide.networks.caption_unet import CaptionUNet
+from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
+from symguide.networks.encoder import TwinEncoder
 from symguide.networks.io import NETWORKS, load, save
+from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
 from symguide.networks.unet import UNet
 
-__all__ = ["NETWORKS", "ConvClassifier", "SelfAttention", "TokenClassifier", "UNet", "load", "save"]
+__all__ = [
+    "NETWORKS",
+    "CaptionUNet",
+    "ConvClassifier",
+    "CrossAttention",
+    "DilatedSegmenter",
+    "PyramidSegmenter",
+    "ResidualClassifier",
+    "SelfAttention",
+    "TokenClassifier",
+    "TwinEncoder",
+    "UNet",
+    "load",
+    "save",
+]

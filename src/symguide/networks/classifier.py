@@ -1,16 +1,37 @@
-"""Classifiers in two builds, so that one can guide and another, which guidance never sees, can judge."""
+"""Classifiers in three builds, so that one can guide and another, which guidance never sees, can judge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from symguide.errors import ConfigError
-from symguide.networks.attention import SelfAttention
+from symguide.errors import ConfigError, unknown
+from symguide.networks.attention import TokenBlock
 
 
-class ConvClassifier(nn.Module):
+class Heads(nn.Module):
+    """A classifier of several attributes: its logits are the heads' side by side."""
+
+    heads: dict[str, int]
+    """Number of logits of every head, in order; empty where the logits are one attribute's."""
+
+    def attribute(self, x: Tensor, name: str) -> Tensor:
+        """Logits of one head, (B, C, H, W) -> (B, heads[name]).
+
+        Raises:
+            ConfigError: for an unknown head.
+        """
+        if name not in self.heads:
+            raise unknown("head", name, self.heads)
+        return self.split(self(x))[name]
+
+    def split(self, logits: Tensor) -> dict[str, Tensor]:
+        """Logits (B, classes) by head."""
+        return dict(zip(self.heads, logits.split(list(self.heads.values()), dim=1), strict=True))
+
+
+class ConvClassifier(Heads):
     """Convolutions, GroupNorm and SiLU; one level for each width, with sides halved by average pooling in between.
 
     Smooth everywhere, so that its gradient with respect to the image is of use to guidance.
@@ -23,6 +44,7 @@ class ConvClassifier(nn.Module):
         width: of the feature vector.
         groups: groups of every GroupNorm; divides all channels.
         dropout: rate on the features while training.
+        heads: names and logits of several attributes, in place of `classes`.
 
     Raises:
         ConfigError: where size cannot be halved between all levels.
@@ -37,8 +59,11 @@ class ConvClassifier(nn.Module):
         width: int = 64,
         groups: int = 8,
         dropout: float = 0.0,
+        heads: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
+        self.heads = dict(heads or {})
+        classes = sum(self.heads.values()) or classes
         self.arguments: dict[str, Any] = {
             "in_channels": in_channels,
             "size": size,
@@ -47,6 +72,7 @@ class ConvClassifier(nn.Module):
             "width": width,
             "groups": groups,
             "dropout": dropout,
+            "heads": self.heads or None,
         }
         factor = 2 ** (len(channels) - 1)
         if size % factor:
@@ -62,6 +88,15 @@ class ConvClassifier(nn.Module):
         self.project = nn.Linear(last * (size // factor) ** 2, width)
         self.head = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, classes))
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What every level ends with, finest first: (B, channels[l], size / 2^l, size / 2^l)."""
+        out = []
+        for layer in self.body[:-1]:  # the last one flattens
+            if isinstance(layer, nn.AvgPool2d):
+                out.append(x)
+            x = layer(x)
+        return [*out, x]
+
     def features(self, x: Tensor) -> Tensor:
         """The vector before the last nonlinearity, (B, C, size, size) -> (B, width)."""
         return self.project(self.body(x))
@@ -71,18 +106,83 @@ class ConvClassifier(nn.Module):
         return self.head(self.features(x))
 
 
-class _TokenBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+class _Block(nn.Module):
+    """relu(x + norm(conv(relu(norm(conv(x))))))."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(groups, width)
+        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(groups, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
+
+
+class ResidualClassifier(Heads):
+    """A residual network with strides and rectifiers, told where every pixel is, and averaged over all positions.
+
+    Args:
+        in_channels: channels of x.
+        channels: width of every level; the first is half as large as x, every further one half as large again.
+        blocks: residual blocks of a level.
+        classes: number of logits.
+        width: of the feature vector.
+        groups: groups of every GroupNorm; divides all channels.
+        dropout: rate on the features while training.
+        heads: names and logits of several attributes, in place of `classes`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        channels: Sequence[int] = (32, 64, 96),
+        blocks: int = 1,
+        classes: int = 10,
+        width: int = 64,
+        groups: int = 8,
+        dropout: float = 0.0,
+        heads: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads = dict(heads or {})
+        classes = sum(self.heads.values()) or classes
+        self.arguments: dict[str, Any] = {
+            "in_channels": in_channels,
+            "channels": list(channels),
+            "blocks": blocks,
+            "classes": classes,
+            "width": width,
+            "groups": groups,
+            "dropout": dropout,
+            "heads": self.heads or None,
+        }
+        self.levels = nn.ModuleList()
+        last = in_channels + 2
+        for level, channel in enumerate(channels):
+            shrink = nn.Conv2d(last, channel, 3 if level else 4, stride=2, padding=1)
+            body = (_Block(channel, groups) for _ in range(blocks))
+            self.levels.append(nn.Sequential(shrink, nn.GroupNorm(groups, channel), nn.ReLU(), *body))
+            last = channel
+        self.project = nn.Linear(last, width)
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, classes))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What every level ends with, finest first: (B, channels[l], H / 2^(l+1), W / 2^(l+1))."""
+        rows, columns = (torch.linspace(-1, 1, side, dtype=x.dtype, device=x.device) for side in x.shape[2:])
+        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
+        x, out = torch.cat([x, places], dim=1), []
+        for level in self.levels:
+            x = level(x)
+            out.append(x)
+        return out
+
+    def features(self, x: Tensor) -> Tensor:
+        """The vector before the last nonlinearity, (B, C, H, W) -> (B, width)."""
+        return self.project(self.maps(x)[-1].mean(dim=(2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (B, C, H, W) -> (B, classes)."""
+        return self.head(self.features(x))
 
 
 class TokenClassifier(nn.Module):
@@ -128,7 +228,7 @@ class TokenClassifier(nn.Module):
             raise ConfigError(f"patch ({patch}) must divide size ({size})")
         self.patches = nn.Conv2d(in_channels, width, patch, stride=patch)
         self.places = nn.Parameter(0.02 * torch.randn((size // patch) ** 2, width))
-        self.blocks = nn.Sequential(*(_TokenBlock(width, heads) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(TokenBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, width)
         self.head = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, classes))

@@ -13,10 +13,25 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.files import write
-from symguide.networks.classifier import ConvClassifier, TokenClassifier
+from symguide.networks.caption_unet import CaptionUNet
+from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
+from symguide.networks.encoder import TwinEncoder
+from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
 from symguide.networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {c.__name__: c for c in (UNet, ConvClassifier, TokenClassifier)}
+NETWORKS: dict[str, type[nn.Module]] = {
+    c.__name__: c
+    for c in (
+        UNet,
+        CaptionUNet,
+        ConvClassifier,
+        ResidualClassifier,
+        TokenClassifier,
+        TwinEncoder,
+        PyramidSegmenter,
+        DilatedSegmenter,
+    )
+}
 """Networks that a config.json may name. A class of yours joins with `NETWORKS["Name"] = Name`; its instances must keep
 the keyword arguments they were made with in `.arguments`, as JSON-able values."""
 

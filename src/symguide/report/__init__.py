@@ -8,7 +8,7 @@ from symguide.report.files import write
 from symguide.report.machine import environment
 from symguide.report.page import Section, render_page
 from symguide.report.pictures import grid, png
-from symguide.report.quality import frechet, judged, nearest
+from symguide.report.quality import frechet, judged, nearest, precision_recall
 from symguide.report.table import Column, Table
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "judged",
     "nearest",
     "png",
+    "precision_recall",
     "render_page",
     "write",
 ]

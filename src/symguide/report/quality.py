@@ -75,9 +75,9 @@ def frechet(features_a: Tensor, features_b: Tensor) -> float:
 
 def _checked(features: Tensor) -> Tensor:
     if features.ndim != 2 or len(features) < 2 or not features.shape[1]:
-        raise ConfigError(f"a Frechet distance needs (N, k) features with N >= 2, not {tuple(features.shape)}")
+        raise ConfigError(f"quality is measured on (N, k) features with N >= 2, not {tuple(features.shape)}")
     if not bool(torch.isfinite(features).all()):
-        raise ConfigError("a Frechet distance needs finite features: look for samples that are NaN or infinite")
+        raise ConfigError("quality is measured on finite features: look for samples that are NaN or infinite")
     wide = features.detach().double()
     return wide if wide.shape[1] > 1 else torch.cat([wide, torch.zeros_like(wide)], dim=1)  # cov wants a matrix
 
@@ -86,6 +86,36 @@ def _root(covariance: Tensor) -> Tensor:
     """The symmetric square root of a symmetric positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh(covariance)
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+
+
+def precision_recall(samples: Tensor, data: Tensor, neighbours: int = 3) -> tuple[float, float]:
+    """How many samples look like data, and how much of the data the samples cover, each 0 to 1.
+
+    Precision is the share of samples within a data point's ball, which reaches to its k-th nearest neighbour among the
+    data; recall is the same with the two sets exchanged. Values for other numbers of rows do not compare.
+
+    Args:
+        samples, data: features of a judge, (N, k) and (M, k), with more than `neighbours` rows each.
+        neighbours: k.
+
+    Raises:
+        ConfigError: for fewer rows, other shapes, or values that are not finite.
+
+    Source: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 1904.06991.
+
+    >>> data = torch.arange(8.0)[:, None]
+    >>> precision_recall(data[:4] + 0.5, data)  # the left half alone, a little to the right
+    (1.0, 0.875)
+    """
+    a, b = _checked(samples), _checked(data)
+    if min(len(a), len(b)) <= neighbours:
+        raise ConfigError(f"precision and recall need more than {neighbours} rows of each, not {len(a)} and {len(b)}")
+
+    def covered(points: Tensor, by: Tensor) -> float:
+        reach = torch.cdist(by, by).kthvalue(neighbours + 1, dim=1).values  # the nearest is the point itself
+        return (torch.cdist(points, by) <= reach).any(dim=1).double().mean().item()
+
+    return covered(a, b), covered(b, a)
 
 
 def nearest(a: Tensor, b: Tensor, others: bool = False) -> Tensor:

@@ -1,0 +1,164 @@
+"""How good a text-to-image model of scenes is, by a judge that neither training nor guidance has seen."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from symguide.denoiser import Denoiser
+from symguide.loop import sample
+from symguide.prediction_guidance import CFG
+from symguide.report.quality import frechet, precision_recall
+from symguide.worlds.scenes.caption import captions, tokens
+from symguide.worlds.scenes.picture import render
+from symguide.worlds.scenes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scenes, draw
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Captions "a COLOUR SHAPE on PAINT" and what they say, (N,) each."""
+
+    shape: Tensor
+    colour: Tensor
+    paint: Tensor
+
+    @property
+    def texts(self) -> list[str]:
+        rows = zip(self.shape.tolist(), self.colour.tolist(), self.paint.tolist(), strict=True)
+        return [f"a {COLOURS[c]} {SHAPES[s]} on {COLOURS[p]}".replace("a orange", "an orange") for s, c, p in rows]
+
+
+def plain(count: int, unseen: bool = False) -> Plain:
+    """The first `count` plain captions, over and over: every (shape, colour) on every other colour.
+
+    Args:
+        count: how many.
+        unseen: of the pairs of shape and colour that training never showed together, in place of those that it did.
+
+    >>> plain(2).texts
+    ['a red disk on purple', 'an orange disk on white']
+    """
+    pairs = [(s, c) for s in range(len(SHAPES)) for c in range(len(COLOURS))]
+    pairs = [pair for pair in pairs if (pair in HELD_OUT_PAIRS) is unseen]
+    rows = []
+    for index in range(count):
+        shape, colour = pairs[index % len(pairs)]
+        others = [p for p in range(len(COLOURS)) if p != colour]
+        rows.append((shape, colour, others[(index // len(pairs) * 3 + 4 + index) % len(others)]))
+    return Plain(*torch.tensor(rows).reshape(-1, 3).unbind(1))
+
+
+class Evaluation:
+    """Draws samples of a model and has them judged.
+
+    Args:
+        denoiser: takes the condition "caption".
+        judge: the scenes world's judge of kind "classifier".
+        weight: of classifier-free guidance.
+        steps: sampling steps of dpmpp_2m, without noise.
+        seed: of the samples; no two sets share their noise.
+        batch: samples drawn at a time.
+        progress: show a bar.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        judge: nn.Module,
+        *,
+        weight: float = 3.0,
+        steps: int = 25,
+        seed: int = 0,
+        batch: int = 100,
+        progress: bool = False,
+    ) -> None:
+        self.denoiser, self.judge = denoiser, judge
+        self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
+
+    def samples(self, texts: list[str], what: str, first: int = 0) -> Tensor:
+        """One sample for each caption; sample i has the noise of index first + i."""
+        caption, parts = tokens(texts), []
+        bar = tqdm(range(0, len(texts), self.batch), desc=what, disable=not self.progress, unit="batch")
+        for start in bar:
+            rows = range(start, min(start + self.batch, len(texts)))
+            parts.append(
+                sample(
+                    self.denoiser,
+                    steps=self.steps,
+                    seed=self.seed,
+                    condition={"caption": caption[rows.start : rows.stop]},
+                    solver="dpmpp_2m",
+                    eta=0.0,
+                    prediction=CFG(self.weight),
+                    indices=[first + row for row in rows],
+                ).samples
+            )
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def plain(self, count: int, unseen: bool = False) -> dict[str, float]:
+        """Shares of the samples of plain captions that the judge reads as shape, colour and background they ask for."""
+        asked = plain(count, unseen)
+        x = self.samples(asked.texts, "unseen pairs" if unseen else "plain captions", first=unseen * 1_000_000)
+        logits = self.judge.split(self._judged(x))
+        return {
+            "shape": _share(logits["shape"].argmax(1) == asked.shape),
+            "colour": _share(logits["colour"].argmax(1) == asked.colour),
+            "background": _share(logits["paints"].argmax(1) == asked.paint),
+            "one object": _share(logits["count"].argmax(1) == 0),
+        }
+
+    @torch.no_grad()
+    def pairs(self, count: int) -> dict[str, float]:
+        """Captions of two objects: shares of the samples that show both, shape and colour, and of all objects shown."""
+        scenes = _first(count, lambda s: s.count == 2)
+        x = self.samples(captions(scenes), "two objects", first=2_000_000)
+        shown = self.judge.split(self._judged(x))["pairs"] > 0
+        asked = scenes.pairs.bool()
+        return {"both": _share((shown & asked).sum(1) == 2), "each": (shown & asked).sum().item() / (2 * count)}
+
+    @torch.no_grad()
+    def distance(self, count: int) -> dict[str, float]:
+        """Samples of held-out captions against held-out pictures: Frechet distance, precision and recall.
+
+        Beside the distance its floor: between two sets of real pictures, none in both, as large as these.
+        """
+        real, other = draw("held_out", range(count)), draw("held_out", range(count, 2 * count))
+        x = self.samples(captions(other), "held-out captions", first=3_000_000)
+        side = x.shape[-1]
+        features, target, floor = (
+            torch.cat([self.judge.features(part) for part in pictures.split(256)])
+            for pictures in (x, render(real, side, x.dtype), render(other, side, x.dtype))
+        )
+        precision, recall = precision_recall(features, target)
+        best = precision_recall(floor, target)
+        return {
+            "frechet": frechet(features, target),
+            "frechet of real pictures": frechet(floor, target),
+            "precision": precision,
+            "precision of real pictures": best[0],
+            "recall": recall,
+            "recall of real pictures": best[1],
+        }
+
+    def _judged(self, x: Tensor) -> Tensor:
+        return torch.cat([self.judge(part) for part in x.split(256)])
+
+
+def _share(right: Tensor) -> float:
+    return right.double().mean().item()
+
+
+def _first(count: int, keep: Callable[[Scenes], Tensor]) -> Scenes:
+    """The first held-out scenes that fit."""
+
+    def blocks() -> Iterator[int]:
+        found, start = 0, 0
+        while found < count:
+            rows = start + torch.nonzero(keep(draw("held_out", range(start, start + 1024)))).squeeze(1)
+            found, start = found + len(rows), start + 1024
+            yield from rows.tolist()
+
+    return draw("held_out", [row for row, _ in zip(blocks(), range(count), strict=False)])

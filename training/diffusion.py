@@ -1,0 +1,35 @@
+"""Losses that denoisers and flows are trained with, per sample."""
+
+import torch
+from torch import Tensor, nn
+
+from symguide.per_sample import expand
+from symguide.schedule import RectifiedFlow, Schedule
+
+
+def times(count: int, schedule: Schedule) -> Tensor:
+    """Random t in (0, t_max), (count,): one draw, shifted by 1 / count each, so that every batch covers all levels."""
+    return ((torch.rand(1) + torch.arange(count) / count) % 1.0).clamp(1e-4, 1 - 1e-4) * schedule.t_max
+
+
+def v_loss(network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor) -> Tensor:
+    """min-SNR-5 weighted error of v = alpha * eps - sigma * x0, (B,): min(SNR, 5) / (SNR + 1) * |v - network|² / d.
+
+    Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2303.09556.
+    """
+    alpha, sigma = expand(schedule.alpha(t), x0), expand(schedule.sigma(t), x0)
+    error = network(alpha * x0 + sigma * noise, schedule.timestep(t), *condition) - (alpha * noise - sigma * x0)
+    snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
+    return snr.clamp_max(5.0) / (snr + 1) * error.square().flatten(1).mean(1)
+
+
+def flow_loss(
+    network: nn.Module, schedule: RectifiedFlow, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
+) -> Tensor:
+    """Error of the velocity eps - x0 along (1 - t) x0 + t eps, (B,): |eps - x0 - network|² / d.
+
+    Source: Liu et al., "Flow Straight and Fast", 2209.03003.
+    """
+    along = expand(t, x0)
+    error = network((1 - along) * x0 + along * noise, schedule.timestep(t), *condition) - (noise - x0)
+    return error.square().flatten(1).mean(1)

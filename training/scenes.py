@@ -1,0 +1,109 @@
+"""Remake the `scenes` world's weights, each with a model card of what was measured.
+
+    python training/scenes.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9]
+
+WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow and weak.
+Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
+With --minutes a training ends after so many minutes with a checkpoint, so that it can be done in legs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import scenes_denoisers
+import torch
+from card import card
+from fit import Paused, Run, fit
+from pool import DATA, POOL, pool
+from scenes_scorers import KINDS, VIEWS, Identity
+from torch import Tensor, nn
+
+from symguide import networks
+from symguide.errors import SymguideError
+from symguide.worlds import scenes
+
+HELD_OUT, COMBINATIONS = 4096, 2048
+
+
+def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
+    """Train the scorer or the judge of a kind on augmented views of clean pictures; measure on unseen ones."""
+    settings, place = KINDS[kind], list(KINDS).index(kind) * 2 + (role == "judge")
+    torch.manual_seed(args.seed + 100 + place)
+    network = (settings.judge if role == "judge" else settings.scorer)()
+    network = network.to(args.device, memory_format=torch.channels_last)
+    data, view = pool("train", POOL, settings.side, 0, args.checkpoints), VIEWS[role]
+    splits = {
+        split: (scenes.render(truth, settings.side, torch.float32), truth)
+        for split, truth in (
+            ("held out", scenes.draw("held_out", range(HELD_OUT))),
+            ("held-out combinations", scenes.draw("combinations", range(COMBINATIONS))),
+        )
+    }
+
+    def loss(step: int) -> Tensor:
+        rows = torch.randint(len(data), (settings.batch,))
+        return settings.loss(network, view(data.pictures(rows)).to(args.device), scenes.draw("train", rows), data, rows)
+
+    @torch.no_grad()
+    def note(average: nn.Module) -> str:
+        return settings.table(average, {split: (x[:512], truth[:512]) for split, (x, truth) in splits.items()})
+
+    steps = args.steps or settings.steps[role == "judge"]
+    checkpoint = args.checkpoints / f"scenes-{role}-{kind}.safetensors"
+    run = Run(steps, 2e-3, args.seed + 100 + place, checkpoint, args.resume, decay=0.998, minutes=args.minutes)
+    average, hours = fit(network, loss, run, note)
+    with torch.no_grad():
+        measured = settings.table(average, splits)
+    average = average.encoder if isinstance(average, Identity) else average
+    use = "guide with" if role == "scorer" else "measure with: guidance never sees it"
+    text = card(
+        average,
+        args.device,
+        title=f"scenes: {role}, {kind}",
+        about=f"{settings.about} Trained on clean pictures only, to {use}.",
+        data=f"{DATA} Augmented by `{view.__name__}` of training/views.py.",
+        command=f"python training/scenes.py {role}s/{kind} --seed {args.seed} --steps {steps}",
+        seed=args.seed,
+        steps=steps,
+        hours=hours,
+        measured=f"{measured}\n\nOn {HELD_OUT:,} held-out pictures, and on {COMBINATIONS:,} whose object has a shape "
+        "and a colour that no\ntraining picture shows together; they chose neither settings nor the moment to stop.",
+    )
+    networks.save(average, args.out / f"{role}s" / kind, card=text)
+    print(text)
+
+
+MAKERS = {
+    f"{role}s/{kind}": lambda args, role=role, kind=kind: train_network(role, kind, args)
+    for kind in KINDS
+    for role in ("scorer", "judge")
+} | {name: lambda args, name=name: scenes_denoisers.train(name, args) for name in scenes_denoisers.KINDS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", choices=["all", *MAKERS], metavar="WHAT", help=f"all, {', '.join(MAKERS)}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
+    parser.add_argument("--rate", type=float, help="learning rate of a text-to-image model, instead of its own")
+    parser.add_argument("--start", type=Path, help="model folder whose weights a text-to-image model starts from")
+    parser.add_argument("--samples", type=int, help="how many samples to measure a text-to-image model by")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=scenes.WEIGHTS, help="where the model folders go")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoints")
+    parser.add_argument("--minutes", type=float, help="end a training after so many minutes, to go on with --resume")
+    parser.add_argument("--checkpoints", type=Path, default=Path(__file__).parent / "checkpoints")
+    args = parser.parse_args()
+    for what in MAKERS if "all" in args.what else args.what:
+        MAKERS[what](args)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Paused as pause:
+        print(pause)
+        sys.exit(75)
+    except SymguideError as error:
+        sys.exit(f"error: {error}")

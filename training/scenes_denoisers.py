@@ -1,0 +1,174 @@
+"""The scenes world's text-to-image models: how each is trained and measured."""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from card import card
+from diffusion import flow_loss, times, v_loss
+from fit import Run, fit
+from pool import DATA, POOL, pool
+from torch import Tensor, nn
+
+from symguide import Denoiser, networks
+from symguide.models import judge
+from symguide.report import grid, png
+from symguide.files import write
+from symguide.schedule import VP, RectifiedFlow, Schedule, to_spec
+from symguide.worlds import scenes
+from symguide.worlds.scenes.quality import Evaluation, plain
+
+DROP = 0.12  # of the captions in training
+BATCH = 32
+SAMPLES = 512  # that a card's measurements are taken over
+CONDITIONS = {"caption": "16 tokens; symguide.worlds.scenes.tokens makes them of text; zeros for none"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one model differs from the others."""
+
+    about: str
+    schedule: Schedule
+    predicts: str
+    channels: tuple[int, ...]
+    steps: int
+    rate: float
+    start: str | None = None  # the model folder whose weights it starts from
+
+
+KINDS = {
+    "denoiser": Kind(
+        "Draws scenes from captions. Predicts v on the cosine schedule, with min-SNR-5 weights.",
+        VP.cosine(),
+        "v",
+        (48, 96, 144),
+        13_000,
+        1.5e-3,
+    ),
+    "flow": Kind(
+        "Draws scenes from captions along straight lines: a rectified flow, which started from the weights of the\n"
+        "`denoiser` and was trained on with the flow's own loss.",
+        RectifiedFlow(),
+        "flow",
+        (48, 96, 144),
+        4_000,
+        8e-4,
+        start="denoiser",
+    ),
+    "weak": Kind(
+        "A smaller and less trained relative of the `denoiser`, with its faults and more of them: for autoguidance.",
+        VP.cosine(),
+        "v",
+        (32, 48, 64),
+        3_000,
+        2e-3,
+    ),
+}
+
+
+def caption_unet(**arguments: object) -> networks.CaptionUNet:
+    return networks.CaptionUNet(words=len(scenes.VOCABULARY), length=scenes.LENGTH, **arguments)
+
+
+def settings(kind: Kind) -> dict[str, object]:
+    """What config.json says of sampling."""
+    return {
+        "schedule": to_spec(kind.schedule),
+        "predicts": kind.predicts,
+        "shape": [3, 32, 32],
+        "null": {"caption": [[0] * scenes.LENGTH]},
+        "conditions": CONDITIONS,
+    }
+
+
+def denoiser(network: nn.Module, kind: Kind) -> Denoiser:
+    null = {"caption": [[0] * scenes.LENGTH]}
+    return Denoiser(network, kind.schedule, kind.predicts, shape=(3, 32, 32), null=null)
+
+
+def train(name: str, args: argparse.Namespace) -> None:
+    kind = KINDS[name]
+    torch.manual_seed(args.seed)
+    data = pool("train", POOL, 32, 0, args.checkpoints)
+    network = caption_unet(channels=kind.channels)
+    start = args.start or (args.out / kind.start if kind.start else None)
+    if start is not None:
+        network.load_state_dict(networks.load(start)[0].state_dict())
+    network = network.to(args.device, memory_format=torch.channels_last)
+    lossy = flow_loss if kind.predicts == "flow" else v_loss
+
+    def batch(step: int) -> Tensor:
+        rows = torch.randint(len(data), (BATCH,))
+        caption = data.caption[rows] * (torch.rand(BATCH, 1) > DROP)
+        noise, t = torch.randn(BATCH, 3, 32, 32), times(BATCH, kind.schedule)
+        x0, t, noise, caption = (z.to(args.device) for z in (data.pictures(rows), t, noise, caption))
+        return lossy(network, kind.schedule, x0, t, noise, caption).mean()
+
+    run = Run(
+        args.steps or kind.steps,
+        args.rate or kind.rate,
+        args.seed,
+        args.checkpoints / f"scenes-{name}.safetensors",
+        args.resume,
+        decay=0.9995,
+        minutes=args.minutes,
+    )
+    average, hours = fit(network, batch, run, lambda mean: held_out_loss(mean, kind, lossy, args.device))
+    finish(average, name, run, hours, args, start)
+
+
+@torch.no_grad()
+def held_out_loss(network: nn.Module, kind: Kind, lossy: object, device: str) -> str:
+    """The loss over the first held-out pictures, always with the same noise."""
+    scene = scenes.draw("held_out", range(256))
+    torch.manual_seed(0)
+    t, noise = times(256, kind.schedule), torch.randn(256, 3, 32, 32)
+    x0, caption = scenes.render(scene, 32, torch.float32), scenes.tokens(scenes.captions(scene))
+    x0, t, noise, caption = (z.to(device) for z in (x0, t, noise, caption))
+    return f"loss {lossy(network, kind.schedule, x0, t, noise, caption).mean():.5f} on held-out pictures"
+
+
+def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse.Namespace, start: Path | None) -> None:
+    """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
+    kind = KINDS[name]
+    evaluation = Evaluation(denoiser(average, kind), judge("scenes", "classifier", args.device), progress=True)
+    count = args.samples or SAMPLES
+    sheet = evaluation.samples(plain(64).texts, "sheet", first=4_000_000)
+    write(run.checkpoint.with_suffix(".png"), png(grid(sheet, columns=16, cell=64)))
+    options = "".join(
+        f" --{key} {value}" for key, value in (("steps", run.steps), ("rate", run.rate), ("start", start)) if value
+    )
+    text = card(
+        average,
+        args.device,
+        title=f"scenes: {name}",
+        about=kind.about
+        + f"\nCaptions were replaced by none in {DROP:.0%} of the training, for classifier-free guidance.",
+        data=DATA,
+        command=f"python training/scenes.py {name} --seed {args.seed}{options}",
+        seed=args.seed,
+        steps=run.steps,
+        hours=hours,
+        measured=measured(evaluation, count),
+    )
+    networks.save(average, args.out / name, card=text, denoiser=settings(kind))
+    print(text)
+
+
+def measured(evaluation: Evaluation, count: int) -> str:
+    lines = [
+        f"By the judge (`judges/classifier`), {count:,} samples for each line, {evaluation.steps} steps of dpmpp_2m,",
+        f"classifier-free guidance of weight {evaluation.weight:g}; 1 is best but for the Frechet distance.",
+        "",
+    ]
+    rows = [
+        ('captions "a red star on blue"', evaluation.plain(count)),
+        ("the same, of pairs that training never showed", evaluation.plain(count, unseen=True)),
+        ("captions of two objects", evaluation.pairs(count)),
+        ("held-out captions against held-out pictures", evaluation.distance(count)),
+    ]
+    return "\n".join(
+        [*lines, *(f"- {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()) for what, row in rows)]
+    )
