@@ -1,4 +1,4 @@
-"""The scenes world: its truth, its pictures against areas and colours in closed form, its captions against the truth."""
+"""The scenes world: pictures against areas and colours in closed form, captions against the truth."""
 
 import math
 from dataclasses import replace
@@ -151,7 +151,7 @@ def test_tokens():
         assert [scenes.VOCABULARY[t] for t in row if t] == [w for w in text.split() if w not in silent]
     assert torch.equal(scenes.tokens("A Red STAR, on blue-stripes!"), scenes.tokens(["red star on blue stripes"]))
     assert scenes.tokens("").sum() == 0
-    with pytest.raises(ConfigError, match="do not know the word 'teal'.* they know disk"):
+    with pytest.raises(ConfigError, match=r"do not know the word 'teal'.* they know disk"):
         scenes.tokens("a teal star")
     with pytest.raises(ConfigError, match="at most 16 words"):
         scenes.tokens("red " * 17)

@@ -2,7 +2,8 @@
 
     python training/scenes.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9]
 
-WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow and weak.
+WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow
+and weak.
 Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
 With --minutes a training ends after so many minutes with a checkpoint, so that it can be done in legs.
 """

@@ -1,7 +1,7 @@
 """The scenes world's text-to-image models: how each is trained and measured."""
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,9 +12,9 @@ from pool import DATA, POOL, pool
 from torch import Tensor, nn
 
 from symguide import Denoiser, networks
+from symguide.files import write
 from symguide.models import judge
 from symguide.report import grid, png
-from symguide.files import write
 from symguide.schedule import VP, RectifiedFlow, Schedule, to_spec
 from symguide.worlds import scenes
 from symguide.worlds.scenes.quality import Evaluation, plain

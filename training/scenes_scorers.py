@@ -186,7 +186,7 @@ KINDS = {
         lambda: Identity(networks.ResidualClassifier(classes=64, width=96)),
         identity_loss,
         identity_table,
-        "The same object (shape, colour, texture) under another size, turn, place and background has the same direction.",
+        "The same object (shape, colour, texture) has the same direction, however it stands and whatever is behind it.",
         (2500, 2500),
     ),
     "aesthetic": Kind(

@@ -8,7 +8,7 @@ from symguide.per_sample import expand
 
 
 def scorer_view(x: Tensor) -> Tensor:
-    """A little brighter or darker, blurred in part, then Gaussian noise of a strength of its own; one in four as it is."""
+    """A little brighter or darker, blurred in part, then Gaussian noise of random strength; one in four as it is."""
     gain, shift = 1 + 0.06 * torch.randn(len(x)), 0.05 * torch.randn(len(x))
     seen = x * expand(gain, x) + expand(shift, x)
     share = expand(torch.rand(len(x)) * (torch.rand(len(x)) < 0.5), x)

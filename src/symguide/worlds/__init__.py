@@ -1,20 +1,39 @@
-"""Embedded worlds: data, a denoiser, scorers to guide with and judges to measure with, in one folder each."""
+"""Embedded worlds: data, denoisers, scorers to guide with and judges to measure with, in one folder each."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class World:
-    """What the registry knows of a world: a line about it and the model folder of its denoiser."""
+    """What the registry knows of a model: a line about it, its folder, and the scorers and judges of its world."""
 
     description: str
     denoiser: Path
+    scorers: Mapping[str, Path] = field(default_factory=dict)
+    """Networks of clean samples to guide with, by kind."""
+    judges: Mapping[str, Path] = field(default_factory=dict)
+    """For each kind a network of another build and training, which guidance never sees, to measure with."""
 
+
+_DIGITS = Path(__file__).parent / "digits" / "weights"
+_SCENES = Path(__file__).parent / "scenes" / "weights"
+_KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
+_SCORERS = {kind: _SCENES / "scorers" / kind for kind in _KINDS}
+_JUDGES = {kind: _SCENES / "judges" / kind for kind in _KINDS}
 
 WORLDS: dict[str, World] = {
     "digits": World(
         "handwritten digits, 8x8 pixels, grey; condition: label 0-9, or 10 for none",
-        Path(__file__).parent / "digits" / "weights" / "denoiser",
+        _DIGITS / "denoiser",
+        {"classifier": _DIGITS / "scorer"},
+        {"classifier": _DIGITS / "judge"},
+    ),
+    "scenes": World(
+        "one or two drawn objects, 32x32 pixels, RGB; condition: a caption such as 'a red star on blue stripes'",
+        _SCENES / "denoiser",
+        _SCORERS,
+        _JUDGES,
     ),
 }

@@ -198,7 +198,7 @@ def _objects(split: str, score: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _places(count: Tensor, radius: Tensor, candidates: Tensor) -> Tensor:
-    """Centres (B, 2, 2) inside the picture: the first of the candidates (B, K, 2, 2) where two objects are both seen."""
+    """Centres (B, 2, 2) inside the picture: the first candidate of (B, K, 2, 2) where two objects are both seen."""
     room = (1.02 * radius).clamp_max(0.5)[:, None, :, None]
     centres = room + (1 - 2 * room) * candidates
     apart = (centres[:, :, 0] - centres[:, :, 1]).norm(dim=-1) / radius.sum(1, keepdim=True)
