@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,15 +27,15 @@ from PIL import Image
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import COMMANDS, config, files, main, methods, outputs, references, spec, steering
+from symguide.cli import COMMANDS, config, files, kinds, main, methods, outputs, references, spec, steering
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
-from symguide.networks import UNet
+from symguide.networks import CaptionUNet, ConvClassifier, PyramidSegmenter, TokenClassifier, TwinEncoder, UNet, save
 from symguide.objectives import OBJECTIVES
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, PRESETS, SOLVERS
-from symguide.worlds import WORLDS, World
+from symguide.worlds import WORLDS, World, digits, scenes
 
 APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
 RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
@@ -74,13 +75,51 @@ number = 7
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model folder with a small U-Net, whose last layers are not zero."""
-    generator = torch.Generator().manual_seed(0)
-    network = UNet(1, (4, 8), classes=10, attention=(False, False), heads=2, groups=2).float()
-    for parameter in network.parameters():
-        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+    network = filled(UNet(1, (4, 8), classes=10, attention=(False, False), heads=2, groups=2))
     folder = tmp_path_factory.mktemp("models") / "tiny"
     sg.save(sg.Denoiser(network, sg.VP.cosine(), "v", shape=(1, 8, 8), null={"label": 10}), folder)
     return folder
+
+
+def filled(network, seed=0):
+    """No weight at zero, float32."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+    return network
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The scenes world with small networks: a text-to-image model, scorers, and a judge of classes and of styles."""
+    folder = tmp_path_factory.mktemp("scenes")
+    network = CaptionUNet(3, 2, (8, 8), 1, (False, True), 2, 4, words=len(scenes.VOCABULARY), width=8, depth=1)
+    null = {"caption": [[0] * scenes.LENGTH]}
+    sg.save(sg.Denoiser(filled(network), sg.VP.cosine(), "v", shape=(3, 32, 32), null=null), folder / "denoiser")
+    heads = {"shape": 6, "colour": 8, "count": 2, "paints": 8}
+    small = {"in_channels": 3, "size": 32, "channels": (4, 8), "width": 8, "groups": 2}
+    scorers = {
+        "classifier": ConvClassifier(**small, heads=heads),
+        "clip": TwinEncoder("ConvClassifier", small | {"classes": 6}, "Reader", {"width": 8, "depth": 1, "heads": 2}),
+        "identity": ConvClassifier(**small, classes=6),
+        "aesthetic": ConvClassifier(**small, classes=1),
+        "segmenter": PyramidSegmenter(3, (8,), 7),
+    }
+    for seed, (kind, network) in enumerate(scorers.items()):
+        save(filled(network, seed), folder / kind)
+    save(filled(ConvClassifier(**small, heads=heads), 9), folder / "judge")
+    save(filled(TokenClassifier(3, 32, 8, 8, 1, 2, 6), 9), folder / "blind")
+    judges = {"classifier": folder / "judge", "identity": folder / "blind", "clip": folder / "left out"}
+    return World("drawn", folder / "denoiser", {kind: folder / kind for kind in scorers}, judges)
+
+
+@pytest.fixture
+def scene_model(drawn, monkeypatch):
+    """That world as "scenes"."""
+    monkeypatch.setitem(WORLDS, "scenes", drawn)
+    pixels = (np.arange(32 * 32 * 3) * 7 % 256).astype(np.uint8).reshape(32, 32, 3)
+    Image.fromarray(pixels).save("ref.png")
+    return "scenes"
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +135,8 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def world(model, monkeypatch):
     """The digits world with the small model as its denoiser."""
-    monkeypatch.setitem(WORLDS, "digits", World("small", model))
+    scorers, judges = {"classifier": digits.SCORER}, {"classifier": digits.JUDGE}
+    monkeypatch.setitem(WORLDS, "digits", World("small", model, scorers, judges))
 
 
 def run(*arguments, code=0):
@@ -145,7 +185,7 @@ def test_help_of_every_command(name):
 
 def test_help_of_sample_names_all_that_is_registered():
     text = " ".join(run("sample", "--help").output.split())
-    for name in [*SOLVERS, *GRIDS, *PRESETS, *RECIPES]:
+    for name in [*SOLVERS, *GRIDS, *PRESETS, *RECIPES, *OBJECTIVES, *kinds.KINDS]:
         assert name in text
     assert text.index("Samples:") < text.index("Sampler:") < text.index("Guidance:") < text.index("Examples:")
 
@@ -191,8 +231,10 @@ def test_methods_show_parameters_cost_and_docs():
 
 def test_models(world, model):
     assert "digits" in run("models").output
-    (row,) = json.loads(run("models", "--json", "-").output)
-    assert row["folder"] == str(model) and row["weights"].endswith("MB")
+    rows = json.loads(run("models", "--json", "-").output)
+    assert [row["name"] for row in rows] == list(WORLDS)
+    row = rows[0]
+    assert row["scorers"] == "classifier" and row["folder"] == str(model) and row["weights"].endswith("MB")
     (model / "README.md").write_text("# the card")
     assert "# the card" in run("models", "digits").output
 
@@ -228,7 +270,7 @@ terms = st.builds(
     spec.Term,
     st.floats(allow_nan=False, allow_infinity=False),
     st.from_regex(r"[a-z_][a-z0-9_.]{0,6}", fullmatch=True),
-    st.lists(parts, min_size=1, max_size=3).map(tuple),
+    st.lists(parts, max_size=3).map(tuple),
 )
 
 
@@ -251,6 +293,9 @@ def test_any_text_is_read_or_refused(text):
         ("1e+1*a:b", [(10.0, "a", ("b",))]),
         (" -.5 * region : a b.png @ left ", [(-0.5, "region", ("a b.png", "left"))]),
         ('region:"x+y.png"@"a@b"', [(1.0, "region", ("x+y.png", "a@b"))]),
+        ('text:"a red star"+0.5*aesthetic', [(1.0, "text", ("a red star",)), (0.5, "aesthetic", ())]),
+        ("palette:#ff0000,#0000ff", [(1.0, "palette", ("#ff0000,#0000ff",))]),
+        ("classifier:shape=star", [(1.0, "classifier", ("shape=star",))]),
         (r"region:C:\pictures\a.png@left", [(1.0, "region", (r"C:\pictures\a.png", "left"))]),
     ],
 )
@@ -259,7 +304,7 @@ def test_specs(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "classifier", "classifier:", "a:b +", "+", "2*", "*a:b", 'a:"b', 'a:"b"c', "a:b@"]
+    "text", ["", "classifier:", "a b", "a @b", "a:b +", "+", "2*", "*a:b", 'a:"b', 'a:"b"c', "a:b@"]
 )
 def test_bad_specs(text):
     with pytest.raises(ConfigError, match="expected"):
@@ -291,9 +336,23 @@ def test_objectives_of_your_own():
         ("measurement:x", "operator"),
         ("classifier:3", "scorer of its own"),
         ("blackbox:ink", "module:Name"),
-        ("region:a.png", "REFERENCE@MASK"),
+        ("region:a.png", "PICTURE@MASK"),
         ("region:a.png@left", "No such file"),
         ("own_rules:a@b", "module:Name"),
+        ("own_rules", "unknown objective"),
+        ("classifier", "classifier:LABELS or"),
+        ("asthetic", "did you mean 'aesthetic'"),
+        ("aesthetic", "know samples of shape"),
+        ("style:a.png", "objectives.Style"),
+        ("text:a red star", "objectives.TextSimilarity"),
+        ("palette:#ff0000", "RGB samples"),
+        ("palette:#ff0000@3", "colours already"),
+        ("palette:a.png@x", "positive whole number"),
+        ("superres:a.png@3", "no whole blocks of 3"),
+        ("superres:a.png@0", "positive whole number"),
+        ("deblur:a.png@-1", "positive number of pixels"),
+        ("deblur:a.png@inf", "positive number of pixels"),
+        ("motion:own_rules.py@flow.png", "not a picture"),
     ],
 )
 def test_objectives_that_cannot_be_made(text, why):
@@ -366,6 +425,207 @@ def test_masks():
         references.mask("none.png", (1, 8, 8))
     with pytest.raises(ConfigError, match="rows and columns"):
         references.mask("left", (4,))
+
+
+# Objectives with embedded networks, and the rest of what ships
+
+
+def shown(name="ref.png"):
+    return references.reference(name, (3, 32, 32))
+
+
+def embedded(kind):
+    return sg.models.scorer("scenes", kind)
+
+
+def flow():
+    np.save("flow.npy", np.ones((2, 32, 32)))
+    return sg.objectives.MotionField(shown(), torch.ones(2, 32, 32))
+
+
+def pixels():
+    array = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % 7
+    Image.fromarray(array).save("mask.png")
+    return sg.objectives.Segmentation(torch.from_numpy(array).long())
+
+
+def lines():
+    Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save("lines.png")
+    return sg.objectives.Edges(torch.eye(32))
+
+
+def low():
+    Image.open("ref.png").resize((8, 8)).save("low.png")
+    return sg.objectives.Measurement(sg.objectives.Downsample(4), references.reference("low.png", (3, 8, 8)))
+
+
+SPECS = {
+    "classifier:shape=star,disk": lambda: sg.objectives.Classifier(embedded("classifier"), [4, 0], "shape"),
+    "classifier:count=2": lambda: sg.objectives.Classifier(embedded("classifier"), 1, "count"),
+    "classifier:colour=3": lambda: sg.objectives.Classifier(embedded("classifier"), 3, "colour"),
+    'text:"a red star"': lambda: sg.objectives.TextSimilarity("a red star"),
+    "text:a red star, a blue disk": lambda: sg.objectives.TextSimilarity(["a red star", "a blue disk"]),
+    "image:ref.png": lambda: sg.objectives.ImageSimilarity(shown()),
+    "identity:ref.png": lambda: sg.objectives.Identity(shown()),
+    "style:ref.png": lambda: sg.objectives.Style(shown()),
+    "0.5*aesthetic": lambda: 0.5 * sg.objectives.Aesthetic(),
+    "segmentation:mask.png": pixels,
+    "palette:#ff0000,#0000FF": lambda: sg.objectives.Palette(torch.tensor([[1.0, -1, -1], [-1, -1, 1]])),
+    "palette:ref.png@3": lambda: sg.objectives.Palette.of(shown(), 3),
+    "edges:lines.png": lines,
+    "motion:ref.png@flow.npy": flow,
+    "superres:low.png@4": low,
+    "deblur:ref.png@1.5": lambda: sg.objectives.Measurement(sg.objectives.GaussianBlur(1.5), shown()),
+}
+
+
+@pytest.mark.parametrize("text", SPECS)
+def test_what_is_typed_is_the_objective_of_that_name(text, scene_model, tmp_path, monkeypatch):
+    """Also in a folder, with its full paths, and as the scorer of a model folder whose samples have that shape."""
+    x0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    expected = SPECS[text]()(x0)
+    full = steering.resolved(text)
+    assert steering.resolved(full) == full
+    monkeypatch.chdir("/")
+    for model in ("scenes", str(tmp_path)):
+        torch.testing.assert_close(aim(full, model, (3, 32, 32))(x0), expected)
+        torch.testing.assert_close(
+            aim(full, model, (3, 32, 32), range(1, 3))(x0)[1:], aim(full, model, (3, 32, 32), [2])(x0[1:])
+        )
+    assert [str(path) for path in steering.files(full)] == [
+        str(tmp_path / name) for name in re.findall(r"\w+\.(?:png|npy)", text)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("classifier:3", "shape, colour, texture"),
+        ("classifier:shpae=star", "did you mean 'shape'"),
+        ("classifier:shape=stra", "did you mean 'star'"),
+        ("classifier:shape=7", "0 to 5"),
+        ("classifier:paints=1", "unknown attribute"),
+        ("classifier:texture=plain", "unknown head"),
+        ("text:a mauve star", "'mauve'"),
+        ("aesthetic:ref.png", "must be aesthetic"),
+        ("segmentation:ref.png", "8-bit grey or indexed"),
+        ("segmentation:small.png", "4x6 pixels"),
+        ("segmentation:real.npy", "whole numbers"),
+        ("region:small.png@left", "4x6 pixels"),
+        ("edges:small.png", "4x6 pixels"),
+        ("motion:ref.png@ref.png", "a flow is an array"),
+        ("palette:white.png", "1 different colours"),
+    ],
+)
+def test_objectives_of_scenes_that_cannot_be_made(text, why, scene_model):
+    Image.new("L", (4, 6)).save("small.png")
+    Image.new("RGB", (32, 32), "white").save("white.png")
+    np.save("real.npy", np.zeros((32, 32)))
+    with pytest.raises(ConfigError, match=why):
+        x0 = torch.zeros(2, 3, 32, 32)
+        aim(text, "scenes", (3, 32, 32))(x0)
+
+
+def test_pictures_of_another_size_are_resized_and_that_is_said(scene_model):
+    wide = Image.new("RGB", (200, 100), "red")
+    wide.paste("blue", (30, 0, 170, 100))
+    wide.save("wide.png")
+    said = []
+    steer = steering.Steering("style:wide.png + identity:ref.png", "scenes", (3, 32, 32), say=said.append)
+    assert said == ["wide.png has 200x100 pixels: its middle is resized to 32x32"]
+    blue = torch.tensor([-1.0, -1, 1])[:, None, None].expand(3, 32, 32)
+    style = sg.objectives.Style(blue) + sg.objectives.Identity(shown())
+    x0 = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(steer.at(range(2))(x0), style(x0))
+
+
+def test_masks_of_classes():
+    array = np.array([[0, 1], [6, 255]], dtype=np.uint8)
+    Image.fromarray(array).save("grey.png")
+    indexed = Image.fromarray(array)
+    indexed.putpalette([7] * 768)
+    indexed.save("indexed.png")
+    np.save("whole.npy", array.astype(np.int64) % 255 - (array == 255))
+    np.save("bytes.npy", array)
+    for name in ("grey.png", "indexed.png", "whole.npy", "bytes.npy"):
+        assert references.classes(name, (3, 2, 2)).tolist() == [[0, 1], [6, -1]]
+    Image.fromarray(array > 0).save("bits.png")
+    assert references.classes("bits.png", (3, 2, 2)).tolist() == [[0, 1], [1, 1]]
+
+
+def test_lines_may_be_dark_on_bright():
+    said, drawn_lines = [], np.eye(8, dtype=np.uint8) * 255
+    Image.fromarray(drawn_lines).save("chalk.png")
+    Image.fromarray(255 - drawn_lines).save("ink.png")
+    chalk, ink = (references.sketch(name, (3, 8, 8), said.append) for name in ("chalk.png", "ink.png"))
+    assert torch.equal(chalk, torch.eye(8)) and torch.equal(ink, chalk)
+    assert said == ["ink.png is mostly bright: its dark parts are taken as the lines"]
+
+
+def test_guided_run_with_embedded_networks(scene_model):
+    text = 'classifier:shape=star + 2*style:ref.png + identity:ref.png + text:"a red star"'
+    done = draw("scenes", "--objective", text, "--method", "mpgd", "--json", "figures.json", "--progress")
+    figures = json.loads(Path("figures.json").read_text())
+    terms = {entry["term"].partition(":")[0]: entry for entry in figures["reached"]["terms"]}
+    assert list(terms) == ["classifier", "style", "identity", "text"]
+    assert all("judge" in terms[name] for name in ("classifier", "style", "identity")) and "judge" not in terms["text"]
+    assert "hits" in terms["classifier"]["judge"] and "hits" not in terms["style"]["scorer"]
+    losses = [terms[name]["scorer"]["loss"] for name in terms]
+    assert figures["reached"]["loss"] == pytest.approx(sum(losses) + losses[1], rel=1e-4)
+    assert "shape=star by the judge, which guidance never sees" in done.stdout and "% hit" in done.stdout
+
+
+def test_a_judge_that_cannot_be_asked_is_left_out(world):
+    """The digits' judge has no feature maps for a style."""
+    Image.new("L", (8, 8), 200).save("a.png")
+    figures = json.loads(draw("digits", "--objective", "style:a.png", "--method", "mpgd", "--json", "-").output)
+    assert list(figures["reached"]["terms"][0]) == ["term", "scorer"]
+
+
+# Prompts
+
+
+def test_prompts_are_captions(scene_model):
+    prompts = ["a red star on blue stripes", "a green disk"]
+    draw("scenes", "--prompt", prompts[0], "--prompt", prompts[1], "--cfg", 2, "--num", 3)
+    expected = sg.sample(
+        sg.load("scenes", dtype=torch.float32),
+        indices=range(2),
+        steps=3,
+        condition={"caption": scenes.tokens(prompts)},
+        prediction=sg.CFG(2.0),
+        dtype=torch.float32,
+    )
+    assert torch.equal(samples()[:2], expected.samples)
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["prompt"] == prompts
+    run("sample", "--config", "out/config.yaml", "--out", "again", "--quiet")
+    assert torch.equal(samples(), samples("again"))
+    said = sentence(draw("scenes", "--prompt", "a red star", "--cfg", 2, "--num", 3, code=2))
+    assert "prompt (" in said
+
+
+def test_a_prompt_and_an_objective(scene_model):
+    Path("run.yaml").write_text("model: scenes\nprompt: a red star\nsteps: 2\nnum: 1\n")
+    line = ["--config", "run.yaml", "--objective", "style:ref.png", "--method", "sag", "--n", 2, "--quiet"]
+    run("sample", *line)
+    assert names("out") == ["config.yaml", "grid.png", "samples", "shards"]
+
+
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ("--prompt 'a mauve star'", "'mauve'"),
+        ("--prompt 'a red star' --condition caption=1", "leave out --condition caption"),
+        ("--cfg 3", "add --prompt"),
+        ("--model {model} --prompt 'a red star'", "takes no prompt"),
+        ("--model other --prompt 'a red star'", "another"),
+    ],
+)
+def test_prompts_that_cannot_be_used(line, why, scene_model, model):
+    network = CaptionUNet(3, 2, (8, 8), 1, (False, True), 2, 4, words=9, length=4, width=8, depth=1)
+    null = {"caption": [[0] * 4]}
+    sg.save(sg.Denoiser(network, sg.VP.cosine(), "v", shape=(3, 32, 32), null=null), "other")
+    assert why in sentence(draw("scenes", *shlex.split(line.format(model=model)), code=2))
 
 
 # Options that go together
@@ -476,7 +736,8 @@ def test_guided_run_reports_by_scorer_and_judge(world):
     text = run(*line, "--method", "sag", "--n", 2, "--sphere", 0.2, "--json", "figures.json").output
     assert "by the scorer" in text and "by the judge" in text
     figures = json.loads(Path("figures.json").read_text())
-    (entry,) = figures["reached"]["classifier"]
+    (entry,) = figures["reached"]["terms"]
+    assert entry["term"] == "classifier:3,4"
     assert entry["scorer"]["loss"] != entry["judge"]["loss"] and 0 <= entry["judge"]["hits"] <= 1
     assert figures["reached"]["loss"] == pytest.approx(entry["scorer"]["loss"], rel=1e-4)
     # two guided steps of 2n - 1 = 3 forward and n = 2 backward calls, and the last one, which has no noise
@@ -570,6 +831,13 @@ def test_a_config_says_what_has_changed_since(model):
     Path("old.yaml").write_text(yaml.safe_dump(written))
     said = run("sample", "--config", "old.yaml", "--out", "again").stderr
     assert "made with torch 1.0" in said and "weights of the model are not as" in said
+
+
+def test_a_run_knows_the_scorer_that_guided_it(world, monkeypatch):
+    line = ("--objective", "classifier:3", "--method", "mpgd")
+    draw("digits", *line)
+    monkeypatch.setitem(WORLDS["digits"].scorers, "classifier", digits.JUDGE)
+    assert "weights of the scorer digits/classifier are not as" in sentence(draw("digits", *line, code=2))
 
 
 # Interrupted, continued, refused

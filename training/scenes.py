@@ -17,7 +17,7 @@ import torch
 from card import card
 from fit import Paused, Run, fit
 from pool import DATA, POOL, pool
-from scenes_scorers import KINDS, VIEWS, Identity
+from scenes_scorers import KINDS, VIEWS, Student, start
 from torch import Tensor, nn
 
 from symguide import networks
@@ -32,7 +32,9 @@ def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
     settings, place = KINDS[kind], list(KINDS).index(kind) * 2 + (role == "judge")
     torch.manual_seed(args.seed + 100 + place)
     network = (settings.judge if role == "judge" else settings.scorer)()
-    network = network.to(args.device, memory_format=torch.channels_last)
+    if settings.start is not None:
+        start(network, networks.load(args.out / f"{role}s" / settings.start)[0])
+    student = Student(network, settings.objects).to(args.device, memory_format=torch.channels_last)
     data, view = pool("train", POOL, settings.side, 0, args.checkpoints), VIEWS[role]
     splits = {
         split: (scenes.render(truth, settings.side, torch.float32), truth)
@@ -44,25 +46,28 @@ def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
 
     def loss(step: int) -> Tensor:
         rows = torch.randint(len(data), (settings.batch,))
-        return settings.loss(network, view(data.pictures(rows)).to(args.device), scenes.draw("train", rows), data, rows)
+        x, truth = view(data.pictures(rows)).to(args.device), scenes.draw("train", rows)
+        out, mask_loss = student(x, truth)
+        return settings.loss(student, out, truth, data, rows) + 4 * mask_loss
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
-        return settings.table(average, {split: (x[:512], truth[:512]) for split, (x, truth) in splits.items()})
+        return settings.table(average.network, {split: (x[:512], truth[:512]) for split, (x, truth) in splits.items()})
 
-    steps = args.steps or settings.steps[role == "judge"]
+    steps = args.steps or settings.steps
     checkpoint = args.checkpoints / f"scenes-{role}-{kind}.safetensors"
     run = Run(steps, 2e-3, args.seed + 100 + place, checkpoint, args.resume, decay=0.998, minutes=args.minutes)
-    average, hours = fit(network, loss, run, note)
+    whole, hours = fit(student, loss, run, note)
+    average = whole.network
     with torch.no_grad():
         measured = settings.table(average, splits)
-    average = average.encoder if isinstance(average, Identity) else average
+    started = f"\nStarted from the body of `{role}s/{settings.start}`." if settings.start else ""
     use = "guide with" if role == "scorer" else "measure with: guidance never sees it"
     text = card(
         average,
         args.device,
         title=f"scenes: {role}, {kind}",
-        about=f"{settings.about} Trained on clean pictures only, to {use}.",
+        about=f"{settings.about} Trained on clean pictures only, to {use}." + started,
         data=f"{DATA} Augmented by `{view.__name__}` of training/views.py.",
         command=f"python training/scenes.py {role}s/{kind} --seed {args.seed} --steps {steps}",
         seed=args.seed,

@@ -23,18 +23,34 @@ HEADS = {name: len(values) for name, values in SINGLE.items()} | {
     "paints": len(COLOURS),
     "pairs": len(SHAPES) * len(COLOURS),
 }
-"""The last two are of several labels at once: the background's colours, and every (shape, colour) that is shown."""
+"""The last two share their probability among the background's colours, and among every (shape, colour) shown."""
 
 
-def classifier_loss(network: nn.Module, x: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
-    logits = network.split(network(x))
+WIDTH = 64
+"""Of embeddings."""
+
+
+def shares(truth: Scenes) -> list[tuple[str, Tensor]]:
+    """What the heads of several labels should say, 0 or 1 for each."""
+    return [("paints", truth.colours), ("pairs", truth.pairs)]
+
+
+def among(logits: Tensor, shown: Tensor) -> Tensor:
+    """The labels of highest logits, as many as are shown: 0 or 1 for each."""
+    rank = logits.argsort(1, descending=True).argsort(1)
+    return (rank < shown.sum(1, keepdim=True)).to(shown.dtype)
+
+
+def classifier_loss(student: "Student", out: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
+    logits = student.network.split(out)
     one = truth.count == 1
     loss = F.cross_entropy(logits["count"], truth.count - 1)
     loss = loss + F.cross_entropy(logits["background"], truth.background)
     for name in SINGLE:
         loss = loss + F.cross_entropy(logits[name][one], getattr(truth, name)[one, 0])
-    loss = loss + 4 * F.binary_cross_entropy_with_logits(logits["paints"], truth.colours.float())
-    return loss + 20 * F.binary_cross_entropy_with_logits(logits["pairs"], truth.pairs.float())
+    for name, shown in shares(truth):
+        loss = loss + F.cross_entropy(logits[name], shown / shown.sum(1, keepdim=True))
+    return loss
 
 
 def classifier_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]]) -> str:
@@ -45,18 +61,17 @@ def classifier_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]
         one = truth.count == 1
         right = [(logits[name].argmax(1) == getattr(truth, name)[:, 0])[one] for name in SINGLE]
         right += [logits["count"].argmax(1) == truth.count - 1, logits["background"].argmax(1) == truth.background]
-        right += [((logits["paints"] > 0) == truth.colours.bool()).all(1)]
-        right += [((logits["pairs"] > 0) == truth.pairs.bool()).all(1)]
+        right += [(among(logits[k], shown) == shown).all(1) for k, shown in shares(truth)]
         lines.append(f"| {split} | " + " | ".join(f"{r.double().mean():.4f}" for r in right) + " |")
     return "\n".join(lines)
 
 
-def clip_loss(network: nn.Module, x: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
+def clip_loss(student: "Student", out: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
     """Symmetric cross-entropy over the batch; a fifth of the captions end before what they say of the background."""
     tokens, on = data.caption[rows], scenes.VOCABULARY.index("on")
     ends = ((tokens == on).cumsum(1) > 0) & (torch.rand(len(tokens), 1) < 0.2)
-    logits = network(x, tokens.masked_fill(ends, 0))
-    pairs = torch.arange(len(x))
+    logits = student.network.compare(out, tokens.masked_fill(ends, 0))
+    pairs = torch.arange(len(out))
     return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
 
@@ -75,10 +90,10 @@ def clip_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]]) -> 
     return "\n".join(lines)
 
 
-def identity_loss(network: nn.Module, x: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
+def identity_loss(student: "Student", out: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
     """CosFace: cross-entropy over all objects of 16 (cos - 0.2 [the right one]) (Wang et al., 1801.09414)."""
-    cosine = F.normalize(network(x), dim=1) @ F.normalize(network.objects, dim=1).T
-    right = F.one_hot(truth.identity[:, 0], len(network.objects))
+    cosine = F.normalize(out, dim=1) @ F.normalize(student.objects, dim=1).T
+    right = F.one_hot(truth.identity[:, 0], len(student.objects))
     loss = F.cross_entropy(16 * (cosine - 0.2 * right), truth.identity[:, 0], reduction="none")
     return loss[truth.count == 1].mean()
 
@@ -98,8 +113,8 @@ def identity_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]])
     return "\n".join(lines)
 
 
-def aesthetic_loss(network: nn.Module, x: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
-    return (network(x)[:, 0] - scenes.beauty(truth)).square().mean()
+def aesthetic_loss(student: "Student", out: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
+    return (out[:, 0] - scenes.beauty(truth)).square().mean()
 
 
 def aesthetic_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]]) -> str:
@@ -112,8 +127,8 @@ def aesthetic_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]]
     return "\n".join(lines)
 
 
-def segmenter_loss(network: nn.Module, x: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
-    return F.cross_entropy(network(x), scenes.masks(truth))
+def segmenter_loss(student: "Student", out: Tensor, truth: Scenes, data: Pool, rows: Tensor) -> Tensor:
+    return F.cross_entropy(out, scenes.masks(truth))
 
 
 def segmenter_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]]) -> str:
@@ -129,16 +144,37 @@ def segmenter_table(network: nn.Module, splits: dict[str, tuple[Tensor, Scenes]]
     return "\n".join(lines)
 
 
-class Identity(nn.Module):
-    """An encoder with a vector for every object beside it, which is thrown away after training."""
+class Student(nn.Module):
+    """A network with what only its training needs, and what is thrown away afterwards.
 
-    def __init__(self, encoder: nn.Module) -> None:
+    Where the network has feature maps, layers that read the mask from the last two of them: without such dense
+    supervision the shapes of objects are learned last and slowly. For identities, a vector for every object.
+    """
+
+    def __init__(self, network: nn.Module, objects: bool) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.objects = nn.Parameter(torch.randn(len(SHAPES) * len(COLOURS) * len(TEXTURES), 64))
+        self.network = network
+        levels = self.body.arguments["channels"][-2:] if hasattr(self.body, "maps") else ()
+        self.masks = nn.ModuleList(nn.Conv2d(width, len(SHAPES) + 1, 1) for width in levels)
+        self.objects = nn.Parameter(torch.randn(len(SHAPES) * len(COLOURS) * len(TEXTURES), WIDTH)) if objects else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.encoder(x)
+    @property
+    def body(self) -> nn.Module:
+        """What sees pictures."""
+        return getattr(self.network, "picture", self.network)
+
+    def forward(self, x: Tensor, truth: Scenes) -> tuple[Tensor, Tensor]:
+        """What the body says of x, and the loss of the masks: the cross-entropy of every cell's reading to the share
+        that the classes have of it, summed over the maps.
+        """
+        if not len(self.masks):
+            return self.body(x), x.new_zeros(())
+        maps, loss = self.body.maps(x), x.new_zeros(())
+        mask = F.one_hot(scenes.masks(truth), len(SHAPES) + 1).permute(0, 3, 1, 2).to(x)
+        for layer, seen in zip(self.masks, maps[-2:], strict=True):
+            share = F.adaptive_avg_pool2d(mask, seen.shape[-1])
+            loss = loss - (share * F.log_softmax(layer(seen), dim=1)).sum(1).mean()
+        return self.body.read(maps[-1]), loss
 
 
 @dataclass(frozen=True)
@@ -147,55 +183,58 @@ class Kind:
 
     scorer: Callable[[], nn.Module]
     judge: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, Tensor, Scenes, Pool, Tensor], Tensor]
+    loss: Callable[[Student, Tensor, Scenes, Pool, Tensor], Tensor]
     table: Callable[[nn.Module, dict[str, tuple[Tensor, Scenes]]], str]
     about: str
-    steps: tuple[int, int]  # of scorer and judge
+    steps: int
     batch: int = 64
+    objects: bool = False  # whether its training needs a vector for every object
+    start: str | None = None  # the kind whose network of the same role gives the body to start from
     side: int = 32
 
 
-def _conv(classes: int) -> dict[str, object]:
-    return {"in_channels": 3, "size": 32, "channels": (16, 32, 64, 96), "classes": classes, "width": 64}
-
+SCORER: dict[str, object] = {"in_channels": 3, "size": 32, "channels": (16, 32, 64, 96), "width": 96, "dropout": 0.1}
+JUDGE: dict[str, object] = {"in_channels": 3, "channels": (32, 64, 96), "width": 64, "dropout": 0.1}
+READER = {"words": WORDS, "length": scenes.LENGTH, "width": WIDTH}
+RECURRENT = {"words": WORDS, "width": WIDTH}
 
 KINDS = {
     "classifier": Kind(
-        lambda: networks.ConvClassifier(3, 32, (16, 48, 96, 128), width=128, dropout=0.1, heads=HEADS),
-        lambda: networks.ResidualClassifier(3, (40, 80, 128), width=64, dropout=0.1, heads=HEADS),
+        lambda: networks.ConvClassifier(**SCORER, heads=HEADS),
+        lambda: networks.ResidualClassifier(**JUDGE, heads=HEADS),
         classifier_loss,
         classifier_table,
         "Reads every attribute of a scene. Its feature maps are what styles are compared by.",
-        (2500, 2500),
+        3000,
     ),
     "clip": Kind(
-        lambda: networks.TwinEncoder(
-            "ConvClassifier", _conv(64), "Reader", {"words": WORDS, "length": scenes.LENGTH, "width": 64}
-        ),
-        lambda: networks.TwinEncoder(
-            "ResidualClassifier", {"classes": 64, "width": 96}, "RecurrentReader", {"words": WORDS, "width": 64}
-        ),
+        lambda: networks.TwinEncoder("ConvClassifier", SCORER | {"classes": WIDTH}, "Reader", READER),
+        lambda: networks.TwinEncoder("ResidualClassifier", JUDGE | {"classes": WIDTH}, "RecurrentReader", RECURRENT),
         clip_loss,
         clip_table,
         "A small CLIP: pictures and captions in one space.",
-        (2500, 2500),
+        700,
         batch=128,
+        start="classifier",
     ),
     "identity": Kind(
-        lambda: Identity(networks.ConvClassifier(**_conv(64))),
-        lambda: Identity(networks.ResidualClassifier(classes=64, width=96)),
+        lambda: networks.ConvClassifier(**SCORER, classes=WIDTH),
+        lambda: networks.ResidualClassifier(**JUDGE, classes=WIDTH),
         identity_loss,
         identity_table,
         "The same object (shape, colour, texture) has the same direction, however it stands and whatever is behind it.",
-        (2500, 2500),
+        700,
+        objects=True,
+        start="classifier",
     ),
     "aesthetic": Kind(
-        lambda: networks.ConvClassifier(**_conv(1)),
-        lambda: networks.ResidualClassifier(classes=1, width=64),
+        lambda: networks.ConvClassifier(**SCORER, classes=1),
+        lambda: networks.ResidualClassifier(**JUDGE, classes=1),
         aesthetic_loss,
         aesthetic_table,
         "Sees the rule of `symguide.worlds.scenes.beauty`, 0 to 10, in the picture alone.",
-        (2000, 2000),
+        500,
+        start="classifier",
     ),
     "segmenter": Kind(
         lambda: networks.PyramidSegmenter(channels=(16, 32, 64)),
@@ -203,7 +242,13 @@ KINDS = {
         segmenter_loss,
         segmenter_table,
         "What every pixel shows: 0 the background, else 1 + index of the shape.",
-        (1500, 1500),
+        800,
     ),
 }
 VIEWS = {"scorer": scorer_view, "judge": judge_view}
+
+
+def start(network: nn.Module, classifier: nn.Module) -> None:
+    """Give a network the body of the classifier that was trained for the same role, where it has such a body."""
+    body, given = getattr(network, "picture", network), classifier.state_dict()
+    body.load_state_dict({k: v for k, v in given.items() if not k.startswith("head.")}, strict=False)

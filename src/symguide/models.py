@@ -6,6 +6,7 @@ A model folder is a network's folder (symguide.networks) whose config.json also 
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from symguide import networks
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
 from symguide.schedule import from_spec, to_spec
-from symguide.worlds import WORLDS
+from symguide.worlds import WORLDS, World
 
 
 def load(
@@ -53,6 +54,55 @@ def load(
         shape=settings.get("shape"),
         null=settings.get("null"),
     )
+
+
+def scorer(
+    model: str, kind: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A network of clean samples to guide with, of the world that an embedded model belongs to.
+
+    Args:
+        model: "digits" or "scenes".
+        kind: "classifier"; in the scenes world also "clip", "identity", "aesthetic" and "segmenter".
+        device: where its weights go, the CPU where not given.
+        dtype: of its weights, torch's default where not given.
+
+    Raises:
+        ConfigError: for an unknown model or kind.
+
+    >>> scorer("digits", "classifier", dtype=torch.float32)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
+    """
+    return _part(model, "scorer", _world(model).scorers, kind, device, dtype)
+
+
+def judge(
+    model: str, kind: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """The network that measures what the scorer of the same kind guides toward; see `scorer`.
+
+    Guidance must never see it: fooling the scorer is no success, and only a judge can tell.
+    """
+    return _part(model, "judge", _world(model).judges, kind, device, dtype)
+
+
+def _world(model: str) -> World:
+    if model not in WORLDS:
+        raise unknown("model", model, WORLDS)
+    return WORLDS[model]
+
+
+def _part(
+    model: str,
+    role: str,
+    folders: Mapping[str, Path],
+    kind: str,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> nn.Module:
+    if kind not in folders:
+        raise unknown(f"{role} of {model}", kind, folders)
+    return networks.load(folders[kind], device, dtype)[0]
 
 
 def save(denoiser: Denoiser, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:

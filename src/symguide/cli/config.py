@@ -143,8 +143,12 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The weights and files that are not what they were, as 'the weights are'."""
     before, now = old.get(MADE_WITH) or {}, new[MADE_WITH]
     out = ["the weights of the model are"] if before.get("weights") != now["weights"] else []
-    files = before.get("files") or {}
-    return out + [f"{name} is" for name, digest in now["files"].items() if files.get(name, digest) != digest]
+    for kind, sentence in (("scorers", "the weights of the scorer {} are"), ("files", "{} is")):
+        then = before.get(kind) or {}
+        out += [
+            sentence.format(name) for name, digest in (now.get(kind) or {}).items() if then.get(name, digest) != digest
+        ]
+    return out
 
 
 def _short(value: Any) -> str:

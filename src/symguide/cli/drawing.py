@@ -1,7 +1,6 @@
-"""A run: from options to settings, from settings to samples on disk, and what they cost and reached."""
+"""A run: from options to settings, from settings to samples on disk, and what they cost."""
 
 import hashlib
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,14 +14,14 @@ from tqdm import tqdm
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import config, methods, outputs
+from symguide.cli import conditions, config, methods, outputs
 from symguide.cli.device import usable
 from symguide.cli.files import locked, sweep
+from symguide.cli.kinds import cycle
 from symguide.cli.shards import Record, Shards
-from symguide.cli.steering import Steering, cycle, files, resolved, world_part
-from symguide.errors import ConfigError, WeightsError, unknown
+from symguide.cli.steering import Steering, files, resolved
+from symguide.errors import ConfigError, WeightsError
 from symguide.networks import io
-from symguide.report import judged
 from symguide.worlds import WORLDS
 
 Say = Callable[[str], None]
@@ -40,6 +39,8 @@ class Plan:
     denoiser: sg.Denoiser
     shape: tuple[int, ...]
     steering: Steering | None
+    condition: dict[str, list[Any]]
+    """Values by name, which go to the samples in turn."""
 
     def draw(self, indices: range, callback: Callable[[sg.StepRecord, Tensor], None] | None = None) -> sg.Result:
         """The samples of these indices."""
@@ -51,7 +52,7 @@ class Plan:
             steps=s["steps"],
             seed=s["seed"],
             shape=self.shape,
-            condition={name: cycle(_list(value), indices) for name, value in s.get("condition", {}).items()},
+            condition={name: cycle(values, indices) for name, values in self.condition.items()},
             solver=s["solver"],
             grid=s["grid"],
             eta=s["eta"],
@@ -65,8 +66,12 @@ class Plan:
         )
 
 
-def plan(options: Mapping[str, Any]) -> Plan:
+def plan(options: Mapping[str, Any], say: Say) -> Plan:
     """The run that the options ask for, with everything looked up and checked that can be before the first step.
+
+    Args:
+        options: of symguide sample, by name.
+        say: takes remarks, such as that a picture was resized.
 
     Raises:
         ConfigError: for options that do not go together or cannot be met here. WeightsError: for missing weights.
@@ -81,14 +86,17 @@ def plan(options: Mapping[str, Any]) -> Plan:
     denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
     if denoiser.shape is None:
         raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
-    condition = _condition(denoiser, options["condition"])
-    if options["cfg"] not in (None, 1.0) and not condition:
-        raise ConfigError("--cfg strengthens a condition, and none is given: add one, e.g. --condition label=3")
+    condition, prompts = conditions.given(denoiser, options["condition"]), list(options["prompt"])
+    values = conditions.rows(denoiser, condition, prompts)
+    if options["cfg"] not in (None, 1.0) and not values:
+        raise ConfigError("--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3")
 
     settings: dict[str, Any] = {
         "model": options["model"] if options["model"] in WORLDS else str(Path(options["model"]).resolve())
     }
     settings |= {key: options[key] for key in COPIED if options[key] is not None}
+    if prompts:
+        settings["prompt"] = prompts
     if condition:
         settings["condition"] = condition
     spec = None if spec is None else resolved(spec)
@@ -100,15 +108,17 @@ def plan(options: Mapping[str, Any]) -> Plan:
     settings[config.MADE_WITH] = {
         "symguide": sg.__version__,
         "torch": torch.__version__.split("+")[0],
-        "weights": _weights(settings["model"]),
+        "weights": _weights(WORLDS[options["model"]].denoiser if options["model"] in WORLDS else settings["model"]),
         "files": {str(path): _digest(path) for path in files(spec or "")} if spec else {},
     }
     steering = None
     if spec is not None:
-        steering = Steering(spec, settings["model"], denoiser.shape, black_box=name is None)
+        steering = Steering(spec, settings["model"], denoiser.shape, black_box=name is None, say=say)
+        if scorers := {f"{s.world}/{s.kind}": _weights(WORLDS[s.world].scorers[s.kind]) for s in steering.scored}:
+            settings[config.MADE_WITH]["scorers"] = scorers
         if name is not None:
             methods.make(name, steering.at(range(1)), chosen)  # its own checks
-    return Plan(settings, chosen, denoiser, denoiser.shape, steering)
+    return Plan(settings, chosen, denoiser, denoiser.shape, steering, values)
 
 
 def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -127,30 +137,11 @@ def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     return None, {}
 
 
-def _condition(denoiser: sg.Denoiser, pairs: list[tuple[str, list[Any]]]) -> dict[str, Any]:
-    """Conditions by name, one value or a list; ConfigError for a name that the network does not take."""
-    network = getattr(denoiser.network, "forward", denoiser.network)
-    taken = list(inspect.signature(network).parameters.values())[2:]
-    names = [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    anything = any(p.kind is p.VAR_KEYWORD for p in taken)
-    out: dict[str, Any] = {}
-    for name, values in pairs:
-        if not anything and name not in names:
-            raise unknown("condition", name, names)
-        if name in out:
-            raise ConfigError(f"condition {name!r} is given twice: give several values as {name}=0,1,2")
-        out[name] = values[0] if len(values) == 1 else list(values)
-    return out
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _weights(model: str) -> str:
-    """Digest of a model's config and weights."""
-    folder = Path(WORLDS[model].denoiser if model in WORLDS else model)
-    return hashlib.sha256("".join(_digest(folder / name) for name in (io.CONFIG, io.WEIGHTS)).encode()).hexdigest()
+def _weights(folder: str | Path) -> str:
+    """Digest of a network's config and weights."""
+    return hashlib.sha256(
+        "".join(_digest(Path(folder) / name) for name in (io.CONFIG, io.WEIGHTS)).encode()
+    ).hexdigest()
 
 
 def _digest(path: Path) -> str:
@@ -268,34 +259,3 @@ def costs(run: Plan, shards: Shards) -> dict[str, Any]:
         "seconds_per_sample": seconds / run.settings["num"],
         "peak_bytes": max(record.peak_bytes for record in records),
     }
-
-
-@torch.no_grad()
-def reached(run: Plan, shards: Shards) -> dict[str, Any]:
-    """The objective's mean loss; for classes also the loss and hits by the world's scorer and by its judge."""
-    if run.steering is None:
-        return {}
-    device = run.settings["device"]
-    losses = [run.steering.at(indices)(samples.to(device)).double() for indices, samples, _ in shards]
-    out: dict[str, Any] = {"objective": run.settings["objective"], "loss": _mean(losses)}
-    judges = {name: world_part(run.settings["model"], name) for name in ("scorer", "judge")}
-    for text, labels in run.steering.labels.items():
-        measured = {name: _class(network, labels, shards) for name, network in judges.items() if network is not None}
-        out.setdefault("classifier", []).append({"labels": text, **measured})
-    return out
-
-
-def _class(network: Any, labels: list[int], shards: Shards) -> dict[str, float | None]:
-    losses, hits = [], []
-    for indices, samples, _ in shards:
-        target = torch.tensor(cycle(labels, indices))
-        verdict = judged(network, samples.to(next(network.parameters()).dtype), target)
-        losses.append(verdict.loss.double())
-        hits.append(verdict.right.double())
-    return {"loss": _mean(losses), "hits": _mean(hits)}
-
-
-def _mean(parts: list[Tensor]) -> float | None:
-    """The mean, or None where it is not finite (JSON has no such number)."""
-    value = torch.cat([part.cpu() for part in parts]).mean().item()
-    return value if abs(value) < float("inf") else None

@@ -62,10 +62,11 @@ def models(name: str | None, json_to: str | None) -> None:
         folder = Path(WORLDS[each].denoiser)
         row: dict[str, Any] = {"name": each, "about": WORLDS[each].description, "folder": str(folder)}
         row["weights"] = _size(folder / "model.safetensors")
+        row["scorers"] = ", ".join(WORLDS[each].scorers)
         if name is not None:
             row["card"] = (folder / "README.md").read_text(encoding="utf-8") if row["weights"] != "missing" else ""
         rows.append(row)
-    text = _blocks(rows, "about", ["folder", "weights"])
+    text = _blocks(rows, "about", ["folder", "weights", "scorers"])
     _output(rows, f"{text}\n\n{rows[0]['card']}" if name is not None else text, json_to)
 
 
@@ -118,12 +119,17 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-SPECS = {
-    "classifier": "classifier:LABEL or classifier:0,1,2 (sample i toward the label whose turn it is)",
-    "region": "region:REFERENCE@MASK, MASK being left, right, top, bottom, center (the part kept) or a file",
-    "blackbox": "blackbox:module:Name, for --best-of",
-    "measurement": "from Python: give a function of yours that returns one as module:Name",
+MORE = {
+    "classifier": "sample i goes toward the label whose turn it is in a comma list, 0,1,2 or shape=star,disk",
+    "text": "a comma list of texts goes to the samples in turn",
+    "segmentation": "a grey or indexed picture of classes, 255 being any, or an array, -1 being any",
+    "palette": "NUMBER colours of the picture, 5 by default",
+    "edges": "lines that are bright on dark, or dark on bright",
+    "motion": "an array (2, H, W) of pixels to the right and down",
+    "region": "MASK is left, right, top, bottom, center (the part kept) or a file",
+    "measurement": "others from Python: give a function of yours that returns one as module:Name",
 }
+OTHERS = {"measurement": "superres:PICTURE@FACTOR or deblur:PICTURE@SIGMA", "blackbox": "blackbox:module:Name"}
 
 
 @click.command(
@@ -147,6 +153,7 @@ def objectives(name: str | None, json_to: str | None) -> None:
     Objectives add up and take factors: 0.5*classifier:3 + 2*region:ref.png@mask.png. Any callable x0 (B, ...) -> loss
     (B,) is one: module:Name, where Name is the callable, a class, or a function without arguments that returns it.
     """
+    from symguide.cli.kinds import KINDS
     from symguide.cli.methods import first_line
     from symguide.objectives import OBJECTIVES
 
@@ -155,7 +162,8 @@ def objectives(name: str | None, json_to: str | None) -> None:
     rows: list[dict[str, Any]] = []
     for each in [name] if name is not None else OBJECTIVES:
         thing = OBJECTIVES[each]
-        spec = SPECS.get(each, "from Python: module:Name")
+        spec = " or ".join(KINDS[each].forms) if each in KINDS else OTHERS.get(each, "from Python: module:Name")
+        spec += f" ({MORE[each]})" if each in MORE else ""
         rows.append(
             {"name": each, "about": first_line(thing), "spec": spec, "gradients": thing.differentiable is not False}
         )

@@ -23,6 +23,10 @@ EXAMPLES = [
         "symguide sample --objective classifier:3 --method sag --n 4 --scale 0.5 --json costs.json --out threes",
     ),
     (
+        "text to image, in the style of a picture",
+        'symguide sample --model scenes --prompt "a red star on blue stripes" --cfg 3 --objective style:picture.png',
+    ),
+    (
         "keep the left half of a picture and let the model make the rest",
         "symguide sample --objective region:picture.png@left --sphere 0.1 --out rest",
     ),
@@ -88,6 +92,13 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 )
 @option(
     "Samples",
+    "--prompt",
+    multiple=True,
+    metavar="TEXT",
+    help="What the samples show, for models that read captions; several go to the samples in turn.",
+)
+@option(
+    "Samples",
     "--cfg",
     type=Finite(),
     metavar="SCALE",
@@ -139,7 +150,9 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--objective",
     metavar="SPEC",
-    help="What to steer toward: classifier:LABELS, region:PICTURE@left|right|top|bottom|center|MASK, "
+    help="What to steer toward: classifier:LABELS, classifier:shape=star, text:WORDS, image:PICTURE, identity:PICTURE, "
+    "style:PICTURE, aesthetic, segmentation:MASK, palette:COLOURS|PICTURE, edges:SKETCH, motion:PICTURE@FLOW, "
+    "region:PICTURE@left|right|top|bottom|center|MASK, a measurement (superres:PICTURE@FACTOR, deblur:PICTURE@SIGMA), "
     "blackbox:module:Name, module:Name of your own, or a weighted sum, e.g. '0.5*classifier:3 + region:a.png@left'. "
     "See symguide objectives.",
 )
@@ -251,7 +264,7 @@ def sample(ctx: click.Context, /, **options: Any) -> None:
     base = ctx.meta.get(BASE, {})
     for text in _without_other_methods(ctx, options, base):
         say(text)
-    run = drawing.plan(options)
+    run = drawing.plan(options, say)
     for text in config.notes(base, run.settings):
         say(text)
     out: Path = options["out"]
@@ -265,7 +278,7 @@ def sample(ctx: click.Context, /, **options: Any) -> None:
             "shape": list(run.shape),
             "files": [str(path) for path in [*paths, out / config.NAME]],
             "cost": drawing.costs(run, shards),
-            "reached": drawing.reached(run, shards),
+            "reached": _reached(run, shards),
             "config": run.settings,
         }
     if options["json_to"] is not None:
@@ -287,6 +300,14 @@ def _without_other_methods(ctx: click.Context, options: dict[str, Any], base: di
         yield f"the config's {', '.join(map(flag, dropped))} belonged to its method {base['method']}: left out"
 
 
+def _reached(run: Any, shards: Any) -> dict[str, Any]:
+    from symguide.cli.reached import reached
+
+    if run.steering is None:
+        return {}
+    return reached(run.steering, run.settings["objective"], shards, run.settings["device"])
+
+
 def summary(figures: dict[str, Any]) -> str:
     """A run's figures for people."""
     from symguide.meter import show_bytes
@@ -299,14 +320,13 @@ def summary(figures: dict[str, Any]) -> str:
     ]
     if reached:
         lines.append(f"objective {reached['objective']}: mean loss {_show(reached['loss'])}")
-    for entry in reached.get("classifier", []):
+    for entry in reached.get("terms", []):
         for name in ("scorer", "judge"):
             if name in entry:
                 met = entry[name]
                 role = "which guided" if name == "scorer" else "which guidance never sees"
-                lines.append(
-                    f"  class {entry['labels']} by the {name}, {role}: loss {_show(met['loss'])}, {met['hits']:.0%} hit"
-                )
+                hits = f", {met['hits']:.0%} hit" if "hits" in met else ""
+                lines.append(f"  {entry['term']} by the {name}, {role}: loss {_show(met['loss'])}{hits}")
     return "\n".join(lines)
 
 

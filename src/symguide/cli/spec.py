@@ -1,12 +1,14 @@
 """The grammar of objectives on the command line. Nothing is evaluated: text in, terms out.
 
 spec   = term { "+" term }
-term   = [ number "*" ] name ":" part { "@" part }
+term   = [ number "*" ] name [ ":" part { "@" part } ]
 part   = plain text without + @ " at its ends and inside, or "quoted text" with "" for a quote
 
 classifier:3                                   -log p(class 3) by the world's scorer
 classifier:0,1,2                               sample i steers toward class 0, 1, 2, 0, 1, 2, ...
-0.5*classifier:3 + 2*region:ref.png@left       a weighted sum
+classifier:shape=star                          where the classifier has several attributes
+text:"a red star" + 0.1*aesthetic              a weighted sum, of one that takes an argument and one that takes none
+2*region:ref.png@left                          one with two arguments
 my_module:Sharpness                            a callable, class or factory of yours
 """
 
@@ -16,13 +18,13 @@ from typing import NamedTuple
 from symguide.errors import ConfigError
 
 _FACTOR = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*")
-_NAME = re.compile(r"\s*([A-Za-z_][\w.]*)\s*:")
+_NAME = re.compile(r"\s*([A-Za-z_][\w.]*)\s*")
 _QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')
 _PLAIN = re.compile(r'[^"+@]+')
 
 
 class Term(NamedTuple):
-    """factor * name:part@part..."""
+    """factor * name:part@part..., or without parts factor * name."""
 
     factor: float
     name: str
@@ -57,13 +59,12 @@ def _term(text: str, at: int) -> tuple[Term, int]:
     if not named:
         raise _stop(text, at, "expected name:argument, such as classifier:3 or my_module:Rule")
     at = named.end()
-    parts = []
-    while True:
-        part, at = _part(text, at)
+    parts: list[str] = []
+    while text.startswith("@" if parts else ":", at):
+        part, at = _part(text, at + 1)
         parts.append(part)
-        if not text.startswith("@", at):
-            break
-        at += 1
+    if not parts and at < len(text) and text[at] != "+":
+        raise _stop(text, at, "expected : and an argument, or + and another objective")
     return Term(factor, named[1], tuple(parts)), at
 
 
@@ -93,10 +94,12 @@ def show(terms: list[Term]) -> str:
     >>> show([Term(2.0, "region", ("a+b.png", "left")), Term(1.0, "classifier", ("3",))])
     '2.0*region:"a+b.png"@left + classifier:3'
     """
-    return " + ".join(
-        ("" if term.factor == 1 else f"{term.factor!r}*") + f"{term.name}:" + "@".join(map(_quote, term.parts))
-        for term in terms
-    )
+    return " + ".join(map(_show, terms))
+
+
+def _show(term: Term) -> str:
+    arguments = ":" + "@".join(map(_quote, term.parts)) if term.parts else ""
+    return ("" if term.factor == 1 else f"{term.factor!r}*") + term.name + arguments
 
 
 def _quote(part: str) -> str:

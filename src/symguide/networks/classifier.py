@@ -28,7 +28,8 @@ class Heads(nn.Module):
 
     def split(self, logits: Tensor) -> dict[str, Tensor]:
         """Logits (B, classes) by head."""
-        return dict(zip(self.heads, logits.split(list(self.heads.values()), dim=1), strict=True))
+        parts = torch.split(logits, list(self.heads.values()), dim=1)
+        return dict(zip(self.heads, parts, strict=True))
 
 
 class ConvClassifier(Heads):
@@ -100,6 +101,10 @@ class ConvClassifier(Heads):
     def features(self, x: Tensor) -> Tensor:
         """The vector before the last nonlinearity, (B, C, size, size) -> (B, width)."""
         return self.project(self.body(x))
+
+    def read(self, last: Tensor) -> Tensor:
+        """Logits of the last of the maps, (B, channels[-1], h, w) -> (B, classes)."""
+        return self.head(self.project(last.flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, C, size, size) -> (B, classes)."""
@@ -179,6 +184,10 @@ class ResidualClassifier(Heads):
     def features(self, x: Tensor) -> Tensor:
         """The vector before the last nonlinearity, (B, C, H, W) -> (B, width)."""
         return self.project(self.maps(x)[-1].mean(dim=(2, 3)))
+
+    def read(self, last: Tensor) -> Tensor:
+        """Logits of the last of the maps, (B, channels[-1], h, w) -> (B, classes)."""
+        return self.head(self.project(last.mean(dim=(2, 3))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, C, H, W) -> (B, classes)."""

@@ -95,7 +95,11 @@ class TwinEncoder(nn.Module):
         """Captions' vectors, (M, length) integers -> (M, classes), of any length."""
         return self.project(self.reader(tokens).mean(dim=1))
 
-    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Cosine of every picture with every caption times exp(temperature), (B, M)."""
-        image, text = (nn.functional.normalize(v, dim=1) for v in (self.image(x), self.text(tokens)))
+    def compare(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Cosine of every picture's vector (B, classes) with every caption, times exp(temperature), (B, M)."""
+        image, text = (nn.functional.normalize(v, dim=1) for v in (images, self.text(tokens)))
         return self.temperature.exp() * image @ text.T
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """As `compare`, of pictures (B, C, H, W)."""
+        return self.compare(self.image(x), tokens)

@@ -251,8 +251,7 @@ class UNet(Trunk):
             raise ConfigError(
                 f"label must be {count} integers, one for each sample, not {label.dtype} of shape {tuple(label.shape)}"
             )
-        if count and not 0 <= label.min() <= label.max() <= self.classes:
-            raise ConfigError(
-                f"labels must be within 0..{self.classes} ({self.classes} is none), not {label.min()}..{label.max()}"
-            )
+        most = self.classes or 0
+        if count and not 0 <= label.min() <= label.max() <= most:
+            raise ConfigError(f"labels must be within 0..{most} ({most} is none), not {label.min()}..{label.max()}")
         return label.long()

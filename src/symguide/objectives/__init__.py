@@ -1,14 +1,57 @@
 """Objectives: what to steer toward. Any callable x0 (B, ...) -> loss (B,) is one; these are ready-made."""
 
+from symguide.objectives.aesthetic import Aesthetic
 from symguide.objectives.base import BlackBox, Objective, Sum
+from symguide.objectives.blur import GaussianBlur, MotionBlur
 from symguide.objectives.classifier import Classifier
+from symguide.objectives.edges import Edges
 from symguide.objectives.measurement import Measurement, Region
+from symguide.objectives.motion import MotionField
+from symguide.objectives.operators import CompressedSensing, Downsample, LinearOperator, Mask
+from symguide.objectives.palette import Palette
+from symguide.objectives.preprocess import Preprocess
+from symguide.objectives.segmentation import Segmentation
+from symguide.objectives.similarity import Identity, ImageSimilarity, TextSimilarity
+from symguide.objectives.style import Style
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classifier": Classifier,
-    "measurement": Measurement,
+    "text": TextSimilarity,
+    "image": ImageSimilarity,
+    "identity": Identity,
+    "style": Style,
+    "aesthetic": Aesthetic,
+    "segmentation": Segmentation,
+    "palette": Palette,
+    "edges": Edges,
+    "motion": MotionField,
     "region": Region,
+    "measurement": Measurement,
     "blackbox": BlackBox,
 }
 
-__all__ = ["OBJECTIVES", "BlackBox", "Classifier", "Measurement", "Objective", "Region", "Sum"]
+__all__ = [
+    "OBJECTIVES",
+    "Aesthetic",
+    "BlackBox",
+    "Classifier",
+    "CompressedSensing",
+    "Downsample",
+    "Edges",
+    "GaussianBlur",
+    "Identity",
+    "ImageSimilarity",
+    "LinearOperator",
+    "Mask",
+    "Measurement",
+    "MotionBlur",
+    "MotionField",
+    "Objective",
+    "Palette",
+    "Preprocess",
+    "Region",
+    "Segmentation",
+    "Style",
+    "Sum",
+    "TextSimilarity",
+]

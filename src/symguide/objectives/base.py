@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, GuidanceError
+
+T = TypeVar("T")
 
 
 class Objective:
@@ -91,19 +93,96 @@ class Follower:
     """A scorer's network that follows the samples' device and precision (float32 for anything narrower).
 
     The copies are kept, so a scorer is converted once; the network given is never changed.
+
+    Args:
+        network: the scorer, a module.
+        methods: names of methods that it must have beside being callable.
+        preprocess: applied to samples, in the copy's precision, before the network; (B, ...) -> (B, ...).
+
+    Raises:
+        ConfigError: for a network that is no module or lacks a method, or a preprocess that is no callable.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self._copies: dict[tuple[torch.device, torch.dtype], nn.Module] = {}
+    def __init__(self, network: nn.Module, *methods: str, preprocess: Callable[[Tensor], Tensor] | None = None) -> None:
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"the network of an objective must be a torch.nn.Module, not {type(network).__name__}")
+        for method in methods:
+            if not callable(getattr(network, method, None)):
+                raise ConfigError(
+                    f"this objective needs a network with a method {method}, and {_name(network)} has none"
+                )
+        if preprocess is not None and not callable(preprocess):
+            raise ConfigError(f"preprocess takes a callable, not {type(preprocess).__name__}")
+        self.network, self.preprocess = network, preprocess
+        self._copy = Fixed(self._converted)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        key = (x.device, dtype)
-        if key not in self._copies:
-            copied = copy.deepcopy(self.network).to(device=x.device, dtype=dtype).eval().requires_grad_(False)
-            self._copies[key] = copied
-        return self._copies[key](x.to(dtype))
+    def _converted(self, like: Tensor) -> nn.Module:
+        return copy.deepcopy(self.network).to(device=like.device, dtype=wide(like)).eval().requires_grad_(False)
+
+    def at(self, like: Tensor) -> Any:
+        """The network itself, as it is for samples like these: for its other methods."""
+        return self._copy(like)
+
+    def __call__(self, x: Tensor, method: str | None = None, *rest: Any) -> Any:
+        """network(x), or network.method(x, *rest)."""
+        network = self._copy(x)
+        x = x.to(wide(x))
+        x = x if self.preprocess is None else self.preprocess(x)
+        return network(x) if method is None else getattr(network, method)(x, *rest)
+
+
+class Fixed(Generic[T]):
+    """What stays the same from call to call, such as the features of a reference: made once for a device and precision.
+
+    Made without a graph of its own, but such that it can be part of one, also where it is made in inference mode.
+
+    >>> ones = Fixed(torch.ones_like)
+    >>> ones(torch.zeros(2)) is ones(torch.zeros(2)), ones(torch.zeros(2, dtype=torch.float64)).dtype
+    (True, torch.float64)
+    """
+
+    def __init__(self, make: Callable[[Tensor], T]) -> None:
+        self._make = make
+        self._made: dict[tuple[torch.device, torch.dtype], T] = {}
+
+    def __call__(self, like: Tensor) -> T:
+        key = (like.device, wide(like))
+        if key not in self._made:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._made[key] = self._make(torch.empty(0, device=like.device, dtype=wide(like)))
+        return self._made[key]
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """The precision that losses of these samples are computed in: theirs, and at least float32.
+
+    >>> wide(torch.zeros(1, dtype=torch.bfloat16))
+    torch.float32
+    """
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def embedded(kind: str) -> nn.Module:
+    """The scenes world's own scorer of that kind, for objectives that are given no network."""
+    from symguide import models  # models stand above objectives
+
+    return models.scorer("scenes", kind, dtype=torch.float32)
+
+
+def pictures(reference: Tensor) -> Tensor:
+    """One picture (C, H, W) or several (B, C, H, W) as (B, C, H, W).
+
+    Raises:
+        ConfigError: for other shapes, and for whole numbers, which would mean 0 to 255.
+    """
+    if not isinstance(reference, Tensor) or reference.ndim not in (3, 4) or not reference.is_floating_point():
+        what = f"{tuple(reference.shape)} of {reference.dtype}" if isinstance(reference, Tensor) else type(reference)
+        raise ConfigError(f"a reference is pictures (C, H, W) or (B, C, H, W) of floats in [-1, 1], not {what}")
+    return reference if reference.ndim == 4 else reference[None]
+
+
+def _name(network: nn.Module) -> str:
+    return type(network).__name__
 
 
 def rows_for(target: Tensor, x0: Tensor, what: str) -> Tensor:

@@ -31,9 +31,7 @@ def draw_curves(traces: Mapping[str, Sequence[StepRecord]]) -> str:
         ConfigError: without matplotlib.
     """
     matplotlib, figures = extra("matplotlib", "curves"), extra("matplotlib.figure", "curves")
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "symguide", "font.family": "sans-serif", "font.size": 10}
-    ):
+    with matplotlib.rc_context(STYLE):
         figure = figures.Figure(figsize=(9.6, 3.6), layout="constrained")
         panels = figure.subplots(1, 2)
         for panel, title, name in zip(

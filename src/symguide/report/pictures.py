@@ -29,7 +29,7 @@ def grid(
         rows: one (B, C, H, W) tensor a row, C = 1 or 3, values in [-1, 1] (what lies outside is cut off);
             or a single tensor, whose samples fill rows of `columns`.
         labels: a name for every row, to its left.
-        heads: a name for every column, above it.
+        heads: a name for every column, above it; may have several lines, and is written as small as it must be to fit.
         marks: per row, which samples get a blue bar below them.
         columns: with a single tensor, samples in a row; all in one where not given.
         cell: pixels of the longer side of a sample, at least; small samples are enlarged to it.
@@ -52,13 +52,15 @@ def grid(
     size = max(13, round(cell / 4.5))
     font = ImageFont.load_default(size)
     left = 2 * GAP + (max(round(font.getlength(label)) for label in labels) + 2 * GAP if labels else 0)
-    line = round(1.5 * size)
-    top = 2 * GAP + (line if heads else 0)
+    small = _fitting(heads, size, width)
+    head_font = ImageFont.load_default(small)
+    top = 2 * GAP + (round(1.3 * small) * max(head.count("\n") + 1 for head in heads) if heads else 0)
     pitch = (width + GAP, height + GAP + (2 * GAP if marks else 0))
     sheet = Image.new("RGB", (left + wide * pitch[0] + GAP, top + len(lines) * pitch[1] + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, head in enumerate(heads):
-        draw.text((left + column * pitch[0] + width / 2, GAP + line / 2), head, TEXT, font, anchor="mm")
+        middle = (left + column * pitch[0] + width / 2, top / 2)
+        draw.multiline_text(middle, head, TEXT, head_font, anchor="mm", align="center", spacing=0.15 * small)
     for row, line_of in enumerate(pictures):
         y = top + row * pitch[1]
         if labels:
@@ -69,6 +71,14 @@ def grid(
             if marks and marks[row][column]:
                 draw.rectangle((x, y + height + 2, x + width - 1, y + height + GAP + 1), MARK)
     return sheet
+
+
+def _fitting(heads: Sequence[str], size: int, width: int) -> int:
+    """The largest size of font up to `size` in which every line of the heads fits into the width, but at least 9."""
+    lines = [line for head in heads for line in head.split("\n")]
+    while size > 9 and any(ImageFont.load_default(size).getlength(line) > width for line in lines):
+        size -= 1
+    return size
 
 
 def png(picture: Image.Image) -> bytes:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from symguide.denoiser import Denoiser
 from symguide.loop import Result, StepRecord, sample
 from symguide.loss_guidance.recipe import Push, Recipe
 from symguide.meter import show_bytes
-from symguide.report import Column, Table
+from symguide.report import Column, Section, Table
 from symguide.step import LossHook, Step
 
 COSTS = (
@@ -59,6 +60,18 @@ class Panel(ABC):
     def others(self) -> dict[str, Tensor]:
         """What to compare with that no method drew, by name."""
 
+    @abstractmethod
+    def section(self) -> Section:
+        """The panel as a part of a page."""
+
+    @abstractmethod
+    def picture(self) -> Image.Image:
+        """The samples of all methods."""
+
+    def settings(self) -> dict[str, Any]:
+        """What else the samples are drawn with."""
+        return {}
+
     @property
     def work(self) -> int:
         """Network calls of a step of all methods, for the progress bar."""
@@ -69,7 +82,13 @@ class Panel(ABC):
 
         `tick` hears of every step.
         """
-        settings: dict[str, Any] = {"batch": self.num, "steps": steps, "seed": seed, "device": self.device}
+        settings: dict[str, Any] = {
+            "batch": self.num,
+            "steps": steps,
+            "seed": seed,
+            "device": self.device,
+            **self.settings(),
+        }
         for method in self.methods:
 
             def step_done(record: StepRecord, x: Tensor, method: Method = method) -> None:

@@ -1,4 +1,4 @@
-"""One run of the demo: both panels under one progress bar, and the files they become."""
+"""One run of the demo: all panels under one progress bar, and the files they become."""
 
 import json
 from collections.abc import Iterator
@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from symguide.cli.demo.inpaint import Inpaint
-from symguide.cli.demo.steer import Steer
+from symguide.cli.demo.shows import SHOWS, Show
 from symguide.cli.device import usable
 from symguide.errors import ConfigError
-from symguide.models import load
 from symguide.report import environment, png, render_page, write
 
 
@@ -22,24 +20,29 @@ from symguide.report import environment, png, render_page, write
 class Done:
     """A finished run."""
 
-    steer: Steer
-    inpaint: Inpaint
+    show: Show
+    title: str
     command: str
     settings: dict[str, Any]
 
     @property
     def results(self) -> dict[str, Any]:
         """Everything measured, as JSON values."""
-        facts = {"command": self.command, "settings": self.settings, "environment": environment(self.steer.device)}
-        return facts | {"steer": self.steer.table.records(), "inpaint": self.inpaint.table.records()}
+        facts = {
+            "command": self.command,
+            "settings": self.settings,
+            "environment": environment(self.settings["device"]),
+        }
+        opening = {"estimates": self.show.opening.rows} if self.show.opening else {}
+        return facts | opening | {name: panel.table.records() for name, panel in self.show.panels.items()}
 
     def write(self, out: Path) -> tuple[list[Path], str | None]:
         """Write the files of the run; returns their paths, and why there is no page where there is none."""
-        paths = [
-            write(out / "steer.png", png(self.steer.picture())),
-            write(out / "inpaint.png", png(self.inpaint.picture())),
-            write(out / "results.json", json.dumps(self.results, indent=2) + "\n"),
-        ]
+        pictures = {name: panel.picture() for name, panel in self.show.panels.items()}
+        if self.show.opening is not None:
+            pictures = {"estimates": self.show.opening.picture()} | pictures
+        paths = [write(out / f"{name}.png", png(picture)) for name, picture in pictures.items()]
+        paths.append(write(out / "results.json", json.dumps(self.results, indent=2) + "\n"))
         try:
             page = self._page()
         except ConfigError as missing:
@@ -48,29 +51,30 @@ class Done:
 
     def _page(self) -> str:
         facts = self.results["environment"] | {name: str(value) for name, value in self.settings.items()}
-        return render_page(
-            "symguide: guidance at sampling time",
-            self.steer.summary(),
-            self.command,
-            [self.steer.section(), self.inpaint.section()],
-            facts,
-        )
+        sections = [panel.section() for panel in self.show.panels.values()]
+        if self.show.opening is not None:
+            sections.insert(0, self.show.opening.section())
+        return render_page(self.title, self.show.summary(), self.command, sections, facts)
 
 
-def run(num: int, steps: int, seed: int, device: str, command: str) -> Done:
-    """Draw and measure both panels."""
+def run(world: str, num: int, steps: int, seed: int, device: str, command: str) -> Done:
+    """Draw and measure all panels of a world."""
     usable(device)
-    denoiser = load("digits", device=device)
-    steer, inpaint = Steer(denoiser, num, device), Inpaint(denoiser, min(num, 30), device)
-    with one_thread(), tqdm(total=steps * (steer.work + inpaint.work), unit=" calls", leave=False) as bar:
+    show = SHOWS[world].make(num, device)
+    total = steps * sum(panel.work for panel in show.panels.values()) + (show.opening.work if show.opening else 0)
+    with one_thread(), tqdm(total=total, unit=" calls", leave=False) as bar:
 
         def tick(name: str, work: int) -> None:
             bar.set_description(name, refresh=False)
             bar.update(work)
 
-        steer.run(tick, steps, seed)
-        inpaint.run(tick, steps, seed)
-    return Done(steer, inpaint, command, {"num": num, "steps": steps, "seed": seed, "device": device})
+        if show.opening is not None:
+            show.opening.run(steps, seed)
+            tick("estimates", show.opening.work)
+        for name, panel in show.panels.items():
+            panel.run(lambda method, work, name=name: tick(f"{name}: {method}", work), steps, seed)  # type: ignore[misc]
+    settings = {"world": world, "num": num, "steps": steps, "seed": seed, "device": device}
+    return Done(show, SHOWS[world].title, command, settings)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def tokens(texts: str | Sequence[str]) -> Tensor:
         ConfigError: for a word outside the vocabulary, or a caption of more than LENGTH words.
 
     >>> tokens("a red star on blue stripes")[0, :6].tolist()
-    [5, 7, 24, 11, 26, 0]
+    [7, 5, 28, 11, 30, 0]
     """
     rows = []
     for text in [texts] if isinstance(texts, str) else texts:

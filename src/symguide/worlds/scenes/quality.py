@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from symguide.denoiser import Denoiser
@@ -66,7 +67,7 @@ class Evaluation:
     def __init__(
         self,
         denoiser: Denoiser,
-        judge: nn.Module,
+        judge: Any,
         *,
         weight: float = 3.0,
         steps: int = 25,
@@ -115,9 +116,9 @@ class Evaluation:
         """Captions of two objects: shares of the samples that show both, shape and colour, and of all objects shown."""
         scenes = _first(count, lambda s: s.count == 2)
         x = self.samples(captions(scenes), "two objects", first=2_000_000)
-        shown = self.judge.split(self._judged(x))["pairs"] > 0
-        asked = scenes.pairs.bool()
-        return {"both": _share((shown & asked).sum(1) == 2), "each": (shown & asked).sum().item() / (2 * count)}
+        shown = self.judge.split(self._judged(x))["pairs"].topk(2, dim=1).indices
+        right = scenes.pairs.gather(1, shown).sum(1)
+        return {"both": _share(right == 2), "each": right.sum().item() / (2 * count)}
 
     @torch.no_grad()
     def distance(self, count: int) -> dict[str, float]:
@@ -129,7 +130,7 @@ class Evaluation:
         x = self.samples(captions(other), "held-out captions", first=3_000_000)
         side = x.shape[-1]
         features, target, floor = (
-            torch.cat([self.judge.features(part) for part in pictures.split(256)])
+            torch.cat([self.judge.features(part) for part in torch.split(pictures, 256)])
             for pictures in (x, render(real, side, x.dtype), render(other, side, x.dtype))
         )
         precision, recall = precision_recall(features, target)
@@ -144,7 +145,7 @@ class Evaluation:
         }
 
     def _judged(self, x: Tensor) -> Tensor:
-        return torch.cat([self.judge(part) for part in x.split(256)])
+        return torch.cat([self.judge(part) for part in torch.split(x, 256)])
 
 
 def _share(right: Tensor) -> float:

@@ -1,0 +1,64 @@
+"""What the demo shows of each world: its panels, what comes before them, and the sentence it ends with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from symguide.cli.demo.inpaint import Inpaint
+from symguide.cli.demo.misaligned import Misaligned
+from symguide.cli.demo.panel import Panel
+from symguide.cli.demo.steer import Steer
+from symguide.cli.demo.tasks import WEIGHT, TaskPanel
+from symguide.models import load
+from symguide.worlds.scenes.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Show:
+    """A world's demo.
+
+    Attributes:
+        panels: by the name of their picture.
+        summary: what to see, in a sentence, when all has run.
+        opening: what comes before the panels.
+    """
+
+    panels: dict[str, Panel]
+    summary: Callable[[], str]
+    opening: Misaligned | None = None
+
+
+def digits(num: int, device: torch.device | str) -> Show:
+    """A classifier's digit, and half of a digit."""
+    denoiser = load("digits", device=device)
+    steer = Steer(denoiser, num, device)
+    return Show({"steer": steer, "inpaint": Inpaint(denoiser, min(num, 30), device)}, steer.summary)
+
+
+def scenes(num: int, device: torch.device | str) -> Show:
+    """The paper's tasks, text to image."""
+    denoiser = load("scenes", device=device)
+    panels = {name: TaskPanel(name, denoiser, num, device) for name in TASKS}
+
+    def summary() -> str:
+        parts = ", ".join(f"{name} {panel.gain()}" for name, panel in panels.items())
+        return f"By the judge, from unguided to the best method (less is better): {parts}."
+
+    return Show(dict(panels), summary, Misaligned(denoiser, WEIGHT))
+
+
+@dataclass(frozen=True)
+class World:
+    """A show by name: how it is made, its sizes in full and with --quick, and the page's title."""
+
+    make: Callable[[int, torch.device | str], Show]
+    num: tuple[int, int]
+    steps: tuple[int, int]
+    title: str
+
+
+SHOWS = {
+    "scenes": World(scenes, (5, 2), (25, 8), "symguide: one model, five ways to steer it"),
+    "digits": World(digits, (100, 20), (30, 12), "symguide: guidance at sampling time"),
+}

@@ -1,0 +1,104 @@
+"""The panels of the scenes world: one task each, by four methods from the same noise."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from symguide.cli.demo.panel import COSTS, Method, Panel, Watch
+from symguide.denoiser import Denoiser
+from symguide.loss_guidance import SAG, FreeDoM, Sphere
+from symguide.prediction_guidance import CFG
+from symguide.report import Column, Section, draw_curves, grid
+from symguide.worlds.scenes.tasks import TASKS, task
+
+UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE = "unguided", "FreeDoM", "SAG (n=4)", "SAG (n=4) + DSG"
+METHODS = (UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE)
+WEIGHT = 3.0
+"""Of classifier-free guidance, where there is a caption."""
+
+COLUMNS = (
+    Column("method", "method"),
+    Column("scorer", "\nscorer", "{:.3f}"),
+    Column("judge", "\njudge", "{:.3f}"),
+    *COSTS,
+)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strong each method is in a task: scales of FreeDoM and SAG, rate of DSG's sphere."""
+
+    freedom: float
+    sag: float
+    sphere: float
+
+
+STRENGTHS = {
+    "style": Strength(1.0, 1.0, 0.2),
+    "aesthetics": Strength(1.0, 1.0, 0.2),
+    "personalisation": Strength(1.0, 1.0, 0.2),
+    "identity": Strength(1.0, 1.0, 0.2),
+    "inpainting": Strength(1.0, 1.0, 0.2),
+}
+
+
+class TaskPanel(Panel):
+    """One task."""
+
+    columns = COLUMNS
+
+    def __init__(self, name: str, denoiser: Denoiser, num: int, device: torch.device | str) -> None:
+        self.kind, self.task = TASKS[name], task(name, range(num))
+        self.captioned = any(self.task.prompts)
+        objective, strength = self.task.scorer, STRENGTHS[name]
+        double = 1 + self.captioned
+        methods = [
+            Method(UNGUIDED, Watch(objective), double),
+            Method(FREEDOM, FreeDoM(objective, scale=strength.freedom), 2 * double),
+            Method(LOOKAHEAD, SAG(objective, n=4, scale=strength.sag), 11 * double),
+            Method(SPHERE, SAG(objective, n=4, constraint=Sphere(strength.sphere)), 11 * double),
+        ]
+        super().__init__(denoiser, device, num, methods)
+
+    def settings(self) -> dict[str, Any]:
+        """The caption and its guidance."""
+        return {"condition": self.task.condition, "prediction": CFG(WEIGHT) if self.captioned else None}
+
+    @torch.no_grad()
+    def quality(self, samples: Tensor) -> dict[str, Any]:
+        return {"scorer": self.task.scorer(samples).mean().item(), "judge": self.task.judge(samples).mean().item()}
+
+    def others(self) -> dict[str, Tensor]:
+        return {}
+
+    def picture(self) -> Image.Image:
+        """What is given, and below it what every method made of it."""
+        rows: dict[str, Tensor] = {}
+        if self.task.reference is not None:
+            rows["reference"] = self.task.reference
+        if self.task.mask is not None and self.task.reference is not None:
+            rows["what is kept"] = self.task.reference * self.task.mask
+        rows |= {name: result.samples for name, result in self.results.items()}
+        heads = [prompt.replace(" on ", "\non ") for prompt in self.task.prompts] if self.captioned else ()
+        return grid(list(rows.values()), list(rows), heads, cell=128, smooth=False)
+
+    def section(self) -> Section:
+        """The panel as a part of a page."""
+        return Section(
+            self.kind.title,
+            self.kind.about,
+            picture=self.picture(),
+            alt=f"{self.kind.title}: a row for what is given and for each method, a column for each sample",
+            table=self.table,
+            svg=draw_curves({name: result.trace for name, result in self.results.items()}),
+            notes=(f"Scorer and judge: {self.kind.goal}; less is better. Guidance sees the scorer alone.",),
+        )
+
+    def gain(self) -> str:
+        """What the judge measures, unguided and by the best method."""
+        judged = {row["method"]: row["judge"] for row in self.rows}
+        best = min(METHODS[1:], key=lambda name: judged[name])
+        return f"{judged[UNGUIDED]:.2f} to {judged[best]:.2f} ({best})"

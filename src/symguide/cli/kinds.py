@@ -1,0 +1,236 @@
+"""The kinds of objectives on the command line: how each is written, and how its arguments become an objective."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symguide.cli import references
+from symguide.errors import ConfigError, unknown
+from symguide.objectives import (
+    Aesthetic,
+    Classifier,
+    Downsample,
+    Edges,
+    GaussianBlur,
+    Identity,
+    ImageSimilarity,
+    Measurement,
+    MotionField,
+    Palette,
+    Region,
+    Segmentation,
+    Style,
+    TextSimilarity,
+)
+from symguide.worlds.scenes import scene, tokens
+
+Aim = Callable[[Tensor], Tensor]
+Maker = Callable[[Any, Sequence[int]], Aim]
+"""From a network, of a kind that has one, and the indices of samples to their objective."""
+
+PALETTE = 5  # colours taken from a picture
+_COLOURS = re.compile(r"\s*#[0-9a-fA-F]{6}\s*(,\s*#[0-9a-fA-F]{6}\s*)*")
+
+LABELS: dict[str, Sequence[str]] = {
+    "shape": scene.SHAPES,
+    "colour": scene.COLOURS,
+    "texture": scene.TEXTURES,
+    "size": scene.SIZES,
+    "position": scene.POSITIONS,
+    "count": ("1", "2"),
+    "background": scene.BACKGROUNDS,
+}
+"""Attributes of the scenes classifier whose labels exclude each other, and the labels' names in order."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What objectives are read for: the shape of a sample, and where remarks go."""
+
+    shape: tuple[int, ...]
+    say: references.Say
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of objective."""
+
+    forms: tuple[str, ...]
+    """How it is written."""
+    read: Callable[[tuple[str, ...], Place], Maker]
+    counts: Collection[int] = (1,)
+    """How many arguments it takes."""
+    scorer: str | None = None
+    """The kind of embedded network that it needs."""
+    files: Callable[[Sequence[str]], Iterable[int]] = lambda parts: ()
+    """Which of its arguments are files."""
+
+
+def cycle(values: Sequence[Any], indices: Iterable[int]) -> list[Any]:
+    """The value of every index, over and over: sample i has values[i % len(values)] in any batch.
+
+    >>> cycle([3, 5, 7], range(2, 6))
+    [7, 3, 5, 7]
+    """
+    return [values[i % len(values)] for i in indices]
+
+
+def _same(objective: Aim) -> Maker:
+    """One objective for all samples."""
+    return lambda network, indices: objective
+
+
+def _classifier(parts: tuple[str, ...], place: Place) -> Maker:
+    head, equals, values = (part.strip() for part in parts[0].rpartition("="))
+    labels = [_label(head if equals else None, value.strip(), parts[0]) for value in values.split(",")]
+
+    def make(network: nn.Module, indices: Sequence[int]) -> Aim:
+        if not equals and getattr(network, "heads", None):
+            raise ConfigError(
+                f"classifier:{parts[0]} must say what it labels, such as classifier:shape=star: {', '.join(LABELS)}"
+            )
+        return Classifier(network, cycle(labels, indices), head if equals else None)
+
+    return make
+
+
+def _label(head: str | None, text: str, whole: str) -> int:
+    """The number of a label, given as its name or the number itself."""
+    if head is not None:
+        if head not in LABELS:
+            raise unknown("attribute in classifier:", head, LABELS)
+        if text in LABELS[head]:
+            return LABELS[head].index(text)
+        if not text.lstrip("-").isdecimal():
+            raise unknown(head, text, LABELS[head])
+    try:
+        label = int(text)
+    except ValueError:
+        raise ConfigError(
+            f"classifier:{whole} must have a label or a comma list of labels, such as 3 or 0,1,2"
+        ) from None
+    if label < 0:
+        raise ConfigError(f"classifier:{whole} has a negative label: labels count from 0")
+    return label
+
+
+def _text(parts: tuple[str, ...], place: Place) -> Maker:
+    numbers = tokens([text.strip() for text in parts[0].split(",")]).tolist()
+    return lambda network, indices: TextSimilarity(torch.tensor(cycle(numbers, indices)), network)
+
+
+def _like(make: Callable[..., Aim]) -> Callable[[tuple[str, ...], Place], Maker]:
+    """Of an objective that takes a picture of any size and a network."""
+
+    def read(parts: tuple[str, ...], place: Place) -> Maker:
+        picture = references.resized(parts[0], place.shape, place.say)
+        return lambda network, indices: make(picture, network)
+
+    return read
+
+
+def _segmentation(parts: tuple[str, ...], place: Place) -> Maker:
+    mask = references.classes(parts[0], place.shape)
+    return lambda network, indices: Segmentation(mask, network)
+
+
+def _palette(parts: tuple[str, ...], place: Place) -> Maker:
+    if not _COLOURS.fullmatch(parts[0]):
+        count = _whole(parts[1], "colours of a palette") if len(parts) > 1 else PALETTE
+        return _same(Palette.of(references.resized(parts[0], place.shape, place.say), count))
+    if len(parts) > 1:
+        raise ConfigError(f"palette:{parts[0]} has its colours already: leave out @{parts[1]}")
+    if len(place.shape) != 3 or place.shape[0] != 3:
+        raise ConfigError(f"a palette needs RGB samples, (3, H, W), and these have shape {place.shape}")
+    numbers = [list(bytes.fromhex(colour.strip().lstrip("#"))) for colour in parts[0].split(",")]
+    return _same(Palette(torch.tensor(numbers) / 127.5 - 1))
+
+
+def _edges(parts: tuple[str, ...], place: Place) -> Maker:
+    return _same(Edges(references.sketch(parts[0], place.shape, place.say)))
+
+
+def _motion(parts: tuple[str, ...], place: Place) -> Maker:
+    return _same(MotionField(references.reference(parts[0], place.shape), references.flow(parts[1], place.shape)))
+
+
+def _region(parts: tuple[str, ...], place: Place) -> Maker:
+    reference, mask = references.reference(parts[0], place.shape), references.mask(parts[1], place.shape)
+    return _same(Region(reference, mask))
+
+
+def _superres(parts: tuple[str, ...], place: Place) -> Maker:
+    factor = _whole(parts[1], "factor of super-resolution")
+    channels, *sides = _sides(place)
+    if any(side % factor for side in sides):
+        raise ConfigError(f"samples of {sides[1]}x{sides[0]} pixels have no whole blocks of {factor}")
+    low = (channels, *(side // factor for side in sides))
+    return _same(Measurement(Downsample(factor), references.reference(parts[0], low)))
+
+
+def _deblur(parts: tuple[str, ...], place: Place) -> Maker:
+    try:
+        sigma = float(parts[1])
+    except ValueError:
+        sigma = 0.0
+    if not sigma > 0 or not isfinite(sigma):
+        raise ConfigError(f"the sigma of a blur is a positive number of pixels, not {parts[1]!r}")
+    return _same(Measurement(GaussianBlur(sigma), references.reference(parts[0], _sides(place))))
+
+
+def _sides(place: Place) -> tuple[int, int, int]:
+    if len(place.shape) != 3:
+        raise ConfigError(f"a picture's measurement needs samples (C, H, W), and these have shape {place.shape}")
+    channels, height, width = place.shape
+    return channels, height, width
+
+
+def _whole(text: str, what: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"the {what} is a positive whole number, not {text!r}")
+    return int(text)
+
+
+def _first(parts: Sequence[str]) -> Iterable[int]:
+    return (0,)
+
+
+def _region_files(parts: Sequence[str]) -> Iterable[int]:
+    return (0, *(1 for part in parts[1:2] if part not in references.PARTS))
+
+
+def _palette_files(parts: Sequence[str]) -> Iterable[int]:
+    return () if _COLOURS.fullmatch(parts[0]) else (0,)
+
+
+KINDS: Mapping[str, Kind] = {
+    "classifier": Kind(("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"), _classifier, scorer="classifier"),
+    "text": Kind(('text:"WORDS"',), _text, scorer="clip"),
+    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), scorer="clip", files=_first),
+    "identity": Kind(("identity:PICTURE",), _like(Identity), scorer="identity", files=_first),
+    "style": Kind(("style:PICTURE",), _like(Style), scorer="classifier", files=_first),
+    "aesthetic": Kind(
+        ("aesthetic",),
+        lambda parts, place: lambda network, indices: Aesthetic(network),
+        counts=(0,),
+        scorer="aesthetic",
+    ),
+    "segmentation": Kind(("segmentation:MASK",), _segmentation, scorer="segmenter", files=_first),
+    "palette": Kind(
+        ("palette:#RRGGBB,#RRGGBB", "palette:PICTURE", "palette:PICTURE@NUMBER"),
+        _palette,
+        counts=(1, 2),
+        files=_palette_files,
+    ),
+    "edges": Kind(("edges:SKETCH",), _edges, files=_first),
+    "motion": Kind(("motion:PICTURE@FLOW",), _motion, counts=(2,), files=lambda parts: (0, 1)),
+    "region": Kind(("region:PICTURE@MASK",), _region, counts=(2,), files=_region_files),
+    "superres": Kind(("superres:PICTURE@FACTOR",), _superres, counts=(2,), files=_first),
+    "deblur": Kind(("deblur:PICTURE@SIGMA",), _deblur, counts=(2,), files=_first),
+}
+"""By the name that a spec gives; blackbox:module:Name and module:Name are those of your own."""

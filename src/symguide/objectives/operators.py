@@ -1,0 +1,149 @@
+"""Linear measurements A of pictures, each with its exact adjoint A*: <A x, y> = <x, A* y>; for `Measurement`.
+
+All work on (B, C, H, W), sample by sample, and compute and return at least float32.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from symguide.errors import ConfigError
+from symguide.objectives.base import rows_for, wide
+from symguide.per_sample import Noise
+
+
+class LinearOperator:
+    """Base of linear operators: a call is A, `adjoint` is A*, `measure` adds noise.
+
+    >>> half = Downsample(2)
+    >>> y = half.measure(torch.ones(1, 3, 8, 8), noise=0.1)
+    >>> from symguide.objectives.measurement import Measurement
+    >>> Measurement(half, y, noise=0.1)(torch.zeros(5, 3, 8, 8)).shape
+    torch.Size([5])
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def measure(self, x: Tensor, noise: float = 0.0, seed: int = 0) -> Tensor:
+        """y = A x + noise z with z ~ N(0, I); z of row i depends on (seed, i) only. The y of `Measurement`.
+
+        Raises:
+            ConfigError: if noise is negative.
+        """
+        if not noise >= 0:
+            raise ConfigError(f"the noise of a measurement cannot be negative, as {noise} is")
+        y = self(x)
+        # The sampler starts from step 0 of this stream: with its numbers, y's noise would be known to the sample.
+        z = Noise(seed, range(len(y)), y.shape[1:], dtype=y.dtype, device=y.device).draw("start", step=1)
+        return y + noise * z
+
+
+class Mask(LinearOperator):
+    """A x = mask * x, its own adjoint: inpainting, where the measurement is 0 in the hole.
+
+    Args:
+        mask: 1 where the picture is seen, 0 where it is not; broadcasts over a sample, or (B, ...) with one for each.
+
+    Raises:
+        ConfigError: for a mask that selects nothing or does not fit the samples.
+
+    >>> Mask(torch.tensor([1.0, 0.0]))(torch.full((1, 1, 2, 2), 3.0))
+    tensor([[[[3., 0.],
+              [3., 0.]]]])
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        if not bool((mask != 0).any()):
+            raise ConfigError("the mask selects nothing: it must be 1 where the picture is seen")
+        self.mask = mask
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.to(wide(x))
+        mask = self.mask.to(x)
+        if mask.ndim == x.ndim:
+            mask = rows_for(mask, x, "the mask")
+        try:
+            return x * mask.expand_as(x)
+        except RuntimeError:
+            raise ConfigError(
+                f"a mask of shape {tuple(mask.shape)} does not fit samples of shape {tuple(x.shape)}"
+            ) from None
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self(y)
+
+
+class Downsample(LinearOperator):
+    """Means of factor x factor blocks: super-resolution. The adjoint spreads every number evenly over its block.
+
+    Raises:
+        ConfigError: if the factor is not a positive whole number, or does not divide height and width.
+
+    >>> Downsample(2)(torch.arange(4.0).reshape(1, 1, 2, 2))
+    tensor([[[[1.5000]]]])
+    """
+
+    def __init__(self, factor: int) -> None:
+        if not (isinstance(factor, int) and factor >= 1):
+            raise ConfigError(f"the factor of Downsample must be a positive whole number, not {factor!r}")
+        self.factor = factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if any(side % self.factor for side in x.shape[-2:]):
+            raise ConfigError(f"pictures of {x.shape[-2]} x {x.shape[-1]} have no whole blocks of {self.factor}")
+        return F.avg_pool2d(x.to(wide(x)), self.factor)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        spread = y.to(wide(y)).repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1)
+        return spread / self.factor**2
+
+
+class CompressedSensing(LinearOperator):
+    """round(ratio d) random numbers of a sample of d: A = R H D, with orthonormal rows, A A* = I.
+
+    D flips signs at random, H is the orthonormal Hartley transform (real, symmetric, its own inverse, for every d), R
+    keeps random rows. That measures as well as a dense random matrix up to logarithms (Krahmer & Ward, 1009.0744), in
+    O(d) memory and O(d log d) time, where a dense matrix of a 256 x 256 picture would take gigabytes.
+
+    Args:
+        shape: of a sample, (C, H, W).
+        ratio: numbers kept, in (0, 1] of all; at least one.
+        seed: of signs and rows.
+
+    Raises:
+        ConfigError: if ratio is not in (0, 1], or the samples have another shape.
+
+    >>> CompressedSensing((3, 8, 8), ratio=0.25)(torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 48])
+    """
+
+    def __init__(self, shape: Sequence[int], ratio: float, seed: int = 0) -> None:
+        if not 0 < ratio <= 1:
+            raise ConfigError(f"the ratio of CompressedSensing must be in (0, 1], not {ratio}")
+        self.shape, d = tuple(shape), math.prod(shape)
+        generator = torch.Generator().manual_seed(seed)
+        self.signs = 2 * torch.randint(2, (d,), generator=generator) - 1
+        self.rows = torch.randperm(d, generator=generator)[: max(1, round(ratio * d))]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.shape:
+            raise ConfigError(f"CompressedSensing measures samples of {self.shape}, not of {tuple(x.shape[1:])}")
+        x = x.to(wide(x)).flatten(1)
+        return _hartley(x * self.signs.to(x))[:, self.rows.to(x.device)]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        y = y.to(wide(y))
+        full = y.new_zeros(len(y), math.prod(self.shape)).index_copy(1, self.rows.to(y.device), y)
+        return (_hartley(full) * self.signs.to(y)).reshape(-1, *self.shape)
+
+
+def _hartley(x: Tensor) -> Tensor:
+    f = torch.fft.fft(x, norm="ortho")
+    return f.real - f.imag

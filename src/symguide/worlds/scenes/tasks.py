@@ -1,0 +1,178 @@
+"""The tasks that guidance is shown and measured on: style, aesthetics, personalisation, identity and inpainting.
+
+Sample i of a task always has the same caption, reference and goal, whatever the others are. What guidance follows is
+computed by the world's scorer, and the same quantity by its judge is how the result is measured.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.models import judge, scorer
+from symguide.objectives import Aesthetic, Identity, ImageSimilarity, Objective, Region, Style
+from symguide.worlds.scenes.caption import tokens
+from symguide.worlds.scenes.picture import render
+from symguide.worlds.scenes.quality import plain
+from symguide.worlds.scenes.scene import COLOURS, SHAPES, Scenes, draw
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task for some samples.
+
+    Attributes:
+        prompts: what every sample's caption says; "" is no caption.
+        reference: what guidance is given to follow, (B, 3, side, side), None where it follows no picture.
+        scorer: the objective, by the scorer: what guidance may use.
+        judge: the same by the judge, for measuring alone.
+        mask: the pixels that are given, where only some are.
+    """
+
+    prompts: list[str]
+    reference: Tensor | None
+    scorer: Callable[[Tensor], Tensor]
+    judge: Callable[[Tensor], Tensor]
+    mask: Tensor | None = field(default=None)
+
+    @property
+    def condition(self) -> dict[str, Tensor]:
+        """The prompts as the models take them."""
+        return {"caption": tokens(self.prompts)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a task is about, in words, and how it is made for samples of given indices."""
+
+    title: str
+    about: str
+    goal: str
+    make: Callable[[Sequence[int], int], Task]
+
+
+def _references(indices: Sequence[int], keep: Callable[[Scenes], Tensor]) -> Scenes:
+    """For every index the held-out scene whose turn it is among those that fit."""
+    pool = draw("held_out", range(8192))
+    rows = torch.nonzero(keep(pool)).squeeze(1)
+    return pool[rows[torch.as_tensor(list(indices)) % len(rows)]]
+
+
+def _prompts(indices: Sequence[int], ground: bool) -> list[str]:
+    texts = plain(max(indices, default=0) + 1).texts
+    return [texts[i] if ground else texts[i].partition(" on ")[0] for i in indices]
+
+
+def _style(indices: Sequence[int], side: int) -> Task:
+    reference = render(_references(indices, lambda s: s.background > 0), side, torch.float32)
+    return Task(
+        _prompts(indices, ground=False),
+        reference,
+        Style(reference, scorer("scenes", "classifier")),
+        Style(reference, judge("scenes", "classifier")),
+    )
+
+
+def _aesthetics(indices: Sequence[int], side: int) -> Task:
+    return Task(
+        _prompts(indices, ground=False),
+        None,
+        Aesthetic(scorer("scenes", "aesthetic")),
+        Aesthetic(judge("scenes", "aesthetic")),
+    )
+
+
+def _personalisation(indices: Sequence[int], side: int) -> Task:
+    """The prompt names the object and another background; its texture, size and place are the reference's to say."""
+    scenes = _references(indices, lambda s: (s.count == 1) & (s.texture[:, 0] > 0) & (s.background == 0))
+    reference = render(scenes, side, torch.float32)
+    prompts = []
+    for shape, colour, paint in zip(
+        scenes.shape[:, 0].tolist(), scenes.colour[:, 0].tolist(), scenes.paint[:, 0].tolist(), strict=True
+    ):
+        other = next(c for c in (6, 7, 4, 2) if c not in (colour, paint))
+        article = "an" if COLOURS[colour][0] == "o" else "a"
+        prompts.append(f"{article} {COLOURS[colour]} {SHAPES[shape]} on {COLOURS[other]}")
+    return Task(
+        prompts,
+        reference,
+        ImageSimilarity(reference, scorer("scenes", "clip")),
+        ImageSimilarity(reference, judge("scenes", "clip")),
+    )
+
+
+def _identity(indices: Sequence[int], side: int) -> Task:
+    reference = render(_references(indices, lambda s: s.count == 1), side, torch.float32)
+    return Task(
+        [""] * len(list(indices)),
+        reference,
+        Identity(reference, scorer("scenes", "identity")),
+        Identity(reference, judge("scenes", "identity")),
+    )
+
+
+class _Features(Objective):
+    """|f(x_0) - f(reference)|² / |f(reference)|² in a classifier's features: whether a whole picture reads the same."""
+
+    def __init__(self, reference: Tensor, network: Any) -> None:
+        self.network = network
+        self.wanted = network.features(reference)
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        gap = self.network.features(x0) - self.wanted
+        loss: Tensor = gap.square().sum(1) / self.wanted.square().sum(1)
+        return loss
+
+
+def _inpainting(indices: Sequence[int], side: int) -> Task:
+    reference = render(_references(indices, lambda s: s.count == 1), side, torch.float32)
+    mask = torch.ones(side, side)
+    mask[:, side // 2 :] = 0
+    return Task(
+        [""] * len(list(indices)),
+        reference,
+        Region(reference, mask),
+        _Features(reference, judge("scenes", "classifier")),
+        mask,
+    )
+
+
+TASKS: dict[str, Kind] = {
+    "style": Kind(
+        "Style",
+        "A caption says what to draw, and a picture in which style: its colours and patterns.",
+        "distance of Gram matrices to the reference's",
+        _style,
+    ),
+    "aesthetics": Kind(
+        "Aesthetics",
+        "A caption says what to draw; a score says what is beautiful: contrast, calm, harmony, placement.",
+        "aesthetic score, negative",
+        _aesthetics,
+    ),
+    "personalisation": Kind(
+        "Personalisation",
+        "A caption puts an object before another background; a picture shows which object it is.",
+        "distance of image embeddings to the reference's",
+        _personalisation,
+    ),
+    "identity": Kind(
+        "Identity",
+        "No caption: the object of a picture again, wherever and before whatever the model likes.",
+        "distance of identities to the reference's",
+        _identity,
+    ),
+    "inpainting": Kind(
+        "Inpainting",
+        "No caption: the left half of a picture is kept, and the rest is made to fit.",
+        "distance of the judge's features to the whole reference's",
+        _inpainting,
+    ),
+}
+
+
+def task(name: str, indices: Sequence[int], side: int = 32) -> Task:
+    """The task of that name for the samples of these indices."""
+    return TASKS[name].make(indices, side)

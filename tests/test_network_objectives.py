@@ -1,0 +1,276 @@
+"""Objectives with a network inside: exact gradients, targets per sample, any precision, on tiny random networks."""
+
+import pytest
+import torch
+from torch import nn
+
+import symguide as sg
+from symguide import models
+from symguide.errors import ConfigError
+from symguide.networks import ConvClassifier, TokenClassifier
+from symguide.objectives import Aesthetic, Classifier, Identity, ImageSimilarity, Segmentation, Style, TextSimilarity
+from symguide.objectives.base import Follower
+from symguide.worlds.scenes import tokens
+
+
+def filled(network, seed=0):
+    """No weight at zero, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return network
+
+
+class Twin(nn.Module):
+    """Embeds pictures and tokens; neither is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.picture = ConvClassifier(3, 8, (4, 8), classes=6, width=8, groups=2)
+        self.word = nn.Embedding(40, 6)
+
+    def image(self, x):
+        return self.picture(x)
+
+    def text(self, numbers):
+        return self.word(numbers).mean(1)
+
+
+class Wrong(nn.Module):
+    """Gives what no objective can use."""
+
+    def forward(self, x):
+        return x
+
+    image = maps = forward
+
+
+HEADS = {"shape": 6, "count": 2}
+CLASSIFIER = filled(ConvClassifier(3, 8, (4, 8), width=8, groups=2, heads=HEADS))
+TWIN = filled(Twin(), 1)
+WHO = filled(ConvClassifier(3, 8, (4, 8), classes=5, width=8, groups=2), 2)
+SCORE = filled(ConvClassifier(3, 8, (4, 8), classes=1, width=8, groups=2), 3)
+PIXELS = filled(nn.Conv2d(3, 4, 3, padding=1), 4)
+NETWORKS = {"classifier": CLASSIFIER, "clip": TWIN, "identity": WHO, "aesthetic": SCORE, "segmenter": PIXELS}
+
+torch.manual_seed(0)
+SHOWN = torch.rand(3, 3, 8, 8, dtype=torch.float64) * 2 - 1
+MASKS = torch.randint(-1, 4, (3, 8, 8))
+TEXTS = ["a red star", "a blue disk on yellow", "a green ring"]
+
+MAKE = {
+    "classifier": lambda rows: Classifier(CLASSIFIER, torch.tensor([0, 3, 5])[rows], "shape"),
+    "style": lambda rows: Style(SHOWN[rows], CLASSIFIER),
+    "style of a layer": lambda rows: Style(SHOWN[rows], CLASSIFIER, layers=[1]),
+    "text": lambda rows: TextSimilarity([TEXTS[i] for i in rows], TWIN, tokens),
+    "image": lambda rows: ImageSimilarity(SHOWN[rows], TWIN),
+    "identity": lambda rows: Identity(SHOWN[rows], WHO, preprocess=lambda x: x.flip(-1) / 2),
+    "aesthetic": lambda rows: Aesthetic(SCORE),
+    "segmentation": lambda rows: Segmentation(MASKS[rows], PIXELS),
+}
+ALL = pytest.mark.parametrize("name", MAKE)
+WITH_PICTURES = pytest.mark.parametrize("name", ["style", "style of a layer", "image", "identity"])
+
+
+def samples(count=3, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(9)
+    return (torch.rand(count, 3, 8, 8, generator=generator, dtype=torch.float64) * 2 - 1).to(dtype)
+
+
+def gradient(objective, x0):
+    leaf = x0.clone().requires_grad_()
+    return torch.autograd.grad(objective(leaf).sum(), leaf)[0]
+
+
+@ALL
+def test_gradients_are_those_of_finite_differences(name):
+    objective, x0 = MAKE[name]([0, 1, 2]), samples()
+    exact, h = gradient(objective, x0), 1e-6
+    for seed in range(3):
+        along = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
+        slope = (objective(x0 + h * along) - objective(x0 - h * along)) / (2 * h)
+        torch.testing.assert_close((exact * along).flatten(1).sum(1), slope, rtol=1e-6, atol=1e-8)
+    assert exact.abs().amax() > 1e-4
+
+
+@ALL
+def test_a_batch_is_a_loop(name):
+    x0, whole = samples(), MAKE[name]([0, 1, 2])
+    alone = [MAKE[name]([i]) for i in range(3)]
+    torch.testing.assert_close(whole(x0), torch.cat([alone[i](x0[i : i + 1]) for i in range(3)]), rtol=0, atol=1e-12)
+    together = gradient(whole, x0)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], gradient(alone[i], x0[i : i + 1]), rtol=0, atol=1e-12)
+
+
+@ALL
+def test_one_target_for_all_and_one_for_each_group_of_particles(name):
+    x0 = samples(6)
+    for i, one in enumerate(MAKE[name]([0])(x0)):
+        torch.testing.assert_close(one, MAKE[name]([0])(x0[i : i + 1])[0])
+    groups = MAKE[name]([0, 1, 2])(x0)
+    torch.testing.assert_close(groups, MAKE[name]([0, 0, 1, 1, 2, 2])(x0))
+
+
+@ALL
+def test_narrow_samples(name):
+    objective, x0 = MAKE[name]([0, 1, 2]), samples(dtype=torch.bfloat16)
+    loss = objective(x0)
+    assert loss.dtype == torch.float32 and loss.shape == (3,)
+    torch.testing.assert_close(loss.double(), objective(x0.double()), rtol=1e-4, atol=1e-5)
+    got, exact = gradient(objective, x0), gradient(objective, x0.double())
+    assert got.dtype == torch.bfloat16 and (got - exact).norm() < 0.02 * exact.norm()
+
+
+@ALL
+def test_networks_are_left_as_they_are(name):
+    before = {kind: {k: v.clone() for k, v in n.state_dict().items()} for kind, n in NETWORKS.items()}
+    gradient(MAKE[name]([0]), samples(1, torch.float32))
+    for kind, network in NETWORKS.items():
+        assert all(torch.equal(v, before[kind][k]) for k, v in network.state_dict().items())
+        assert all(p.requires_grad and p.grad is None and p.dtype == torch.float64 for p in network.parameters())
+
+
+@ALL
+def test_first_called_in_inference_mode_then_with_gradients(name):
+    objective, x0 = MAKE[name]([0]), samples(2)
+    with torch.inference_mode():
+        first = objective(samples(2))
+    assert torch.equal(first, objective(x0)) and bool(gradient(objective, x0).isfinite().all())
+
+
+@WITH_PICTURES
+def test_a_picture_is_most_like_itself(name):
+    """No loss and no gradient there, and not NaN as a norm's would be."""
+    objective = MAKE[name]([0])
+    assert objective(SHOWN[:1]).abs() < 1e-12
+    assert gradient(objective, SHOWN[:1]).abs().amax() < 1e-7
+    assert bool((objective(samples()) > 1e-4).all())
+
+
+# Each by hand
+
+
+def test_style_by_hand():
+    x0 = samples()
+    expected = torch.zeros(3)
+    for made, wanted in zip(CLASSIFIER.maps(x0), CLASSIFIER.maps(SHOWN), strict=True):
+        for i in range(3):
+            a, b = (torch.einsum("chw,dhw->cd", m[i], m[i]) / m[i].numel() for m in (made, wanted))
+            expected[i] += torch.dist(a, b) ** 2 / b.norm() ** 2
+    torch.testing.assert_close(MAKE["style"]([0, 1, 2])(x0), expected)
+
+
+def test_style_does_not_know_where_things_are():
+    class Pixels(nn.Module):
+        def maps(self, x):
+            return [x]
+
+    shuffled = SHOWN[:1].flatten(2)[..., torch.randperm(64)].reshape(1, 3, 8, 8)
+    assert Style(SHOWN[0], Pixels())(shuffled) < 1e-20
+    wide = Style(SHOWN[0].repeat(1, 2, 3), Pixels())  # a reference of another size
+    assert wide(SHOWN[:1]) < 1e-20
+
+
+def test_similarity_by_hand():
+    x0 = samples()
+    text = 1 - torch.cosine_similarity(TWIN.image(x0), TWIN.text(tokens(TEXTS)))
+    torch.testing.assert_close(MAKE["text"]([0, 1, 2])(x0), text)
+    torch.testing.assert_close(TextSimilarity(tokens(TEXTS), TWIN)(x0), text)
+    torch.testing.assert_close(TextSimilarity(tokens(TEXTS[0])[0], TWIN)(x0[:1]), text[:1])
+    image = 1 - torch.cosine_similarity(TWIN.image(x0), TWIN.image(SHOWN))
+    torch.testing.assert_close(MAKE["image"]([0, 1, 2])(x0), image)
+    identity = 1 - torch.cosine_similarity(WHO(x0.flip(-1) / 2), WHO(SHOWN.flip(-1) / 2))
+    torch.testing.assert_close(MAKE["identity"]([0, 1, 2])(x0), identity)
+
+
+def test_scores_by_hand():
+    x0 = samples()
+    assert torch.equal(Aesthetic(SCORE)(x0), -SCORE(x0)[:, 0])
+    logp, loss = PIXELS(x0).log_softmax(1), MAKE["segmentation"]([0, 1, 2])(x0)
+    for i in range(3):
+        known = [-logp[i, MASKS[i, h, w], h, w] for h in range(8) for w in range(8) if MASKS[i, h, w] >= 0]
+        torch.testing.assert_close(loss[i], torch.stack(known).mean())
+    shapes = CLASSIFIER.split(CLASSIFIER(x0))["shape"].log_softmax(1)
+    assert torch.allclose(MAKE["classifier"]([0, 1, 2])(x0), -shapes[[0, 1, 2], [0, 3, 5]])
+
+
+def test_they_guide():
+    denoiser = sg.GaussianDenoiser(torch.zeros(3, 8, 8), torch.eye(192))
+    objective = Style(SHOWN[0], CLASSIFIER) + 0.1 * TextSimilarity("a red star", TWIN, tokens)
+    free = sg.sample(denoiser, batch=8, steps=8).samples
+    steered = sg.sample(denoiser, batch=8, steps=8, loss=sg.SAG(objective, n=2, scale=0.2)).samples
+    assert objective(steered).mean() < 0.8 * objective(free).mean()
+
+
+@pytest.mark.parametrize(
+    "kind, make",
+    [
+        ("classifier", lambda: Style(SHOWN[0])),
+        ("clip", lambda: TextSimilarity("a red star")),
+        ("clip", lambda: ImageSimilarity(SHOWN[0])),
+        ("identity", lambda: Identity(SHOWN[0])),
+        ("aesthetic", Aesthetic),
+        ("segmenter", lambda: Segmentation(MASKS[0])),
+    ],
+)
+def test_without_a_network_it_is_the_scenes_worlds(kind, make, monkeypatch):
+    asked = []
+
+    def scorer(model, kind, device=None, dtype=None):
+        asked.append((model, kind))
+        return NETWORKS[kind]
+
+    monkeypatch.setattr(models, "scorer", scorer)
+    assert make()(samples()).shape == (3,) and asked == [("scenes", kind)]
+
+
+@pytest.mark.parametrize(
+    "make, why",
+    [
+        (lambda: Style(SHOWN[0], PIXELS), "method maps, and Conv2d has none"),
+        (lambda: Style(SHOWN[0], CLASSIFIER, layers=[]), "at least one layer"),
+        (lambda: Style(SHOWN[0], CLASSIFIER, layers=[2])(samples()), "among 0 to 1"),
+        (lambda: Style(SHOWN[0, 0], CLASSIFIER), "a reference is pictures"),
+        (lambda: Style((SHOWN * 127).int(), CLASSIFIER), "a reference is pictures"),
+        (lambda: Style(SHOWN[:2], CLASSIFIER)(samples()), "2 rows, and there are 3"),
+        (lambda: Style(0 * SHOWN[0], nn.Sequential()), "method maps"),
+        (lambda: TextSimilarity("a red star", TWIN), "needs its tokenizer"),
+        (lambda: TextSimilarity("a mauve star", TWIN, tokens), "'mauve'"),
+        (lambda: TextSimilarity(torch.rand(3), TWIN), "tokens are integers"),
+        (lambda: TextSimilarity([], TWIN, tokens), "tokens are integers"),
+        (lambda: TextSimilarity("a red star", WHO, tokens), "method image"),
+        (lambda: ImageSimilarity(SHOWN[0], Wrong())(samples()), "both must be"),
+        (lambda: ImageSimilarity("a.png", TWIN), "a reference is pictures"),
+        (lambda: Identity(SHOWN[0], lambda x: x), "must be a torch.nn.Module"),
+        (lambda: Identity(SHOWN[0], WHO, preprocess=3), "preprocess takes a callable"),
+        (lambda: Aesthetic(WHO)(samples()), "one score for each sample"),
+        (lambda: Segmentation(MASKS.double(), PIXELS), "a mask is integers"),
+        (lambda: Segmentation(torch.full((8, 8), -1), PIXELS), "says nothing"),
+        (lambda: Segmentation(MASKS[0] + 1, PIXELS)(samples()), "classes 0 to 4, and the network 0 to 3"),
+        (lambda: Segmentation(MASKS[0] - 1, PIXELS)(samples()), "-1 is any"),
+        (lambda: Segmentation(MASKS[:, :4], PIXELS)(samples()), "must be"),
+        (lambda: Classifier(CLASSIFIER, 0, "shpae"), "did you mean 'shape'"),
+        (lambda: Classifier(CLASSIFIER, 2, "count")(samples()), "classes 0 to 1"),
+        (lambda: Classifier(TokenClassifier(3, 8, 4), 0, "shape"), "method attribute"),
+        (lambda: Classifier(WHO, 0, "shape"), "has one head"),
+    ],
+)
+def test_errors_say_what_is_wrong(make, why):
+    with pytest.raises(ConfigError, match=why):
+        make()
+
+
+def test_a_reference_without_features_is_refused():
+    class Pixels(nn.Module):
+        def maps(self, x):
+            return [x]
+
+    with pytest.raises(ConfigError, match="without features"):
+        Style(0 * SHOWN[0], Pixels())(samples())
+
+
+def test_a_follower_is_converted_once():
+    follower = Follower(TWIN, "image")
+    assert follower.at(samples(dtype=torch.float32)) is follower.at(samples(dtype=torch.bfloat16))
+    assert follower(samples(dtype=torch.bfloat16), "image").dtype == torch.float32
