@@ -1,4 +1,4 @@
-# make demo: guided sampling on real data, with a picture and a page under out/demo
+# make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
 # make test: the test suite;  make lint: ruff and mypy;  make results: the tables of docs/results.md (long)
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,6 +19,7 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/lookahead.py
 	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/scenes.py
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.
 $(VENV)/.torch:

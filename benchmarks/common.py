@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import statistics
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,3 +33,37 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(str(row[h]) for h in heads) + " |" for row in rows]
     return "\n".join(lines)
+
+
+class Cells:
+    """Measurements that are kept one a line as soon as they are made, and not made again.
+
+    Args:
+        path: the file, JSON lines.
+        keys: what tells cells apart; `measure` takes these arguments and returns a record that holds them.
+        measure: makes a cell.
+        fresh: forget what the file has.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str], measure: Callable[..., dict[str, Any]], fresh: bool) -> None:
+        self.path, self.keys, self.measure = path, tuple(keys), measure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            path.unlink(missing_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known = {tuple(cell[key] for key in self.keys): cell for cell in map(json.loads, lines)}
+
+    def get(self, *key: Any) -> dict[str, Any]:
+        """The cell of this key, measured now where it was not yet."""
+        if key not in self.known:
+            self.known[key] = self.measure(*key)
+            with self.path.open("a") as file:
+                file.write(json.dumps(self.known[key]) + "\n")
+        return self.known[key]
+
+
+def spread(cells: Sequence[dict[str, Any]], key: str, digits: int) -> str:
+    """Mean ± standard deviation over cells."""
+    values = [cell[key] for cell in cells]
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"

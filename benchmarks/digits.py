@@ -19,14 +19,13 @@ Cells that are done are kept under out/benchmarks and not computed again; --fres
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import save, table
+from common import Cells, save, spread, table
 from tqdm import tqdm
 
 import symguide as sg
@@ -112,30 +111,6 @@ class World:
         }
 
 
-class Cells:
-    """Cells already measured, kept one a line."""
-
-    def __init__(self, path: Path, world: World, fresh: bool) -> None:
-        self.path, self.world = path, world
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            path.unlink(missing_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.known = {self._key(cell): cell for cell in map(json.loads, lines)}
-
-    @staticmethod
-    def _key(cell: dict[str, Any]) -> tuple:
-        return cell["name"], cell["scale"], cell["seed"], cell["num"]
-
-    def get(self, name: str, scale: float, seed: int, num: int) -> dict[str, Any]:
-        key = (name, scale, seed, num)
-        if key not in self.known:
-            self.known[key] = self.world.cell(*key)
-            with self.path.open("a") as file:
-                file.write(json.dumps(self.known[key]) + "\n")
-        return self.known[key]
-
-
 def choose(sweep: list[dict[str, Any]]) -> dict[str, float]:
     """Scale of each method by the rule of the module's docstring."""
 
@@ -156,18 +131,13 @@ def choose(sweep: list[dict[str, Any]]) -> dict[str, float]:
 def summary(name: str, scale: float, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean over seeds, with the spread of the judge's figures."""
 
-    def show(key: str, digits: int) -> str:
-        values = [cell[key] for cell in cells]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
-
     return {
         "method": name,
         "scale": scale,
         "objective": f"{statistics.mean(c['objective'] for c in cells):.3f}",
-        "judge": show("judge", 3),
-        "judge's accuracy": show("accuracy", 3),
-        "Frechet": show("frechet", 2),
+        "judge": spread(cells, "judge", 3),
+        "judge's accuracy": spread(cells, "accuracy", 3),
+        "Frechet": spread(cells, "frechet", 2),
         "forward": cells[0]["forward"],
         "backward": cells[0]["backward"],
         "seconds": f"{statistics.mean(c['seconds'] for c in cells):.0f}",
@@ -178,7 +148,7 @@ def measure(task: str, window: tuple[float, float], quick: bool, fresh: bool) ->
     """Sweep, choose, measure on all seeds; the tables."""
     num, seeds = (20, (0,)) if quick else (NUM, SEEDS)
     name = f"{task}-{window[0]:g}-{window[1]:g}{'-quick' if quick else ''}.jsonl"
-    cells = Cells(FOLDER / name, World(task, window), fresh)
+    cells = Cells(FOLDER / name, ("name", "scale", "seed", "num"), World(task, window).cell, fresh)
     plan = [(name, s) for name, (_, scales, _) in METHODS.items() for s in (scales[:2] if quick else scales)]
     sweep = [cells.get(*pair, TUNE, num) for pair in tqdm(plan, desc=f"{task}: sweep of scales")]
     best = choose(sweep)

@@ -1,0 +1,141 @@
+"""The tasks of the scenes world, and how its models are measured."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from symguide import Denoiser, networks, sample
+from symguide.cli import main
+from symguide.errors import ConfigError
+from symguide.models import judge, scorer
+from symguide.report import precision_recall
+from symguide.schedule import VP
+from symguide.worlds import WORLDS, scenes
+from symguide.worlds.scenes.quality import Evaluation, plain
+from symguide.worlds.scenes.scene import COLOURS, SHAPES
+from symguide.worlds.scenes.tasks import TASKS, task
+
+
+@pytest.fixture(autouse=True)
+def single():
+    """These tests start from float32, as users do."""
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_sample_has_the_same_task_in_any_batch(name):
+    whole, part = task(name, range(6)), task(name, [4])
+    assert part.prompts == [whole.prompts[4]]
+    x = scenes.render(scenes.draw("train", range(6)), dtype=torch.float32)
+    for role in ("scorer", "judge"):
+        losses, alone = getattr(whole, role)(x), getattr(part, role)(x[4:5])
+        assert losses.shape == (6,) and torch.allclose(losses[4:5], alone, rtol=1e-4, atol=1e-5)
+    if whole.reference is not None:
+        assert torch.equal(part.reference, whole.reference[4:5]) and whole.reference.dtype == torch.float32
+        assert (whole.judge(whole.reference) < whole.judge(x)).all()
+    else:
+        assert (scenes.beauty(scenes.draw("train", range(6))) >= 0).all()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_judge_is_not_the_scorer(name):
+    x = scenes.render(scenes.draw("train", range(6)), dtype=torch.float32)
+    goal = task(name, range(6))
+    assert not torch.allclose(goal.scorer(x), goal.judge(x), rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", WORLDS["scenes"].scorers)
+def test_scorers_and_judges_are_built_differently(kind):
+    mine, other = scorer("scenes", kind), judge("scenes", kind)
+    inner, outer = (getattr(network, "picture", network) for network in (mine, other))
+    assert type(inner) is not type(outer)
+    shapes = {tuple(p.shape) for p in inner.parameters() if p.ndim == 4}
+    assert shapes != {tuple(p.shape) for p in outer.parameters() if p.ndim == 4}
+
+
+def test_personalisation_asks_for_another_background():
+    goal = task("personalisation", range(12))
+    assert all(" on " in prompt for prompt in goal.prompts)
+    ground = goal.reference[:, :, 0, 0]
+    shown = [COLOURS.index(prompt.rpartition(" on ")[2]) for prompt in goal.prompts]
+    from symguide.worlds.scenes.picture import PALETTE
+
+    assert ((2 * PALETTE[shown] - 1 - ground).abs().amax(1) > 0.1).all()
+
+
+def drawn(x, timestep, caption):
+    """A network that knows its captions by heart: x_0 of "a COLOUR SHAPE on PAINT", whatever the noise."""
+    texts = [" ".join(scenes.VOCABULARY[t] for t in row if t) for row in caption.tolist()]
+    out = []
+    for text in texts:
+        words = text.split()
+        if len(words) != 4:
+            out.append(torch.zeros_like(x[0]))
+            continue
+        colour, shape, _, paint = words
+        s = scenes.draw("held_out", [1])
+        for name, value in (("shape", SHAPES.index(shape)), ("colour", COLOURS.index(colour))):
+            getattr(s, name)[:] = value
+        s.count[:], s.background[:], s.paint[:, 0], s.centre[:], s.texture[:] = 1, 0, COLOURS.index(paint), 0.5, 0
+        s.radius[:] = 0.28
+        out.append(scenes.render(s, dtype=x.dtype)[0])
+    return torch.stack(out)
+
+
+def test_a_model_that_draws_what_captions_say_is_measured_as_such():
+    perfect = Denoiser(drawn, VP.cosine(), "x0", shape=(3, 32, 32), null={"caption": [[0] * scenes.LENGTH]})
+    evaluation = Evaluation(perfect, judge("scenes", "classifier"), weight=1.0, steps=2, batch=32)
+    figures = evaluation.plain(84)
+    assert figures["shape"] > 0.9 and figures["colour"] > 0.95 and figures["one object"] > 0.9
+    worse = Denoiser(
+        lambda x, t, caption: drawn(x, t, caption.roll(1, 0)), VP.cosine(), "x0", shape=(3, 32, 32), null=perfect.null
+    )
+    assert Evaluation(worse, judge("scenes", "classifier"), weight=1.0, steps=2).plain(84)["colour"] < 0.3
+
+
+def test_samples_of_an_evaluation_do_not_depend_on_the_batch():
+    network = networks.CaptionUNet(channels=(16, 16), attention=(False, True), words=len(scenes.VOCABULARY), width=16)
+    small = Denoiser(network.eval(), VP.cosine(), "v", shape=(3, 32, 32), null={"caption": [[0] * scenes.LENGTH]})
+    texts = plain(5).texts
+    whole = Evaluation(small, None, steps=3, batch=5).samples(texts, "")
+    assert torch.allclose(whole, Evaluation(small, None, steps=3, batch=2).samples(texts, ""), atol=1e-4)
+
+
+def test_precision_and_recall_against_a_loop():
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 3) * 0.7, torch.randn(50, 3)
+
+    def covered(points, by, k=3):
+        reach = [sorted((p - q).norm().item() for q in by)[k] for p in by]
+        return sum(any((x - p).norm().item() <= r for p, r in zip(by, reach, strict=True)) for x in points) / len(
+            points
+        )
+
+    precision, recall = precision_recall(a, b)
+    assert precision == pytest.approx(covered(a, b)) and recall == pytest.approx(covered(b, a))
+    assert precision_recall(b, b) == (1.0, 1.0) and precision_recall(b + 100, b) == (0.0, 0.0)
+    with pytest.raises(ConfigError, match="more than 3 rows"):
+        precision_recall(a[:3], b)
+
+
+def test_evaluate_on_the_command_line(tmp_path):
+    run = ["evaluate", "scenes", "--samples", "10", "--steps", "1", "--json", str(tmp_path / "figures.json")]
+    result = CliRunner().invoke(main, run, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures["plain captions"]) == {"shape", "colour", "background", "one object"}
+    assert "frechet of real pictures" in figures["held-out captions against held-out pictures"]
+    assert "captions of two objects" in result.output and "1 steps of dpmpp_2m" in result.output
+    refused = CliRunner().invoke(main, ["evaluate", "digits"])
+    assert refused.exit_code == 2 and "takes no captions" in refused.output
+
+
+def test_the_models_draw_by_captions():
+    for name in [n for n in WORLDS if n.startswith("scenes")]:
+        from symguide import CFG, load
+
+        denoiser = load(name)
+        x = sample(denoiser, batch=2, steps=2, condition={"caption": scenes.tokens("a red star")}, prediction=CFG(2.0))
+        assert x.samples.shape == (2, *denoiser.shape) and torch.isfinite(x.samples).all()
