@@ -132,6 +132,32 @@ def test_evaluate_on_the_command_line(tmp_path):
     assert refused.exit_code == 2 and "takes no captions" in refused.output
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_guided_scenes_do_not_depend_on_their_batch(name):
+    from symguide import CFG, SAG, load
+
+    denoiser = load("scenes", dtype=torch.float64)
+
+    def guided(indices):
+        goal = task(name, indices)
+        loss = SAG(goal.scorer, n=2, scale=0.5)
+        settings = {"condition": goal.condition, "prediction": CFG(3.0), "dtype": torch.float64}
+        return sample(denoiser, indices=indices, steps=3, loss=loss, **settings).samples
+
+    assert torch.allclose(guided(range(3))[2:], guided([2]), atol=1e-6)  # the references are float32
+
+
+def test_the_gradient_of_a_task_is_exact():
+    from symguide import CFG, load, lookahead, lookahead_gradient
+
+    denoiser, goal = load("scenes", dtype=torch.float64), task("style", range(2))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    settings = {"n": 3, "condition": goal.condition, "prediction": CFG(3.0)}
+    expected = torch.autograd.grad(goal.scorer(lookahead(denoiser, x, 0.7, **settings).x0).sum(), x)[0]
+    got = lookahead_gradient(denoiser, x.detach(), 0.7, goal.scorer, **settings)
+    assert (got.value - expected).norm() < 1e-10 * expected.norm()
+
+
 def test_the_models_draw_by_captions():
     for name in [n for n in WORLDS if n.startswith("scenes")]:
         from symguide import CFG, load
@@ -139,3 +165,31 @@ def test_the_models_draw_by_captions():
         denoiser = load(name)
         x = sample(denoiser, batch=2, steps=2, condition={"caption": scenes.tokens("a red star")}, prediction=CFG(2.0))
         assert x.samples.shape == (2, *denoiser.shape) and torch.isfinite(x.samples).all()
+
+
+def test_latents_are_decoded_for_objectives_and_for_the_command_line(tmp_path):
+    from symguide import load, lookahead, lookahead_gradient
+    from symguide.objectives import Decoded, Region
+
+    torch.manual_seed(0)
+    tiny = networks.CaptionUNet(4, 1, (16, 16), attention=(False, True), words=len(scenes.VOCABULARY), width=16)
+    null = {"caption": [[0] * scenes.LENGTH]}
+    settings = {"schedule": {"name": "vp-cosine"}, "predicts": "v", "shape": [4, 8, 8], "null": null, "decoder": "ae"}
+    networks.save(tiny, tmp_path / "model", denoiser=settings | {"conditions": {"caption": "tokens"}})
+    networks.save(networks.Autoencoder(), tmp_path / "ae")
+    denoiser = load(tmp_path / "model", dtype=torch.float64)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64).requires_grad_()
+    assert denoiser.decode(x).shape == (2, 3, 32, 32) and denoiser.to(dtype=torch.float32).decoder is not None
+    aim = Decoded(Region(torch.zeros(3, 32, 32), torch.ones(32, 32)), denoiser.decode)
+    expected = torch.autograd.grad(aim(lookahead(denoiser, x, 0.6, 2).x0).sum(), x)[0]
+    assert torch.allclose(lookahead_gradient(denoiser, x.detach(), 0.6, aim, 2).value, expected)
+
+    picture = tmp_path / "ref.npy"
+    import numpy as np
+
+    np.save(picture, np.zeros((3, 32, 32), np.float32))
+    command = ["sample", "--model", str(tmp_path / "model"), "--num", "2", "--steps", "2", "--out", str(tmp_path / "o")]
+    command += ["--prompt", "a red star", "--objective", f"region:{picture}@left", "--format", "npz"]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert np.load(next((tmp_path / "o").glob("*.npz")))["samples"].shape == (2, 3, 32, 32)

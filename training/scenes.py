@@ -2,8 +2,8 @@
 
     python training/scenes.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9]
 
-WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow
-and weak.
+WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow,
+autoencoder, latent and weak.
 Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
 With --minutes a training ends after so many minutes with a checkpoint, so that it can be done in legs.
 """
@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import scenes_autoencoder
 import scenes_denoisers
 import torch
 from card import card
@@ -84,7 +85,9 @@ MAKERS = {
     f"{role}s/{kind}": lambda args, role=role, kind=kind: train_network(role, kind, args)
     for kind in KINDS
     for role in ("scorer", "judge")
-} | {name: lambda args, name=name: scenes_denoisers.train(name, args) for name in scenes_denoisers.KINDS}
+}
+MAKERS["autoencoder"] = scenes_autoencoder.train
+MAKERS |= {name: lambda args, name=name: scenes_denoisers.train(name, args) for name in scenes_denoisers.KINDS}
 
 
 def main() -> None:

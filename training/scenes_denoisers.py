@@ -1,6 +1,7 @@
 """The scenes world's text-to-image models: how each is trained and measured."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from card import card
 from diffusion import flow_loss, times, v_loss
 from fit import Run, fit
 from pool import DATA, POOL, pool
+from scenes_autoencoder import latents
 from torch import Tensor, nn
 
 from symguide import Denoiser, networks
@@ -36,6 +38,9 @@ class Kind:
     steps: int
     rate: float
     start: str | None = None  # the model folder whose weights it starts from
+    shape: tuple[int, int, int] = (3, 32, 32)
+    patch: int = 2
+    autoencoder: str | None = None  # the folder of the autoencoder whose latents it draws
 
 
 KINDS = {
@@ -57,6 +62,17 @@ KINDS = {
         8e-4,
         start="denoiser",
     ),
+    "latent": Kind(
+        "Draws scenes of 64x64 pixels from captions, as latents of the `autoencoder`; v on the cosine schedule.",
+        VP.cosine(),
+        "v",
+        (48, 96, 144),
+        13_000,
+        1.5e-3,
+        shape=(4, 16, 16),
+        patch=1,
+        autoencoder="autoencoder",
+    ),
     "weak": Kind(
         "A smaller and less trained relative of the `denoiser`, with its faults and more of them: for autoguidance.",
         VP.cosine(),
@@ -74,25 +90,28 @@ def caption_unet(**arguments: object) -> networks.CaptionUNet:
 
 def settings(kind: Kind) -> dict[str, object]:
     """What config.json says of sampling."""
-    return {
+    decoder = {"decoder": kind.autoencoder} if kind.autoencoder else {}
+    return decoder | {
         "schedule": to_spec(kind.schedule),
         "predicts": kind.predicts,
-        "shape": [3, 32, 32],
+        "shape": list(kind.shape),
         "null": {"caption": [[0] * scenes.LENGTH]},
         "conditions": CONDITIONS,
     }
 
 
-def denoiser(network: nn.Module, kind: Kind) -> Denoiser:
+def denoiser(network: nn.Module, kind: Kind, out: Path) -> Denoiser:
+    """The model of these weights; `out` is where its autoencoder lies, if it has one."""
     null = {"caption": [[0] * scenes.LENGTH]}
-    return Denoiser(network, kind.schedule, kind.predicts, shape=(3, 32, 32), null=null)
+    decoder = networks.load(out / kind.autoencoder)[0].decode if kind.autoencoder else None
+    return Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=null, decoder=decoder)
 
 
 def train(name: str, args: argparse.Namespace) -> None:
     kind = KINDS[name]
     torch.manual_seed(args.seed)
-    data = pool("train", POOL, 32, 0, args.checkpoints)
-    network = caption_unet(channels=kind.channels)
+    data = latents(args) if kind.autoencoder else pool("train", POOL, 32, 0, args.checkpoints)
+    network = caption_unet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
     start = args.start or (args.out / kind.start if kind.start else None)
     if start is not None:
         network.load_state_dict(networks.load(start)[0].state_dict())
@@ -102,7 +121,7 @@ def train(name: str, args: argparse.Namespace) -> None:
     def batch(step: int) -> Tensor:
         rows = torch.randint(len(data), (BATCH,))
         caption = data.caption[rows] * (torch.rand(BATCH, 1) > DROP)
-        noise, t = torch.randn(BATCH, 3, 32, 32), times(BATCH, kind.schedule)
+        noise, t = torch.randn(BATCH, *kind.shape), times(BATCH, kind.schedule)
         x0, t, noise, caption = (z.to(args.device) for z in (data.pictures(rows), t, noise, caption))
         return lossy(network, kind.schedule, x0, t, noise, caption).mean()
 
@@ -115,25 +134,29 @@ def train(name: str, args: argparse.Namespace) -> None:
         decay=0.9995,
         minutes=args.minutes,
     )
-    average, hours = fit(network, batch, run, lambda mean: held_out_loss(mean, kind, lossy, args.device))
+    average, hours = fit(network, batch, run, lambda mean: held_out_loss(mean, kind, lossy, args))
     finish(average, name, run, hours, args, start)
 
 
 @torch.no_grad()
-def held_out_loss(network: nn.Module, kind: Kind, lossy: object, device: str) -> str:
+def held_out_loss(network: nn.Module, kind: Kind, lossy: Callable[..., Tensor], args: argparse.Namespace) -> str:
     """The loss over the first held-out pictures, always with the same noise."""
     scene = scenes.draw("held_out", range(256))
     torch.manual_seed(0)
-    t, noise = times(256, kind.schedule), torch.randn(256, 3, 32, 32)
-    x0, caption = scenes.render(scene, 32, torch.float32), scenes.tokens(scenes.captions(scene))
-    x0, t, noise, caption = (z.to(device) for z in (x0, t, noise, caption))
+    t, noise = times(256, kind.schedule), torch.randn(256, *kind.shape)
+    x0, caption = scenes.render(scene, 64 if kind.autoencoder else 32, torch.float32), scenes.captions(scene)
+    if kind.autoencoder:
+        x0 = networks.load(args.out / kind.autoencoder)[0].encode(x0)
+    x0, t, noise, caption = (z.to(args.device) for z in (x0, t, noise, scenes.tokens(caption)))
     return f"loss {lossy(network, kind.schedule, x0, t, noise, caption).mean():.5f} on held-out pictures"
 
 
 def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse.Namespace, start: Path | None) -> None:
     """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
     kind = KINDS[name]
-    evaluation = Evaluation(denoiser(average, kind), judge("scenes", "classifier", args.device), progress=True)
+    evaluation = Evaluation(
+        denoiser(average, kind, args.out), judge("scenes", "classifier", args.device), progress=True
+    )
     count = args.samples or SAMPLES
     sheet = evaluation.samples(plain(64).texts, "sheet", first=4_000_000)
     write(run.checkpoint.with_suffix(".png"), png(grid(sheet, columns=16, cell=64)))

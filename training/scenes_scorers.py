@@ -174,7 +174,7 @@ class Student(nn.Module):
         for layer, seen in zip(self.masks, maps[-2:], strict=True):
             share = F.adaptive_avg_pool2d(mask, seen.shape[-1])
             loss = loss - (share * F.log_softmax(layer(seen), dim=1)).sum(1).mean()
-        return self.body.read(maps[-1]), loss
+        return self.body.read(maps), loss
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ KINDS = {
         classifier_loss,
         classifier_table,
         "Reads every attribute of a scene. Its feature maps are what styles are compared by.",
-        3000,
+        6000,
     ),
     "clip": Kind(
         lambda: networks.TwinEncoder("ConvClassifier", SCORER | {"classes": WIDTH}, "Reader", READER),

@@ -138,6 +138,7 @@ class Denoiser:
         predicts: "eps", "x0", "v" (the schedule's velocity) or "flow" (eps - x_0).
         shape: shape of one sample, where the model knows it.
         null: the condition that stands for "no condition", e.g. {"label": 10}, for classifier-free guidance.
+        decoder: where samples are latents, what makes pictures of them: a callable, latents (B, ...) -> pictures.
 
     Raises:
         ConfigError: for an unknown prediction type, or an output that is not a tensor of x's shape.
@@ -155,6 +156,7 @@ class Denoiser:
         *,
         shape: Sequence[int] | None = None,
         null: Mapping[str, Any] | None = None,
+        decoder: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if predicts not in SPACES:
             raise unknown("prediction type", predicts, SPACES)
@@ -164,7 +166,7 @@ class Denoiser:
             )
         self.network, self.schedule, self.predicts = network, schedule or VP.linear(), predicts
         self.shape = None if shape is None else tuple(shape)
-        self.null = dict(null or {})
+        self.null, self.decoder = dict(null or {}), decoder
         self.counter = Counter()
 
     def __call__(self, x: Tensor, t: Level, **condition: Any) -> Prediction:
@@ -173,6 +175,16 @@ class Denoiser:
         self.counter.forward += len(x)
         value = self._evaluate(x, t, condition)
         return Prediction(x, value, self.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
+
+        Differentiable. A decoder that is a module is called in its own floating type, and the result cast back.
+        """
+        if self.decoder is None:
+            return x0
+        own = _dtype(self.decoder) or x0.dtype
+        return self.decoder(x0.to(own)).to(x0.dtype)
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
@@ -196,7 +208,7 @@ class Denoiser:
     @property
     def dtype(self) -> torch.dtype | None:
         """Floating type of the network's parameters; None where it has none."""
-        return next((p.dtype for p in self._parameters() if p.is_floating_point()), None)
+        return _dtype(self.network)
 
     @property
     def device(self) -> torch.device | None:
@@ -216,6 +228,8 @@ class Denoiser:
             return self
         other = copy.copy(self)
         other.network = copy.deepcopy(self.network).to(device=device, dtype=dtype)  # type: ignore[attr-defined]
+        if isinstance(self.decoder, nn.Module):
+            other.decoder = copy.deepcopy(self.decoder).to(device=device, dtype=dtype)
         return other
 
     def counted(self, counter: Counter) -> "Denoiser":
@@ -235,6 +249,12 @@ class Denoiser:
         finally:
             for p in trained:
                 p.requires_grad_(True)
+
+
+def _dtype(network: Any) -> torch.dtype | None:
+    """Floating type of a module's parameters; None where there are none."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else ()
+    return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
 
 def expand_condition(
@@ -283,6 +303,16 @@ class GaussianDenoiser(Denoiser):
         super().__init__(_closed_form, schedule, "x0", shape=mean.shape)
         self.mean = mean.detach().double()
         self.variances, self.basis = _eigen(covariance, mean.numel())
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
+
+        Differentiable. A decoder that is a module is called in its own floating type, and the result cast back.
+        """
+        if self.decoder is None:
+            return x0
+        own = _dtype(self.decoder) or x0.dtype
+        return self.decoder(x0.to(own)).to(x0.dtype)
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         alpha, sigma = (_column(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
@@ -338,6 +368,16 @@ class MixtureDenoiser(Denoiser):
             raise ConfigError("the weights of a mixture must be positive")
         self.log_weights = (share.double() / share.double().sum()).log()
         self.components = [GaussianDenoiser(m, c, schedule) for m, c in zip(means, covariances, strict=True)]
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
+
+        Differentiable. A decoder that is a module is called in its own floating type, and the result cast back.
+        """
+        if self.decoder is None:
+            return x0
+        own = _dtype(self.decoder) or x0.dtype
+        return self.decoder(x0.to(own)).to(x0.dtype)
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         log_r = self.log_weights.to(x) + self._log_likelihood(x, t)

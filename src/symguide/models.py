@@ -3,6 +3,8 @@
 A model folder is a network's folder (symguide.networks) whose config.json also says how to sample from it:
 
     "denoiser": {"schedule": {"name": "vp-cosine"}, "predicts": "v", "shape": [1, 8, 8], "null": {"label": 10}}
+
+Where samples are latents, "decoder" there names the folder of an autoencoder beside the model's.
 """
 
 import os
@@ -53,7 +55,31 @@ def load(
         settings["predicts"],
         shape=settings.get("shape"),
         null=settings.get("null"),
+        decoder=_decoder(folder, settings.get("decoder"), device, dtype),
     )
+
+
+class _Decoder(nn.Module):
+    """The decoding half of an autoencoder as a module of its own."""
+
+    def __init__(self, autoencoder: nn.Module) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.autoencoder.decode(z)  # type: ignore[operator]
+
+
+def _decoder(folder: Path, name: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module | None:
+    """The decoder of the autoencoder that a config names, a folder beside the model's; None where it names none."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ConfigError(f"{folder}/config.json: decoder is the name of a folder beside the model's, not {name!r}")
+    network, _ = networks.load(folder.parent / name, device=device, dtype=dtype)
+    if not hasattr(network, "decode"):
+        raise ConfigError(f"{folder.parent / name} holds {type(network).__name__}, which decodes nothing")
+    return _Decoder(network)
 
 
 def scorer(
@@ -108,8 +134,11 @@ def _part(
 def save(denoiser: Denoiser, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:
     """Write a denoiser whose network is of a registered class as a model folder that `load` reads.
 
-    Raises ConfigError for networks and schedules that have no name to save them under; nothing is written then.
+    Raises ConfigError for networks and schedules that have no name to save them under, and for latent models, whose
+    decoder has a folder of its own; nothing is written then.
     """
+    if denoiser.decoder is not None:
+        raise ConfigError("a latent model is saved by hand: networks.save for its network and for its autoencoder")
     if not isinstance(denoiser.network, nn.Module):
         raise ConfigError(f"only networks of a registered class can be saved, not {type(denoiser.network).__name__}")
     settings = {

@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,22 @@ class Plan:
     method: dict[str, Any]
     denoiser: sg.Denoiser
     shape: tuple[int, ...]
+    """Of a picture; where the model draws latents, they are decoded before anything sees them."""
     steering: Steering | None
     condition: dict[str, list[Any]]
     """Values by name, which go to the samples in turn."""
 
     def draw(self, indices: range, callback: Callable[[sg.StepRecord, Tensor], None] | None = None) -> sg.Result:
-        """The samples of these indices."""
+        """The samples of these indices, as pictures."""
         s = self.settings
         aim = None if self.steering is None else self.steering.at(indices)
-        return sg.sample(
+        if aim is not None and self.denoiser.decoder is not None:
+            aim = sg.objectives.Decoded(aim, self.denoiser.decode)
+        result = sg.sample(
             self.denoiser,
             indices=indices,
             steps=s["steps"],
             seed=s["seed"],
-            shape=self.shape,
             condition={name: cycle(values, indices) for name, values in self.condition.items()},
             solver=s["solver"],
             grid=s["grid"],
@@ -64,6 +66,8 @@ class Plan:
             on_nan=s["on_nan"],
             callback=callback,
         )
+        with torch.no_grad():
+            return replace(result, samples=self.denoiser.decode(result.samples))
 
 
 def plan(options: Mapping[str, Any], say: Say) -> Plan:
@@ -86,6 +90,8 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
     if denoiser.shape is None:
         raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
+    with torch.no_grad():
+        shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
     condition, prompts = conditions.given(denoiser, options["condition"]), list(options["prompt"])
     values = conditions.rows(denoiser, condition, prompts)
     if options["cfg"] not in (None, 1.0) and not values:
@@ -113,12 +119,12 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     }
     steering = None
     if spec is not None:
-        steering = Steering(spec, settings["model"], denoiser.shape, black_box=name is None, say=say)
+        steering = Steering(spec, settings["model"], shape, black_box=name is None, say=say)
         if scorers := {f"{s.world}/{s.kind}": _weights(WORLDS[s.world].scorers[s.kind]) for s in steering.scored}:
             settings[config.MADE_WITH]["scorers"] = scorers
         if name is not None:
             methods.make(name, steering.at(range(1)), chosen)  # its own checks
-    return Plan(settings, chosen, denoiser, denoiser.shape, steering, values)
+    return Plan(settings, chosen, denoiser, shape, steering, values)
 
 
 def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:

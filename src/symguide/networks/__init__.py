@@ -1,6 +1,7 @@
 """Small networks of our own, and the model folders they are kept in."""
 
 from symguide.networks.attention import CrossAttention, SelfAttention
+from symguide.networks.autoencoder import Autoencoder
 from symguide.networks.caption_unet import CaptionUNet
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
@@ -10,6 +11,7 @@ from symguide.networks.unet import UNet
 
 __all__ = [
     "NETWORKS",
+    "Autoencoder",
     "CaptionUNet",
     "ConvClassifier",
     "CrossAttention",

@@ -102,9 +102,9 @@ class ConvClassifier(Heads):
         """The vector before the last nonlinearity, (B, C, size, size) -> (B, width)."""
         return self.project(self.body(x))
 
-    def read(self, last: Tensor) -> Tensor:
-        """Logits of the last of the maps, (B, channels[-1], h, w) -> (B, classes)."""
-        return self.head(self.project(last.flatten(1)))
+    def read(self, maps: Sequence[Tensor]) -> Tensor:
+        """Logits of what `maps` gave, (B, classes)."""
+        return self.head(self.project(maps[-1].flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, C, size, size) -> (B, classes)."""
@@ -125,6 +125,9 @@ class _Block(nn.Module):
 
 class ResidualClassifier(Heads):
     """A residual network with strides and rectifiers, told where every pixel is, and averaged over all positions.
+
+    All levels are averaged, and the first layer is not normalised, because normalisation within a sample takes away
+    most of what a colour that fills the picture leaves.
 
     Args:
         in_channels: channels of x.
@@ -165,10 +168,11 @@ class ResidualClassifier(Heads):
         last = in_channels + 2
         for level, channel in enumerate(channels):
             shrink = nn.Conv2d(last, channel, 3 if level else 4, stride=2, padding=1)
+            norm = nn.GroupNorm(groups, channel) if level else nn.Identity()
             body = (_Block(channel, groups) for _ in range(blocks))
-            self.levels.append(nn.Sequential(shrink, nn.GroupNorm(groups, channel), nn.ReLU(), *body))
+            self.levels.append(nn.Sequential(shrink, norm, nn.ReLU(), *body))
             last = channel
-        self.project = nn.Linear(last, width)
+        self.project = nn.Linear(sum(channels), width)
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, classes))
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -183,11 +187,14 @@ class ResidualClassifier(Heads):
 
     def features(self, x: Tensor) -> Tensor:
         """The vector before the last nonlinearity, (B, C, H, W) -> (B, width)."""
-        return self.project(self.maps(x)[-1].mean(dim=(2, 3)))
+        return self._pooled(self.maps(x))
 
-    def read(self, last: Tensor) -> Tensor:
-        """Logits of the last of the maps, (B, channels[-1], h, w) -> (B, classes)."""
-        return self.head(self.project(last.mean(dim=(2, 3))))
+    def _pooled(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.project(torch.cat([level.mean(dim=(2, 3)) for level in maps], dim=1))
+
+    def read(self, maps: Sequence[Tensor]) -> Tensor:
+        """Logits of what `maps` gave, (B, classes)."""
+        return self.head(self._pooled(maps))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, C, H, W) -> (B, classes)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.files import write
+from symguide.networks.autoencoder import Autoencoder
 from symguide.networks.caption_unet import CaptionUNet
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
@@ -30,6 +31,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
         TwinEncoder,
         PyramidSegmenter,
         DilatedSegmenter,
+        Autoencoder,
     )
 }
 """Networks that a config.json may name. A class of yours joins with `NETWORKS["Name"] = Name`; its instances must keep

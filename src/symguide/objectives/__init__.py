@@ -2,8 +2,9 @@
 
 from symguide.objectives.aesthetic import Aesthetic
 from symguide.objectives.base import BlackBox, Objective, Sum
-from symguide.objectives.blur import GaussianBlur, MotionBlur
+from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
 from symguide.objectives.classifier import Classifier
+from symguide.objectives.decoded import Decoded
 from symguide.objectives.edges import Edges
 from symguide.objectives.measurement import Measurement, Region
 from symguide.objectives.motion import MotionField
@@ -34,8 +35,10 @@ __all__ = [
     "OBJECTIVES",
     "Aesthetic",
     "BlackBox",
+    "Blur",
     "Classifier",
     "CompressedSensing",
+    "Decoded",
     "Downsample",
     "Edges",
     "GaussianBlur",

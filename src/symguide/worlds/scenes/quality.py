@@ -79,23 +79,23 @@ class Evaluation:
         self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
 
     def samples(self, texts: list[str], what: str, first: int = 0) -> Tensor:
-        """One sample for each caption; sample i has the noise of index first + i."""
+        """One picture for each caption; sample i has the noise of index first + i."""
         caption, parts = tokens(texts), []
         bar = tqdm(range(0, len(texts), self.batch), desc=what, disable=not self.progress, unit="batch")
         for start in bar:
             rows = range(start, min(start + self.batch, len(texts)))
-            parts.append(
-                sample(
-                    self.denoiser,
-                    steps=self.steps,
-                    seed=self.seed,
-                    condition={"caption": caption[rows.start : rows.stop]},
-                    solver="dpmpp_2m",
-                    eta=0.0,
-                    prediction=CFG(self.weight),
-                    indices=[first + row for row in rows],
-                ).samples
+            drawn = sample(
+                self.denoiser,
+                steps=self.steps,
+                seed=self.seed,
+                condition={"caption": caption[rows.start : rows.stop]},
+                solver="dpmpp_2m",
+                eta=0.0,
+                prediction=CFG(self.weight),
+                indices=[first + row for row in rows],
             )
+            with torch.no_grad():
+                parts.append(self.denoiser.decode(drawn.samples))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class Evaluation:
         x = self.samples(captions(other), "held-out captions", first=3_000_000)
         side = x.shape[-1]
         features, target, floor = (
-            torch.cat([self.judge.features(part) for part in torch.split(pictures, 256)])
+            torch.cat([self.judge.features(part) for part in torch.split(_seen(pictures), 256)])
             for pictures in (x, render(real, side, x.dtype), render(other, side, x.dtype))
         )
         precision, recall = precision_recall(features, target)
@@ -145,7 +145,12 @@ class Evaluation:
         }
 
     def _judged(self, x: Tensor) -> Tensor:
-        return torch.cat([self.judge(part) for part in torch.split(x, 256)])
+        return torch.cat([self.judge(part) for part in torch.split(_seen(x), 256)])
+
+
+def _seen(x: Tensor) -> Tensor:
+    """Pictures as the judge takes them, 32 pixels to a side: larger ones are averaged over blocks."""
+    return torch.nn.functional.avg_pool2d(x, x.shape[-1] // 32)
 
 
 def _share(right: Tensor) -> float:
