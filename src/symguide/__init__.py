@@ -8,7 +8,8 @@ torch.Size([4, 2])
 """
 
 from symguide import objectives
-from symguide.denoiser import Denoiser, GaussianDenoiser, MixtureDenoiser, Prediction
+from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
+from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
 from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
 from symguide.loop import Cost, Result, StepRecord, sample

@@ -1,0 +1,132 @@
+"""Denoisers in closed form, of Gaussians and of their mixtures: to test against, and to play with."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.denoiser import Denoiser, Level
+from symguide.errors import ConfigError, GuidanceError
+from symguide.schedule import Schedule
+
+
+class GaussianDenoiser(Denoiser):
+    """The exact denoiser of data ~ N(mean, covariance), a closed form to test against and to play with.
+
+        E[x_0 | x_t] = mean + alpha S (alpha² S + sigma² I)^-1 (x_t - alpha mean)
+
+    Args:
+        mean: mean of the data, in the shape of a sample.
+        covariance: S, (d, d) over the flattened sample.
+        schedule: any schedule.
+
+    Raises:
+        ConfigError: if the covariance is not a symmetric positive semi-definite (d, d) matrix.
+
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> denoiser(torch.ones(1, 2), 0.5).x0.allclose(torch.ones(1, 2) * denoiser.schedule.alpha(0.5))
+    True
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor, schedule: Schedule | None = None) -> None:
+        super().__init__(_closed_form, schedule, "x0", shape=mean.shape)
+        self.mean = mean.detach().double()
+        self.variances, self.basis = _eigen(covariance, mean.numel())
+
+    def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
+        alpha, sigma = (_column(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        gain = alpha * self.variances.to(x) / (alpha**2 * self.variances.to(x) + sigma**2)
+        return self._along(x, alpha, gain) + self.mean.to(x)
+
+    def _along(self, x: Tensor, alpha: Level, gain: Tensor) -> Tensor:
+        """U diag(gain) U' (x - alpha mean)."""
+        basis = self.basis.to(x)
+        centred = x.flatten(1) - alpha * self.mean.to(x).flatten()
+        return ((centred @ basis) * gain @ basis.T).reshape(x.shape)
+
+    def transport(self, x: Tensor, t: float, s: float = 0.0) -> Tensor:
+        """Where the probability-flow ODE carries x from t to s, in closed form, (B, ...).
+
+        x_s = alpha_s mean + U diag(sqrt((alpha_s² l + sigma_s²) / (alpha_t² l + sigma_t²))) U' (x_t - alpha_t mean)
+        """
+        schedule, variances = self.schedule, self.variances.to(x)
+        spread = [schedule.alpha(r) ** 2 * variances + schedule.sigma(r) ** 2 for r in (t, s)]
+        return self._along(x, schedule.alpha(t), (spread[1] / spread[0]).sqrt()) + schedule.alpha(s) * self.mean.to(x)
+
+
+class MixtureDenoiser(Denoiser):
+    """The exact denoiser of a mixture of Gaussians, with the component as its condition.
+
+        E[x_0 | x_t] = sum_k r_k(x_t) E_k[x_0 | x_t],   r_k ~ weights_k N(x_t; alpha mean_k, alpha² S_k + sigma² I)
+
+    Args:
+        means: (K, ...) in the shape of samples.
+        covariances: (K, d, d), or (d, d) for all.
+        weights: (K,), equal where not given.
+        schedule: any schedule.
+
+    A call takes `label` (B,) in 0 ... K-1, which conditions on that component; K, or no label, is the whole mixture,
+    so that classifier-free guidance has a closed form too.
+
+    >>> denoiser = MixtureDenoiser(torch.tensor([[-2.0], [2.0]]), 0.01 * torch.eye(1))
+    >>> denoiser(torch.tensor([[1.0]]), 0.3).x0.item() > 1
+    True
+    """
+
+    def __init__(
+        self, means: Tensor, covariances: Tensor, weights: Tensor | None = None, schedule: Schedule | None = None
+    ) -> None:
+        count = len(means)
+        super().__init__(_closed_form, schedule, "x0", shape=means.shape[1:], null={"label": count})
+        if covariances.ndim == 2:
+            covariances = covariances.expand(count, -1, -1)
+        if len(covariances) != count or (weights is not None and weights.shape != (count,)):
+            raise ConfigError(f"a mixture of {count} means needs {count} covariances and weights of shape ({count},)")
+        share = torch.full((count,), 1 / count) if weights is None else weights
+        if not bool((share > 0).all()):
+            raise ConfigError("the weights of a mixture must be positive")
+        self.log_weights = (share.double() / share.double().sum()).log()
+        self.components = [GaussianDenoiser(m, c, schedule) for m, c in zip(means, covariances, strict=True)]
+
+    def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
+        log_r = self.log_weights.to(x) + self._log_likelihood(x, t)
+        label = condition.get("label")
+        if label is not None:
+            chosen = torch.as_tensor(label, device=x.device).expand(len(x))[:, None]
+            other = torch.arange(len(self.components), device=x.device) != chosen
+            log_r = log_r.masked_fill(other & (chosen < len(self.components)), -math.inf)
+        means = torch.stack([c._evaluate(x, t, {}) for c in self.components], dim=1)
+        return torch.einsum("bk,bk...->b...", log_r.softmax(dim=1), means)
+
+    def _log_likelihood(self, x: Tensor, t: Level) -> Tensor:
+        """log N(x; alpha mean_k, alpha² S_k + sigma² I) up to a shared constant, (B, K)."""
+        alpha, sigma = (_column(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        rows = []
+        for c in self.components:
+            spread = alpha**2 * c.variances.to(x) + sigma**2
+            z = (x.flatten(1) - alpha * c.mean.to(x).flatten()) @ c.basis.to(x)
+            rows.append(-0.5 * (z**2 / spread + torch.as_tensor(spread).log()).sum(dim=1))
+        return torch.stack(rows, dim=1)
+
+
+def _closed_form(*_: Any, **__: Any) -> Tensor:
+    raise GuidanceError("a closed-form denoiser has no network to call")
+
+
+def _column(level: Level, x: Tensor) -> Level:
+    """(B,) as (B, 1), to multiply flattened samples with."""
+    return level.to(x)[:, None] if isinstance(level, Tensor) and level.ndim else level
+
+
+def _eigen(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    if covariance.shape != (d, d):
+        raise ConfigError(f"the covariance must be ({d}, {d}) over the flattened sample, not {tuple(covariance.shape)}")
+    matrix = covariance.detach().double()
+    if not torch.allclose(matrix, matrix.T):
+        raise ConfigError("the covariance must be symmetric")
+    variances, basis = torch.linalg.eigh(matrix)
+    if variances.min() < -1e-8 * variances.max().clamp_min(1e-300):
+        raise ConfigError("the covariance must be positive semi-definite")
+    return variances.clamp_min(0), basis
