@@ -1,5 +1,7 @@
 """Training resumes exactly, and refuses checkpoints of other runs."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,3 +58,47 @@ def test_checkpoints_of_other_settings_and_other_files_are_refused(tmp_path):
     (tmp_path / "run.safetensors").write_bytes(b"no checkpoint")
     with pytest.raises(WeightsError, match="is no checkpoint"):
         train(tmp_path, resume=True)
+
+
+def test_a_leg_ends_with_a_checkpoint_that_goes_on(tmp_path):
+    from fit import Paused
+
+    whole = train(tmp_path / "a")
+    with pytest.raises(Paused, match=r"stands at step 1 of 10: go on with --resume"):
+        train(tmp_path / "b", minutes=0.0)
+    resumed = train(tmp_path / "b", resume=True, minutes=10.0)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+@pytest.mark.parametrize("what", ["scorers/segmenter", "weak"])
+def test_the_scenes_networks_can_be_remade(what, tmp_path):
+    arguments = ["--steps", "2", "--pictures", "128", "--samples", "64", "--checkpoints", str(tmp_path / "checkpoints")]
+    command = [sys.executable, str(TRAINING / "scenes.py"), what, *arguments, "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "out" / what / "README.md").read_text()
+    assert f"python training/scenes.py {what} --seed 0 --steps 2" in card and "pictures 0 to 127" in card
+    from symguide import networks
+
+    assert networks.load(tmp_path / "out" / what)[1]["network"] in ("PyramidSegmenter", "CaptionUNet")
+
+
+def test_losses_are_those_of_the_exact_model():
+    """On data of one point the best network is known, and its loss is 0 at every level; another one's is not."""
+    from diffusion import flow_loss, times, v_loss
+
+    from symguide.schedule import VP, RectifiedFlow
+
+    torch.manual_seed(0)
+    x0, noise = torch.full((6, 1, 2, 2), 0.3), torch.randn(6, 1, 2, 2)
+    for schedule, loss in ((VP.cosine(), v_loss), (RectifiedFlow(), flow_loss)):
+        t = times(6, schedule)
+        alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (schedule.alpha, schedule.sigma))
+
+        def exact(x, timestep, schedule=schedule, alpha=alpha, sigma=sigma):
+            eps = (x - alpha * 0.3) / sigma
+            return eps - 0.3 if isinstance(schedule, RectifiedFlow) else alpha * eps - sigma * 0.3
+
+        assert loss(exact, schedule, x0, t, noise).max() < 1e-6
+        assert loss(lambda x, timestep, exact=exact: exact(x, timestep) + 1, schedule, x0, t, noise).min() > 1e-4

@@ -14,11 +14,6 @@ from symguide.worlds import scenes
 
 CHUNK = 2048
 POOL = 131_072
-DATA = (
-    f'pictures 0 to {POOL - 1:,} of the split "train" of `symguide.worlds.scenes`, drawn with seed 0, in 8 bits a\n'
-    "  channel, and their captions."
-)
-"""What model cards say of it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,14 @@ class Pool:
     def pictures(self, rows: Tensor) -> Tensor:
         """Float pictures in [-1, 1] of these rows."""
         return self.pixels[rows].float() / 127.5 - 1
+
+
+def data_words(count: int) -> str:
+    """What model cards say of the training pictures."""
+    return (
+        f'pictures 0 to {count - 1:,} of the split "train" of `symguide.worlds.scenes`, drawn with seed 0, in 8 bits\n'
+        "  a channel, and their captions."
+    )
 
 
 def pool(split: str, count: int, side: int, seed: int, folder: Path) -> Pool:

@@ -17,7 +17,7 @@ import scenes_denoisers
 import torch
 from card import card
 from fit import Paused, Run, fit
-from pool import DATA, POOL, pool
+from pool import POOL, data_words, pool
 from scenes_scorers import KINDS, VIEWS, Student, start
 from torch import Tensor, nn
 
@@ -36,12 +36,12 @@ def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
     if settings.start is not None:
         start(network, networks.load(args.out / f"{role}s" / settings.start)[0])
     student = Student(network, settings.objects).to(args.device, memory_format=torch.channels_last)
-    data, view = pool("train", POOL, settings.side, 0, args.checkpoints), VIEWS[role]
+    data, view = pool("train", args.pictures, settings.side, 0, args.checkpoints), VIEWS[role]
     splits = {
         split: (scenes.render(truth, settings.side, torch.float32), truth)
         for split, truth in (
-            ("held out", scenes.draw("held_out", range(HELD_OUT))),
-            ("held-out combinations", scenes.draw("combinations", range(COMBINATIONS))),
+            ("held out", scenes.draw("held_out", range(args.samples or HELD_OUT))),
+            ("held-out combinations", scenes.draw("combinations", range(args.samples or COMBINATIONS))),
         )
     }
 
@@ -69,12 +69,13 @@ def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
         args.device,
         title=f"scenes: {role}, {kind}",
         about=f"{settings.about} Trained on clean pictures only, to {use}." + started,
-        data=f"{DATA} Augmented by `{view.__name__}` of training/views.py.",
+        data=f"{data_words(args.pictures)} Augmented by `{view.__name__}` of training/views.py.",
         command=f"python training/scenes.py {role}s/{kind} --seed {args.seed} --steps {steps}",
         seed=args.seed,
         steps=steps,
         hours=hours,
-        measured=f"{measured}\n\nOn {HELD_OUT:,} held-out pictures, and on {COMBINATIONS:,} whose object has a shape "
+        measured=f"{measured}\n\nOn {args.samples or HELD_OUT:,} held-out pictures, and on "
+        f"{args.samples or COMBINATIONS:,} whose object has a shape "
         "and a colour that no\ntraining picture shows together; they chose neither settings nor the moment to stop.",
     )
     networks.save(average, args.out / f"{role}s" / kind, card=text)
@@ -97,7 +98,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
     parser.add_argument("--rate", type=float, help="learning rate of a text-to-image model, instead of its own")
     parser.add_argument("--start", type=Path, help="model folder whose weights a text-to-image model starts from")
-    parser.add_argument("--samples", type=int, help="how many samples to measure a text-to-image model by")
+    parser.add_argument("--pictures", type=int, default=POOL, help="training pictures; fewer to see that it runs")
+    parser.add_argument("--samples", type=int, help="how many pictures to measure by")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=scenes.WEIGHTS, help="where the model folders go")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoints")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from card import card
 from fit import Run, fit
-from pool import DATA, POOL, Pool, pool
+from pool import Pool, data_words, pool
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,7 +17,7 @@ from symguide.models import judge
 from symguide.report import grid, png
 from symguide.worlds import scenes
 
-SIDE, PICTURES, BATCH = 64, POOL // 4, 16
+SIDE, BATCH = 64, 16
 ABOUT = """Pictures of 64x64 pixels to latents of 4x16x16 and back; latents have unit variance. Trained for the mean
 absolute error of pixels and of their differences to the right and down, which keeps edges sharp without a critic."""
 
@@ -32,7 +32,7 @@ def loss(network: networks.Autoencoder, x: Tensor) -> Tensor:
 
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed + 200)
-    data = pool("train", PICTURES, SIDE, 0, args.checkpoints)
+    data = pool("train", args.pictures // 4, SIDE, 0, args.checkpoints)
     network = networks.Autoencoder().to(args.device, memory_format=torch.channels_last)
     truth = scenes.draw("held_out", range(1024))
     unseen = scenes.render(truth, SIDE, torch.float32).to(args.device)
@@ -50,7 +50,8 @@ def train(args: argparse.Namespace) -> None:
     run = Run(steps, 2e-3, args.seed + 200, checkpoint, args.resume, decay=0.998, minutes=args.minutes)
     average, hours = fit(network, step_loss, run, note)
     with torch.no_grad():
-        latents = torch.cat([average.encoder(data.pictures(torch.arange(i, i + 256))) for i in range(0, 4096, 256)])
+        parts = torch.arange(min(len(data), 4096)).split(256)
+        latents = torch.cat([average.encoder(data.pictures(rows).to(args.device)) for rows in parts])
         average.mean.copy_(latents.mean(dim=(0, 2, 3), keepdim=True))
         average.deviation.copy_(latents.std(dim=(0, 2, 3), keepdim=True))
         made = torch.cat([average(part) for part in unseen.split(64)])
@@ -61,7 +62,7 @@ def train(args: argparse.Namespace) -> None:
         args.device,
         title="scenes: autoencoder",
         about=ABOUT,
-        data=DATA.replace(f"{POOL - 1:,}", f"{PICTURES - 1:,}") + " Drawn with 64 pixels to a side.",
+        data=data_words(args.pictures // 4) + " Drawn with 64 pixels to a side.",
         command=f"python training/scenes.py autoencoder --seed {args.seed} --steps {steps}",
         seed=args.seed,
         steps=steps,
@@ -105,7 +106,7 @@ class Latents:
 @torch.no_grad()
 def latents(args: argparse.Namespace) -> Latents:
     """The training pictures of 64 pixels to a side, encoded."""
-    data: Pool = pool("train", PICTURES, SIDE, 0, args.checkpoints)
+    data: Pool = pool("train", args.pictures // 4, SIDE, 0, args.checkpoints)
     network, _ = networks.load(args.out / "autoencoder", args.device)
     parts = [
         network.encode(data.pictures(rows).to(args.device)).half().cpu()

@@ -9,7 +9,7 @@ import torch
 from card import card
 from diffusion import flow_loss, times, v_loss
 from fit import Run, fit
-from pool import DATA, POOL, pool
+from pool import data_words, pool
 from scenes_autoencoder import latents
 from torch import Tensor, nn
 
@@ -110,7 +110,7 @@ def denoiser(network: nn.Module, kind: Kind, out: Path) -> Denoiser:
 def train(name: str, args: argparse.Namespace) -> None:
     kind = KINDS[name]
     torch.manual_seed(args.seed)
-    data = latents(args) if kind.autoencoder else pool("train", POOL, 32, 0, args.checkpoints)
+    data = latents(args) if kind.autoencoder else pool("train", args.pictures, 32, 0, args.checkpoints)
     network = caption_unet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
     start = args.start or (args.out / kind.start if kind.start else None)
     if start is not None:
@@ -169,7 +169,7 @@ def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse
         title=f"scenes: {name}",
         about=kind.about
         + f"\nCaptions were replaced by none in {DROP:.0%} of the training, for classifier-free guidance.",
-        data=DATA,
+        data=data_words(args.pictures),
         command=f"python training/scenes.py {name} --seed {args.seed}{options}",
         seed=args.seed,
         steps=run.steps,
