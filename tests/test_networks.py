@@ -268,3 +268,15 @@ def test_a_class_of_ones_own(tmp_path, monkeypatch):
     mine = Mine(3)
     networks.save(mine, tmp_path)
     assert torch.equal(networks.load(tmp_path)[0].weight, mine.weight)
+
+
+def test_weights_stored_in_half_precision_come_back_in_any(tmp_path):
+    network = networks.ConvClassifier(1, 8, (8, 8)).float()
+    networks.save(network, tmp_path / "half", dtype=torch.float16)
+    networks.save(network, tmp_path / "whole")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.6 * sizes[1]
+    loaded = networks.load(tmp_path / "half", dtype=torch.float64)[0]
+    for mine, given in zip(loaded.parameters(), network.parameters(), strict=True):
+        assert mine.dtype == torch.float64 and torch.equal(mine, given.half().double())
+    assert next(network.parameters()).dtype == torch.float32

@@ -12,7 +12,7 @@ CARD = """# {title}
 - **Data:** {data}
 - **Made by:** `{command}`
 - **Seed:** {seed}; **steps:** {steps}; **wall-clock time:** {hours:.2f} hours on {machine}; torch {torch}.
-- **Size:** {parameters:,} parameters, float32.
+- **Size:** {parameters:,} parameters, stored in {stored}.
 
 ## Measured
 
@@ -20,9 +20,10 @@ CARD = """# {title}
 """
 
 
-def card(network: nn.Module, device: str, **words: object) -> str:
+def card(network: nn.Module, device: str, *, stored: str = "float32", **words: object) -> str:
     """The text of a card; `words` are those of CARD that the network and the machine do not say."""
     return CARD.format(
+        stored=stored,
         machine="one GPU" if device != "cpu" else f"{os.cpu_count()} CPU cores",
         torch=torch.__version__.split("+")[0],
         parameters=sum(p.numel() for p in network.parameters()),

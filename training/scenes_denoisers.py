@@ -154,6 +154,7 @@ def held_out_loss(network: nn.Module, kind: Kind, lossy: Callable[..., Tensor], 
 def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse.Namespace, start: Path | None) -> None:
     """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
     kind = KINDS[name]
+    average = average.half().float()  # as it is stored, so that what is measured is what is shipped
     evaluation = Evaluation(
         denoiser(average, kind, args.out), judge("scenes", "classifier", args.device), progress=True
     )
@@ -175,8 +176,9 @@ def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse
         steps=run.steps,
         hours=hours,
         measured=measured(evaluation, count),
+        stored="float16",
     )
-    networks.save(average, args.out / name, card=text, denoiser=settings(kind))
+    networks.save(average, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
     print(text)
 
 

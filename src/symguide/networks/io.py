@@ -40,13 +40,21 @@ the keyword arguments they were made with in `.arguments`, as JSON-able values."
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
-def save(module: nn.Module, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:
+def save(
+    module: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+    **extra: Any,
+) -> None:
     """Write a model folder that `load` reads.
 
     Args:
         module: a network of a class in NETWORKS.
         folder: made where it does not exist; its files of the same names are replaced.
         card: text of README.md; without it the card is left as it is.
+        dtype: to store floating tensors in, as they are where not given; `load` gives any precision back.
         extra: further keys of config.json, JSON-able.
 
     Raises:
@@ -55,7 +63,10 @@ def save(module: nn.Module, folder: str | os.PathLike[str], *, card: str | None 
     name = type(module).__name__
     if NETWORKS.get(name) is not type(module):
         raise ConfigError(f"{name} is not registered: add it with symguide.networks.NETWORKS[{name!r}] = {name}")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    tensors = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for key, value in module.state_dict().items()
+    }
     weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
     config = {"network": name, "arguments": module.arguments, "sha256": hashlib.sha256(weights).hexdigest()}
     if taken := sorted(config.keys() & extra.keys()):
