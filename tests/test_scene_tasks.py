@@ -13,7 +13,7 @@ from symguide.models import judge, scorer
 from symguide.report import precision_recall
 from symguide.schedule import VP
 from symguide.worlds import WORLDS, scenes
-from symguide.worlds.scenes.quality import Evaluation, plain
+from symguide.worlds.scenes.quality import Evaluation, colours_in, plain
 from symguide.worlds.scenes.scene import COLOURS, SHAPES
 from symguide.worlds.scenes.tasks import TASKS, task
 
@@ -93,6 +93,15 @@ def test_a_model_that_draws_what_captions_say_is_measured_as_such():
         lambda x, t, caption: drawn(x, t, caption.roll(1, 0)), VP.cosine(), "x0", shape=(3, 32, 32), null=perfect.null
     )
     assert Evaluation(worse, judge("scenes", "classifier"), weight=1.0, steps=2).plain(84)["colour"] < 0.3
+
+
+def test_colours_are_read_within_the_true_masks():
+    truth = scenes.draw("held_out", range(2000))
+    truth = truth[truth.count == 2]
+    x, mask = scenes.render(truth, dtype=torch.float32), scenes.masks(truth)
+    read = torch.stack([colours_in(x, mask == 1 + truth.shape[:, k, None, None]) for k in (0, 1)], 1)
+    assert (read == truth.colour).double().mean() > 0.97
+    assert (colours_in(x, torch.zeros(len(x), 32, 32, dtype=torch.bool)) == -1).all()
 
 
 def test_samples_of_an_evaluation_do_not_depend_on_the_batch():

@@ -156,7 +156,9 @@ def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse
     kind = KINDS[name]
     average = average.half().float()  # as it is stored, so that what is measured is what is shipped
     evaluation = Evaluation(
-        denoiser(average, kind, args.out), judge("scenes", "classifier", args.device), progress=True
+        denoiser(average, kind, args.out),
+        *(judge("scenes", which, args.device) for which in ("classifier", "segmenter")),
+        progress=True,
     )
     count = args.samples or SAMPLES
     sheet = evaluation.samples(plain(64).texts, "sheet", first=4_000_000)

@@ -205,7 +205,7 @@ KINDS = {
         classifier_loss,
         classifier_table,
         "Reads every attribute of a scene. Its feature maps are what styles are compared by.",
-        6000,
+        4000,
     ),
     "clip": Kind(
         lambda: networks.TwinEncoder("ConvClassifier", SCORER | {"classes": WIDTH}, "Reader", READER),

@@ -50,6 +50,7 @@ def evaluate(
     evaluation = Evaluation(
         denoiser,
         judge("scenes", "classifier", where),
+        judge("scenes", "segmenter", where),
         weight=cfg,
         steps=steps,
         seed=seed,

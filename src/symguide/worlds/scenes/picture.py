@@ -142,7 +142,7 @@ def _objects(scenes: Scenes, side: int, dtype: torch.dtype, slot: int) -> tuple[
     return coverage, _chosen(scenes.texture[:, slot], textures, u)
 
 
-def _second_tone(colour: Tensor) -> Tensor:
+def second_tone(colour: Tensor) -> Tensor:
     """Of an object's texture: half as bright; for the two darkest and lightest, a grey that shows."""
     grey = torch.tensor([[0.55, 0.55, 0.55]]).to(colour)
     dark = colour.amax(1, keepdim=True) < 0.3
@@ -166,7 +166,7 @@ def render(scenes: Scenes, side: int = 32, dtype: torch.dtype | None = None) -> 
     for slot in (1, 0):  # the front object last
         coverage, tone = (part[:, None] for part in _objects(scenes, side, dtype, slot))
         colour = palette[scenes.colour[:, slot]]
-        paint = colour[..., None, None] * (1 - tone) + _second_tone(colour)[..., None, None] * tone
+        paint = colour[..., None, None] * (1 - tone) + second_tone(colour)[..., None, None] * tone
         picture = picture * (1 - coverage) + paint * coverage
     return 2 * picture - 1
 

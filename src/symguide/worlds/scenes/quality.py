@@ -13,7 +13,7 @@ from symguide.loop import sample
 from symguide.prediction_guidance import CFG
 from symguide.report.quality import frechet, precision_recall
 from symguide.worlds.scenes.caption import captions, tokens
-from symguide.worlds.scenes.picture import render
+from symguide.worlds.scenes.picture import PALETTE, render, second_tone
 from symguide.worlds.scenes.scene import COLOURS, HELD_OUT_PAIRS, SHAPES, Scenes, draw
 
 
@@ -57,6 +57,7 @@ class Evaluation:
     Args:
         denoiser: takes the condition "caption".
         judge: the scenes world's judge of kind "classifier".
+        segmenter: its judge of kind "segmenter", for captions of two objects.
         weight: of classifier-free guidance.
         steps: sampling steps of dpmpp_2m, without noise.
         seed: of the samples; no two sets share their noise.
@@ -68,6 +69,7 @@ class Evaluation:
         self,
         denoiser: Denoiser,
         judge: Any,
+        segmenter: Any = None,
         *,
         weight: float = 3.0,
         steps: int = 25,
@@ -75,7 +77,7 @@ class Evaluation:
         batch: int = 100,
         progress: bool = False,
     ) -> None:
-        self.denoiser, self.judge = denoiser, judge
+        self.denoiser, self.judge, self.segmenter = denoiser, judge, segmenter
         self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
 
     def samples(self, texts: list[str], what: str, first: int = 0) -> Tensor:
@@ -113,11 +115,16 @@ class Evaluation:
 
     @torch.no_grad()
     def pairs(self, count: int) -> dict[str, float]:
-        """Captions of two objects: shares of the samples that show both, shape and colour, and of all objects shown."""
+        """Captions of two objects: shares of the samples that show both, shape and colour, and of all objects shown.
+
+        The segmenter says where every shape is, and the mean colour there which of the colours it has.
+        """
         scenes = _first(count, lambda s: s.count == 2)
         x = self.samples(captions(scenes), "two objects", first=2_000_000)
-        shown = self.judge.split(self._judged(x))["pairs"].topk(2, dim=1).indices
-        right = scenes.pairs.gather(1, shown).sum(1)
+        x = _seen(x)
+        found = torch.cat([self.segmenter(part).argmax(1) for part in torch.split(x, 256)])
+        right = torch.stack([colours_in(x, found == 1 + scenes.shape[:, k, None, None]) for k in (0, 1)], 1)
+        right = (right == scenes.colour).sum(1)
         return {"both": _share(right == 2), "each": right.sum().item() / (2 * count)}
 
     @torch.no_grad()
@@ -151,6 +158,18 @@ class Evaluation:
 def _seen(x: Tensor) -> Tensor:
     """Pictures as the judge takes them, 32 pixels to a side: larger ones are averaged over blocks."""
     return torch.nn.functional.avg_pool2d(x, x.shape[-1] // 32)
+
+
+def colours_in(x: Tensor, region: Tensor, least: int = 12) -> Tensor:
+    """Index in COLOURS of the mean colour within each region (B, H, W), nearest to that of a plain or textured object.
+
+    -1 where the region has fewer than `least` pixels.
+    """
+    palette = PALETTE.to(x)
+    known = torch.cat([palette, 0.6 * palette + 0.4 * second_tone(palette)])
+    area = region.sum(dim=(1, 2))
+    mean = ((x + 1) / 2 * region[:, None]).sum(dim=(2, 3)) / area.clamp_min(1)[:, None]
+    return torch.where(area < least, -1, torch.cdist(mean, known).argmin(1) % len(COLOURS))
 
 
 def _share(right: Tensor) -> float:
