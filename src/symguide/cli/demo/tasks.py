@@ -37,11 +37,11 @@ class Strength:
 
 
 STRENGTHS = {
-    "style": Strength(1.0, 1.0, 0.2),
-    "aesthetics": Strength(1.0, 1.0, 0.2),
-    "personalisation": Strength(1.0, 1.0, 0.2),
-    "identity": Strength(1.0, 1.0, 0.2),
-    "inpainting": Strength(1.0, 1.0, 0.2),
+    "style": Strength(0.5, 0.5, 0.2),
+    "aesthetics": Strength(0.5, 0.5, 0.2),
+    "personalisation": Strength(0.5, 0.5, 0.2),
+    "identity": Strength(0.5, 0.5, 0.2),
+    "inpainting": Strength(0.5, 0.5, 0.2),
 }
 
 
