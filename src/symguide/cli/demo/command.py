@@ -18,8 +18,8 @@ EXAMPLES = [
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("world", default="scenes", type=click.Choice(["scenes", "digits"]))
-@option("Size", "--num", type=click.IntRange(1), help="Samples of every method; 5 scenes or 100 digits.")
-@option("Size", "--steps", type=click.IntRange(1), help="Sampling steps; 25 for scenes, 30 for digits.")
+@option("Size", "--num", type=click.IntRange(1), help="Samples of every method; 4 scenes or 100 digits.")
+@option("Size", "--steps", type=click.IntRange(1), help="Sampling steps; 20 for scenes, 30 for digits.")
 @option("Size", "--quick", is_flag=True, help="Fewer samples and steps: rougher, in a few seconds.")
 @option("Size", "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all noise.")
 @option("Size", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1, mps.")

@@ -59,6 +59,6 @@ class World:
 
 
 SHOWS = {
-    "scenes": World(scenes, (5, 2), (25, 8), "symguide: one model, five ways to steer it"),
+    "scenes": World(scenes, (4, 2), (20, 8), "symguide: one model, five ways to steer it"),
     "digits": World(digits, (100, 20), (30, 12), "symguide: guidance at sampling time"),
 }
