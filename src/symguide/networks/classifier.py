@@ -92,7 +92,7 @@ class ConvClassifier(Heads):
     def maps(self, x: Tensor) -> list[Tensor]:
         """What every level ends with, finest first: (B, channels[l], size / 2^l, size / 2^l)."""
         out = []
-        for layer in self.body[:-1]:  # the last one flattens
+        for layer in list(self.body)[:-1]:  # the last one flattens
             if isinstance(layer, nn.AvgPool2d):
                 out.append(x)
             x = layer(x)
