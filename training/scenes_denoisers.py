@@ -24,6 +24,7 @@ from symguide.worlds.scenes.quality import Evaluation, plain
 DROP = 0.12  # of the captions in training
 BATCH = 32
 SAMPLES = 512  # that a card's measurements are taken over
+NULL = {"caption": [[0] * scenes.LENGTH]}
 CONDITIONS = {"caption": "16 tokens; symguide.worlds.scenes.tokens makes them of text; zeros for none"}
 
 
@@ -95,16 +96,15 @@ def settings(kind: Kind) -> dict[str, object]:
         "schedule": to_spec(kind.schedule),
         "predicts": kind.predicts,
         "shape": list(kind.shape),
-        "null": {"caption": [[0] * scenes.LENGTH]},
+        "null": NULL,
         "conditions": CONDITIONS,
     }
 
 
 def denoiser(network: nn.Module, kind: Kind, out: Path) -> Denoiser:
     """The model of these weights; `out` is where its autoencoder lies, if it has one."""
-    null = {"caption": [[0] * scenes.LENGTH]}
     decoder = networks.load(out / kind.autoencoder)[0].decode if kind.autoencoder else None
-    return Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=null, decoder=decoder)
+    return Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=NULL, decoder=decoder)
 
 
 def train(name: str, args: argparse.Namespace) -> None:
@@ -186,7 +186,8 @@ def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse
 
 def measured(evaluation: Evaluation, count: int) -> str:
     lines = [
-        f"By the judge (`judges/classifier`), {count:,} samples for each line, {evaluation.steps} steps of dpmpp_2m,",
+        f"By the judges (`judges/classifier`; two objects also `judges/segmenter`), {count:,} samples for each line,",
+        f"{evaluation.steps} steps of dpmpp_2m,",
         f"classifier-free guidance of weight {evaluation.weight:g}; 1 is best but for the Frechet distance.",
         "",
     ]

@@ -5,7 +5,7 @@ computed by the world's scorer, and the same quantity by its judge is how the re
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class Task:
     reference: Tensor | None
     scorer: Callable[[Tensor], Tensor]
     judge: Callable[[Tensor], Tensor]
-    mask: Tensor | None = field(default=None)
+    mask: Tensor | None = None
 
     @property
     def condition(self) -> dict[str, Tensor]:
