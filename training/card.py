@@ -1,8 +1,10 @@
 """Model cards: what every weight file says of itself."""
 
+import argparse
 import os
 
 import torch
+from pool import POOL
 from torch import nn
 
 CARD = """# {title}
@@ -29,3 +31,10 @@ def card(network: nn.Module, device: str, *, stored: str = "float32", **words: o
         parameters=sum(p.numel() for p in network.parameters()),
         **words,
     )
+
+
+def command(what: str, args: argparse.Namespace) -> str:
+    """The command that makes a model of scenes again: with all options that its weights depend on."""
+    pictures = None if args.pictures == POOL else args.pictures
+    options = {"seed": args.seed, "steps": args.steps, "pictures": pictures}
+    return f"python training/scenes.py {what}" + "".join(f" --{k} {v}" for k, v in options.items() if v is not None)

@@ -26,16 +26,20 @@ class Pool:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def side(self) -> int:
+        return self.pixels.shape[-1]
+
     def pictures(self, rows: Tensor) -> Tensor:
         """Float pictures in [-1, 1] of these rows."""
         return self.pixels[rows].float() / 127.5 - 1
 
 
-def data_words(count: int) -> str:
+def data_words(count: int, side: int = 32) -> str:
     """What model cards say of the training pictures."""
     return (
-        f'pictures 0 to {count - 1:,} of the split "train" of `symguide.worlds.scenes`, drawn with seed 0, in 8 bits\n'
-        "  a channel, and their captions."
+        f'pictures 0 to {count - 1:,} of the split "train" of `symguide.worlds.scenes`, drawn with seed 0 and\n'
+        f"  {side} pixels to a side, in 8 bits a channel, and their captions."
     )
 
 

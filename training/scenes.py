@@ -15,7 +15,7 @@ from pathlib import Path
 import scenes_autoencoder
 import scenes_denoisers
 import torch
-from card import card
+from card import card, command
 from fit import Paused, Run, fit
 from pool import POOL, data_words, pool
 from scenes_scorers import KINDS, VIEWS, Student, start
@@ -55,7 +55,7 @@ def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
     def note(average: nn.Module) -> str:
         return settings.table(average.network, {split: (x[:512], truth[:512]) for split, (x, truth) in splits.items()})
 
-    steps = args.steps or settings.steps
+    steps = args.steps or (role == "judge" and settings.judge_steps) or settings.steps
     checkpoint = args.checkpoints / f"scenes-{role}-{kind}.safetensors"
     run = Run(steps, 2e-3, args.seed + 100 + place, checkpoint, args.resume, decay=0.998, minutes=args.minutes)
     whole, hours = fit(student, loss, run, note)
@@ -69,8 +69,8 @@ def train_network(role: str, kind: str, args: argparse.Namespace) -> None:
         args.device,
         title=f"scenes: {role}, {kind}",
         about=f"{settings.about} Trained on clean pictures only, to {use}." + started,
-        data=f"{data_words(args.pictures)} Augmented by `{view.__name__}` of training/views.py.",
-        command=f"python training/scenes.py {role}s/{kind} --seed {args.seed} --steps {steps}",
+        data=f"{data_words(args.pictures, settings.side)} Augmented by `{view.__name__}` of training/views.py.",
+        command=command(f"{role}s/{kind}", args),
         seed=args.seed,
         steps=steps,
         hours=hours,
@@ -96,8 +96,6 @@ def main() -> None:
     parser.add_argument("what", nargs="+", choices=["all", *MAKERS], metavar="WHAT", help=f"all, {', '.join(MAKERS)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
-    parser.add_argument("--rate", type=float, help="learning rate of a text-to-image model, instead of its own")
-    parser.add_argument("--start", type=Path, help="model folder whose weights a text-to-image model starts from")
     parser.add_argument("--pictures", type=int, default=POOL, help="training pictures; fewer to see that it runs")
     parser.add_argument("--samples", type=int, help="how many pictures to measure by")
     parser.add_argument("--device", default="cpu")

@@ -4,8 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from card import card
+from card import card, command
 from fit import Run, fit
 from pool import Pool, data_words, pool
 from torch import Tensor, nn
@@ -62,8 +61,8 @@ def train(args: argparse.Namespace) -> None:
         args.device,
         title="scenes: autoencoder",
         about=ABOUT,
-        data=data_words(args.pictures // 4) + " Drawn with 64 pixels to a side.",
-        command=f"python training/scenes.py autoencoder --seed {args.seed} --steps {steps}",
+        data=data_words(len(data), data.side),
+        command=command("autoencoder", args),
         seed=args.seed,
         steps=steps,
         hours=hours,
@@ -80,7 +79,7 @@ def measured(made: Tensor, pictures: Tensor, truth: scenes.Scenes, device: str) 
 
     def right(x: Tensor) -> float:
         one = truth.count == 1
-        shape = reader.attribute(F.avg_pool2d(x, 2), "shape").argmax(1)
+        shape = reader.attribute(x, "shape").argmax(1)
         return (shape == truth.shape[:, 0])[one].double().mean().item()
 
     return (
@@ -95,6 +94,7 @@ class Latents:
 
     values: Tensor
     caption: Tensor
+    side: int = SIDE  # of the pictures
 
     def __len__(self) -> int:
         return len(self.values)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from card import card
+from card import card, command
 from diffusion import flow_loss, times, v_loss
 from fit import Run, fit
 from pool import data_words, pool
@@ -23,7 +23,7 @@ from symguide.worlds.scenes.quality import Evaluation, plain
 
 DROP = 0.12  # of the captions in training
 BATCH = 32
-SAMPLES = 512  # that a card's measurements are taken over
+SAMPLES = 1000  # that a card's measurements are taken over
 NULL = {"caption": [[0] * scenes.LENGTH]}
 CONDITIONS = {"caption": "16 tokens; symguide.worlds.scenes.tokens makes them of text; zeros for none"}
 
@@ -36,9 +36,8 @@ class Kind:
     schedule: Schedule
     predicts: str
     channels: tuple[int, ...]
-    steps: int
-    rate: float
-    start: str | None = None  # the model folder whose weights it starts from
+    rounds: tuple[tuple[int, float], ...]  # steps and learning rate: each goes on from the average of the one before
+    start: str | None = None  # the model folder whose weights it starts from, where they fit
     shape: tuple[int, int, int] = (3, 32, 32)
     patch: int = 2
     autoencoder: str | None = None  # the folder of the autoencoder whose latents it draws
@@ -50,17 +49,14 @@ KINDS = {
         VP.cosine(),
         "v",
         (48, 96, 144),
-        13_000,
-        1.5e-3,
+        ((13_000, 1.5e-3), (13_000, 1e-3)),
     ),
     "flow": Kind(
-        "Draws scenes from captions along straight lines: a rectified flow, which started from the weights of the\n"
-        "`denoiser` and was trained on with the flow's own loss.",
+        "Draws scenes from captions along straight lines: a rectified flow.",
         RectifiedFlow(),
         "flow",
         (48, 96, 144),
-        4_000,
-        8e-4,
+        ((6_000, 1e-3),),
         start="denoiser",
     ),
     "latent": Kind(
@@ -68,8 +64,8 @@ KINDS = {
         VP.cosine(),
         "v",
         (48, 96, 144),
-        13_000,
-        1.5e-3,
+        ((6_000, 1e-3),),
+        start="denoiser",
         shape=(4, 16, 16),
         patch=1,
         autoencoder="autoencoder",
@@ -79,8 +75,7 @@ KINDS = {
         VP.cosine(),
         "v",
         (32, 48, 64),
-        3_000,
-        2e-3,
+        ((3_000, 2e-3),),
     ),
 }
 
@@ -111,31 +106,38 @@ def train(name: str, args: argparse.Namespace) -> None:
     kind = KINDS[name]
     torch.manual_seed(args.seed)
     data = latents(args) if kind.autoencoder else pool("train", args.pictures, 32, 0, args.checkpoints)
-    network = caption_unet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
-    start = args.start or (args.out / kind.start if kind.start else None)
-    if start is not None:
-        network.load_state_dict(networks.load(start)[0].state_dict())
-    network = network.to(args.device, memory_format=torch.channels_last)
+    network: nn.Module = caption_unet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
+    if kind.start is not None:
+        begin(network, networks.load(args.out / kind.start)[0])
     lossy = flow_loss if kind.predicts == "flow" else v_loss
 
-    def batch(step: int) -> Tensor:
+    def batch(network: nn.Module) -> Tensor:
         rows = torch.randint(len(data), (BATCH,))
         caption = data.caption[rows] * (torch.rand(BATCH, 1) > DROP)
         noise, t = torch.randn(BATCH, *kind.shape), times(BATCH, kind.schedule)
         x0, t, noise, caption = (z.to(args.device) for z in (data.pictures(rows), t, noise, caption))
         return lossy(network, kind.schedule, x0, t, noise, caption).mean()
 
-    run = Run(
-        args.steps or kind.steps,
-        args.rate or kind.rate,
-        args.seed,
-        args.checkpoints / f"scenes-{name}.safetensors",
-        args.resume,
-        decay=0.9995,
-        minutes=args.minutes,
-    )
-    average, hours = fit(network, batch, run, lambda mean: held_out_loss(mean, kind, lossy, args))
-    finish(average, name, run, hours, args, start)
+    hours = 0.0
+    rounds = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
+    for number, (steps, rate) in enumerate(rounds):
+        checkpoint = args.checkpoints / f"scenes-{name}-{number + 1}.safetensors"
+        run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
+        network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
+        average, spent = fit(
+            network,
+            lambda step, network=network: batch(network),
+            run,
+            lambda mean: held_out_loss(mean, kind, lossy, args),
+        )
+        network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
+    finish(network, name, rounds, hours, data_words(len(data), data.side), args)
+
+
+def begin(network: nn.Module, start: nn.Module) -> None:
+    """Take over all weights that have a place of the same shape; of a latent model those are all but its ends."""
+    mine = network.state_dict()
+    network.load_state_dict(mine | {k: v for k, v in start.state_dict().items() if v.shape == mine[k].shape})
 
 
 @torch.no_grad()
@@ -151,36 +153,43 @@ def held_out_loss(network: nn.Module, kind: Kind, lossy: Callable[..., Tensor], 
     return f"loss {lossy(network, kind.schedule, x0, t, noise, caption).mean():.5f} on held-out pictures"
 
 
-def finish(average: nn.Module, name: str, run: Run, hours: float, args: argparse.Namespace, start: Path | None) -> None:
+def finish(
+    network: nn.Module,
+    name: str,
+    rounds: tuple[tuple[int, float], ...],
+    hours: float,
+    data: str,
+    args: argparse.Namespace,
+) -> None:
     """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
     kind = KINDS[name]
-    average = average.half().float()  # as it is stored, so that what is measured is what is shipped
     evaluation = Evaluation(
-        denoiser(average, kind, args.out),
+        denoiser(network, kind, args.out),
         *(judge("scenes", which, args.device) for which in ("classifier", "segmenter")),
         progress=True,
     )
-    count = args.samples or SAMPLES
     sheet = evaluation.samples(plain(64).texts, "sheet", first=4_000_000)
-    write(run.checkpoint.with_suffix(".png"), png(grid(sheet, columns=16, cell=64)))
-    options = "".join(
-        f" --{key} {value}" for key, value in (("steps", run.steps), ("rate", run.rate), ("start", start)) if value
-    )
+    write(args.checkpoints / f"scenes-{name}.png", png(grid(sheet, columns=16, cell=64)))
+    history = [f"Captions were replaced by none in {DROP:.0%} of the training, for classifier-free guidance."]
+    if kind.start is not None:
+        history.append(f"Started from the weights of `{kind.start}`, where they fit.")
+    if len(rounds) > 1:
+        parts = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in rounds)
+        history.append(f"Trained in {len(rounds)} rounds, each from the average of the one before: {parts}.")
     text = card(
-        average,
+        network,
         args.device,
         title=f"scenes: {name}",
-        about=kind.about
-        + f"\nCaptions were replaced by none in {DROP:.0%} of the training, for classifier-free guidance.",
-        data=data_words(args.pictures),
-        command=f"python training/scenes.py {name} --seed {args.seed}{options}",
+        about="\n".join([kind.about, *history]),
+        data=data,
+        command=command(name, args),
         seed=args.seed,
-        steps=run.steps,
+        steps=sum(steps for steps, _ in rounds),
         hours=hours,
-        measured=measured(evaluation, count),
+        measured=measured(evaluation, args.samples or SAMPLES),
         stored="float16",
     )
-    networks.save(average, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
+    networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
     print(text)
 
 

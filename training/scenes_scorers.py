@@ -187,6 +187,7 @@ class Kind:
     table: Callable[[nn.Module, dict[str, tuple[Tensor, Scenes]]], str]
     about: str
     steps: int
+    judge_steps: int | None = None  # where its judge needs another number
     batch: int = 64
     objects: bool = False  # whether its training needs a vector for every object
     start: str | None = None  # the kind whose network of the same role gives the body to start from
@@ -243,6 +244,7 @@ KINDS = {
         segmenter_table,
         "What every pixel shows: 0 the background, else 1 + index of the shape.",
         800,
+        judge_steps=4000,
     ),
 }
 VIEWS = {"scorer": scorer_view, "judge": judge_view}
