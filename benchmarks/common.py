@@ -62,8 +62,17 @@ class Cells:
         return self.known[key]
 
 
-def spread(cells: Sequence[dict[str, Any]], key: str, digits: int) -> str:
-    """Mean ± standard deviation over cells."""
-    values = [cell[key] for cell in cells]
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+def over_seeds(cells: Sequence[dict[str, Any]], figures: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    """A row of one method's cells: mean ± standard deviation of figures by title: (key, digits); then its costs."""
+
+    def spread(key: str, digits: int) -> str:
+        values = [cell[key] for cell in cells]
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+    return {
+        **{title: spread(key, digits) for title, (key, digits) in figures.items()},
+        "forward": cells[0]["forward"],
+        "backward": cells[0]["backward"],
+        "seconds": f"{statistics.mean(c['seconds'] for c in cells):.0f}",
+    }

@@ -19,13 +19,12 @@ Cells that are done are kept under out/benchmarks and not computed again; --fres
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, save, spread, table
+from common import Cells, over_seeds, save, table
 from tqdm import tqdm
 
 import symguide as sg
@@ -128,20 +127,17 @@ def choose(sweep: list[dict[str, Any]]) -> dict[str, float]:
     return best
 
 
-def summary(name: str, scale: float, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean over seeds, with the spread of the judge's figures."""
+FIGURES = {
+    "objective": ("objective", 3),
+    "judge": ("judge", 3),
+    "judge's accuracy": ("accuracy", 3),
+    "Frechet": ("frechet", 2),
+}
 
-    return {
-        "method": name,
-        "scale": scale,
-        "objective": f"{statistics.mean(c['objective'] for c in cells):.3f}",
-        "judge": spread(cells, "judge", 3),
-        "judge's accuracy": spread(cells, "accuracy", 3),
-        "Frechet": spread(cells, "frechet", 2),
-        "forward": cells[0]["forward"],
-        "backward": cells[0]["backward"],
-        "seconds": f"{statistics.mean(c['seconds'] for c in cells):.0f}",
-    }
+
+def summary(name: str, scale: float, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the tables."""
+    return {"method": name, "scale": scale} | over_seeds(cells, FIGURES)
 
 
 def measure(task: str, window: tuple[float, float], quick: bool, fresh: bool) -> dict[str, Any]:

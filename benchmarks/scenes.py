@@ -14,13 +14,12 @@ Cells that are done are kept under out/benchmarks and not computed again; --fres
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, save, spread, table
+from common import Cells, over_seeds, save, table
 from tqdm import tqdm
 
 import symguide as sg
@@ -94,20 +93,6 @@ def choose(sweep: list[dict[str, Any]]) -> dict[str, float]:
     return best
 
 
-def summary(method: str, strength: float, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """A row: means over the seeds, with the spread of the judge's figures."""
-    return {
-        "method": method,
-        "strength": strength,
-        "scorer": f"{statistics.mean(c['scorer'] for c in cells):.3f}",
-        "judge": spread(cells, "judge", 3),
-        "Frechet": spread(cells, "frechet", 2),
-        "forward": cells[0]["forward"],
-        "backward": cells[0]["backward"],
-        "seconds": f"{statistics.mean(c['seconds'] for c in cells):.0f}",
-    }
-
-
 def measure(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
     """Sweep, choose, measure on all seeds; the table of one task."""
     seeds, num, tries = ((0,), 4, 4) if quick else (SEEDS, NUM, SWEEP)
@@ -118,7 +103,11 @@ def measure(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
         method: [cells.get(name, method, strength, seed, num) for seed in seeds]
         for method, strength in tqdm(best.items(), desc=f"{name}: all seeds")
     }
-    rows = [summary(method, best[method], final[method]) for method in best]
+    rows = [
+        {"method": method, "strength": best[method]}
+        | over_seeds(part, {"scorer": ("scorer", 3), "judge": ("judge", 3), "Frechet": ("frechet", 2)})
+        for method, part in final.items()
+    ]
     print(f"\n{name}: {TASKS[name].goal}; {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}")
     return {"rows": rows, "sweep": sweep, "cells": [cell for part in final.values() for cell in part]}
 

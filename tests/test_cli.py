@@ -342,7 +342,7 @@ def test_objectives_of_your_own():
         ("own_rules", "unknown objective"),
         ("classifier", "classifier:LABELS or"),
         ("asthetic", "did you mean 'aesthetic'"),
-        ("aesthetic", "know samples of shape"),
+        ("aesthetic", "know pictures of shape"),
         ("style:a.png", "objectives.Style"),
         ("text:a red star", "objectives.TextSimilarity"),
         ("palette:#ff0000", "RGB samples"),

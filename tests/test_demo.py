@@ -118,6 +118,9 @@ def test_the_page_of_scenes_holds_all_pictures(scenes_ran):
     html = (scenes_ran[1] / "index.html").read_text()
     assert html.count("data:image/png;base64,") == 1 + len(TASKS) and html.count("<svg") == len(TASKS)
     assert "What guidance sees on the way" in html and "Personalisation" in html
+    results, closing = json.loads((scenes_ran[1] / "results.json").read_text()), html.partition("All tasks, by")[2]
+    for name in TASKS:
+        assert all(f"<td>{row['judge']:.3f}</td>" in closing for row in results[name])
 
 
 def test_real_digits_show_the_targets():

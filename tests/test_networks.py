@@ -1,5 +1,6 @@
 """Networks are per sample and run in every precision; model folders come back bit for bit or say what is wrong."""
 
+import copy
 import json
 
 import pytest
@@ -280,3 +281,30 @@ def test_weights_stored_in_half_precision_come_back_in_any(tmp_path):
     for mine, given in zip(loaded.parameters(), network.parameters(), strict=True):
         assert mine.dtype == torch.float64 and torch.equal(mine, given.half().double())
     assert next(network.parameters()).dtype == torch.float32
+
+
+def test_larger_pictures_are_seen_as_the_means_of_their_blocks():
+    torch.manual_seed(0)
+    network = filled(networks.ConvClassifier(channels=(8, 16), width=12, groups=4, heads={"a": 3, "b": 2})).double()
+    whole = networks.Averaged(network, 8)
+    x = torch.randn(2, 1, 24, 24, dtype=torch.float64)
+    small = x.reshape(2, 1, 8, 3, 8, 3).mean(dim=(3, 5))
+    torch.testing.assert_close(whole(x), network(small))
+    torch.testing.assert_close(whole.attribute(x, "b"), network.attribute(small, "b"))
+    torch.testing.assert_close(whole.features(x), network.features(small))
+    assert [m.shape for m in whole.maps(x)] == [m.shape for m in network.maps(small)]
+    assert torch.equal(whole(small), network(small)) and whole.heads == network.heads
+    assert next(whole.parameters()) is next(network.parameters()) and not hasattr(whole, "text")
+    torch.testing.assert_close(copy.deepcopy(whole).to(torch.float64)(x), whole(x))
+    for shape in ((2, 1, 12, 12), (2, 1, 8, 16), (1, 8, 8), (2, 1, 0, 0)):
+        with pytest.raises(ConfigError, match="multiple of 8 pixels"):
+            whole(torch.zeros(shape, dtype=torch.float64))
+
+
+def test_a_segmenter_of_larger_pictures_labels_all_their_pixels():
+    torch.manual_seed(0)
+    network = filled(networks.PyramidSegmenter(channels=(8, 8, 16)))
+    x = torch.randn(2, 3, 64, 64)
+    out = networks.Averaged(network, 32)(x)
+    assert out.shape == (2, 7, 64, 64)
+    torch.testing.assert_close(out[:, :, 1::2, ::2], network(nn.functional.avg_pool2d(x, 2)))

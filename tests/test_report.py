@@ -150,6 +150,14 @@ def test_labels_heads_and_marks_take_room_and_are_drawn():
     assert min(dark) >= 4  # no label is cut off
 
 
+def test_labels_of_several_lines_are_narrow():
+    x = torch.ones(2, 1, 8, 8)
+    one, two = (report.grid([x, x], [name, "b"], cell=32) for name in ("a method + another", "a method\n+ another"))
+    assert two.width < one.width - 30 and two.height == one.height
+    inked = [y for y in range(32) if any(sum(colour(two, x, y)) < 300 for x in range(two.width - 2 * 36))]
+    assert len(inked) > 12 and min(inked) >= 4  # both lines are there, beside the first row
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -181,6 +189,16 @@ def test_curves_are_svg_in_the_colour_of_the_page():
     assert svg.startswith("<svg") and "currentColor" in svg and "#010203" not in svg
     assert "guided &amp; good" in svg and ">unguided<" not in svg
     assert "<script" not in svg
+
+
+def test_losses_below_zero_are_drawn():
+    pytest.importorskip("matplotlib")
+
+    def negative(steps):
+        return [StepRecord(i, 1.0, 0.5, -5 - torch.rand(6), torch.ones(6), 1, 1, 0.1) for i in range(steps)]
+
+    svg = report.draw_curves({"aesthetic": negative(5)})
+    assert ">−5.50<" in svg.replace("-", "−") or ">−5.5<" in svg.replace("-", "−")  # the axis goes there
 
 
 def test_a_page_is_complete_alone_and_escapes_what_it_is_told():

@@ -8,7 +8,6 @@ Where samples are latents, "decoder" there names the folder of an autoencoder be
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from symguide import networks
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
 from symguide.schedule import from_spec, to_spec
-from symguide.worlds import WORLDS, World
+from symguide.worlds import WORLDS
 
 
 def load(
@@ -88,7 +87,7 @@ def scorer(
     """A network of clean samples to guide with, of the world that an embedded model belongs to.
 
     Args:
-        model: "digits" or "scenes".
+        model: "digits" or one of the "scenes"; those of scenes also take larger squares, averaged over blocks to 32x32.
         kind: "classifier"; in the scenes world also "clip", "identity", "aesthetic" and "segmenter".
         device: where its weights go, the CPU where not given.
         dtype: of its weights, torch's default where not given.
@@ -99,7 +98,7 @@ def scorer(
     >>> scorer("digits", "classifier", dtype=torch.float32)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    return _part(model, "scorer", _world(model).scorers, kind, device, dtype)
+    return _part(model, "scorer", kind, device, dtype)
 
 
 def judge(
@@ -109,26 +108,18 @@ def judge(
 
     Guidance must never see it: fooling the scorer is no success, and only a judge can tell.
     """
-    return _part(model, "judge", _world(model).judges, kind, device, dtype)
+    return _part(model, "judge", kind, device, dtype)
 
 
-def _world(model: str) -> World:
+def _part(model: str, role: str, kind: str, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:
     if model not in WORLDS:
         raise unknown("model", model, WORLDS)
-    return WORLDS[model]
-
-
-def _part(
-    model: str,
-    role: str,
-    folders: Mapping[str, Path],
-    kind: str,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-) -> nn.Module:
+    world = WORLDS[model]
+    folders = world.scorers if role == "scorer" else world.judges
     if kind not in folders:
         raise unknown(f"{role} of {model}", kind, folders)
-    return networks.load(folders[kind], device, dtype)[0]
+    network = networks.load(folders[kind], device, dtype)[0]
+    return network if world.side is None else networks.Averaged(network, world.side)
 
 
 def save(denoiser: Denoiser, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:

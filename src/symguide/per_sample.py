@@ -56,7 +56,7 @@ class Noise:
     True
     """
 
-    streams = ("start", "step", "travel", "smooth", "propose")
+    streams = ("start", "step", "travel", "smooth", "propose", "measure")
 
     def __init__(
         self,

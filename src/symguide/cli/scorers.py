@@ -5,15 +5,15 @@ from torch import nn
 from symguide import models
 from symguide.worlds import WORLDS
 
-SCENES = (3, 32, 32)
-"""Shape of the samples that the scenes world's networks know, whichever model made them."""
+SCENES = ((3, 32, 32), (3, 64, 64))
+"""Shapes of the pictures that the scenes world's networks know, whichever model made them."""
 
 
 def world_of(kind: str, model: str, shape: tuple[int, ...]) -> str | None:
     """The world whose scorer of that kind fits the model's samples: its own, or the scenes world by their shape."""
     if model in WORLDS and kind in WORLDS[model].scorers:
         return model
-    return "scenes" if tuple(shape) == SCENES else None
+    return "scenes" if tuple(shape) in SCENES else None
 
 
 def judge_of(kind: str, world: str) -> nn.Module | None:

@@ -118,10 +118,10 @@ class Steering:
             raise ConfigError(f"the objective {show([term])!r} must be {' or '.join(kind.forms)}")
         world = None if kind.scorer is None else world_of(kind.scorer, self.model, self.place.shape)
         if kind.scorer is not None and world is None:
-            name = OBJECTIVES[term.name].__name__
+            name, known = OBJECTIVES[term.name].__name__, " and ".join(map(str, SCENES))
             raise ConfigError(
                 f"{term.name} needs a {kind.scorer} network, and {self.model} has no scorer of its own: those of the "
-                f"scenes world know samples of shape {SCENES}, not {self.place.shape}; write a function that returns "
+                f"scenes world know pictures of shape {known}, not {self.place.shape}; write a function that returns "
                 f"symguide.objectives.{name}(...) with a network of yours, and give it as my_module:function"
             )
         make = kind.read(term.parts, self.place)

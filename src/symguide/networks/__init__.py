@@ -2,6 +2,7 @@
 
 from symguide.networks.attention import CrossAttention, SelfAttention
 from symguide.networks.autoencoder import Autoencoder
+from symguide.networks.averaged import Averaged
 from symguide.networks.caption_unet import CaptionUNet
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
@@ -12,6 +13,7 @@ from symguide.networks.unet import UNet
 __all__ = [
     "NETWORKS",
     "Autoencoder",
+    "Averaged",
     "CaptionUNet",
     "ConvClassifier",
     "CrossAttention",

@@ -11,10 +11,19 @@ from symguide.networks.attention import TokenBlock
 
 
 class Heads(nn.Module):
-    """A classifier of several attributes: its logits are the heads' side by side."""
+    """A classifier of several attributes: its logits are the heads' side by side.
 
-    heads: dict[str, int]
-    """Number of logits of every head, in order; empty where the logits are one attribute's."""
+    Args:
+        heads: names and logits of the attributes, in order; none where the logits are one attribute's.
+        classes: number of logits where there are no heads.
+        arguments: the other arguments of the class, for its folder.
+    """
+
+    def __init__(self, heads: Mapping[str, int] | None, classes: int, **arguments: Any) -> None:
+        super().__init__()
+        self.heads = dict(heads or {})
+        self.classes = sum(self.heads.values()) or classes
+        self.arguments: dict[str, Any] = arguments | {"classes": self.classes, "heads": self.heads or None}
 
     def attribute(self, x: Tensor, name: str) -> Tensor:
         """Logits of one head, (B, C, H, W) -> (B, heads[name]).
@@ -62,19 +71,8 @@ class ConvClassifier(Heads):
         dropout: float = 0.0,
         heads: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__()
-        self.heads = dict(heads or {})
-        classes = sum(self.heads.values()) or classes
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "size": size,
-            "channels": list(channels),
-            "classes": classes,
-            "width": width,
-            "groups": groups,
-            "dropout": dropout,
-            "heads": self.heads or None,
-        }
+        settings: dict[str, Any] = {"in_channels": in_channels, "width": width, "groups": groups, "dropout": dropout}
+        super().__init__(heads, classes, size=size, channels=list(channels), **settings)
         factor = 2 ** (len(channels) - 1)
         if size % factor:
             raise ConfigError(f"size ({size}) must be a multiple of {factor} for {len(channels)} levels")
@@ -87,7 +85,7 @@ class ConvClassifier(Heads):
                 last = channel
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.project = nn.Linear(last * (size // factor) ** 2, width)
-        self.head = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, classes))
+        self.head = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, self.classes))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """What every level ends with, finest first: (B, channels[l], size / 2^l, size / 2^l)."""
@@ -151,19 +149,8 @@ class ResidualClassifier(Heads):
         dropout: float = 0.0,
         heads: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__()
-        self.heads = dict(heads or {})
-        classes = sum(self.heads.values()) or classes
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "channels": list(channels),
-            "blocks": blocks,
-            "classes": classes,
-            "width": width,
-            "groups": groups,
-            "dropout": dropout,
-            "heads": self.heads or None,
-        }
+        settings: dict[str, Any] = {"in_channels": in_channels, "width": width, "groups": groups, "dropout": dropout}
+        super().__init__(heads, classes, channels=list(channels), blocks=blocks, **settings)
         self.levels = nn.ModuleList()
         last = in_channels + 2
         for level, channel in enumerate(channels):
@@ -173,7 +160,7 @@ class ResidualClassifier(Heads):
             self.levels.append(nn.Sequential(shrink, norm, nn.ReLU(), *body))
             last = channel
         self.project = nn.Linear(sum(channels), width)
-        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, classes))
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, self.classes))
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """What every level ends with, finest first: (B, channels[l], H / 2^(l+1), W / 2^(l+1))."""

@@ -40,8 +40,7 @@ class LinearOperator:
         if not noise >= 0:
             raise ConfigError(f"the noise of a measurement cannot be negative, as {noise} is")
         y = self(x)
-        # The sampler starts from step 0 of this stream: with its numbers, y's noise would be known to the sample.
-        z = Noise(seed, range(len(y)), y.shape[1:], dtype=y.dtype, device=y.device).draw("start", step=1)
+        z = Noise(seed, range(len(y)), y.shape[1:], dtype=y.dtype, device=y.device).draw("measure")
         return y + noise * z
 
 

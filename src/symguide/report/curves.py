@@ -21,8 +21,8 @@ STYLE = {"svg.fonttype": "none", "svg.hashsalt": "symguide", "font.family": "san
 def draw_curves(traces: Mapping[str, Sequence[StepRecord]]) -> str:
     """An inline SVG with two panels: loss, and gradient norm, over the steps.
 
-    Lines are means over the samples, bands reach from the 10 % to the 90 % quantile. Steps
-    that were not guided are left out, and so are methods that have nothing above zero to show.
+    Lines are means over the samples, bands reach from the 10 % to the 90 % quantile. Steps that were not guided are
+    left out, and so are methods that have nothing but zeros to show.
 
     Args:
         traces: method -> trace, as in `result.trace`; colours go by order.
@@ -61,7 +61,7 @@ def _line(panel: Any, method: str, trace: Sequence[StepRecord], name: str, colou
         return
     steps = [index for index, _ in values]
     rows = torch.stack([value for _, value in values])
-    if not bool((rows > 0).any()):
+    if not bool((rows != 0).any()):
         return
     low, high = torch.quantile(rows, torch.tensor([0.1, 0.9], dtype=torch.float64), dim=1)
     panel.fill_between(steps, low.numpy(), high.numpy(), color=colour, alpha=0.14, linewidth=0)
@@ -71,7 +71,8 @@ def _line(panel: Any, method: str, trace: Sequence[StepRecord], name: str, colou
 def _dress(panel: Any, title: str) -> None:
     panel.set_title(title, loc="left", color=SENTINEL, fontsize=10.5)
     panel.set_xlabel("step", color=SENTINEL)
-    panel.set_ylim(bottom=0)
+    if panel.dataLim.y0 >= 0:  # scores to raise have negative losses
+        panel.set_ylim(bottom=0)
     panel.tick_params(which="both", colors=SENTINEL)
     panel.grid(color=SENTINEL, alpha=0.12, linewidth=0.6)
     for side, spine in panel.spines.items():

@@ -27,6 +27,11 @@ class Section:
     notes: Sequence[str] = ()
 
     @property
+    def wide(self) -> bool:
+        """Whether the picture is a strip, which narrow screens scroll rather than shrink."""
+        return self.picture is not None and self.picture.width > 2 * self.picture.height
+
+    @property
     def source(self) -> str:
         """The picture as a data URI."""
         return "" if self.picture is None else "data:image/png;base64," + base64.b64encode(png(self.picture)).decode()

@@ -29,7 +29,8 @@ def grid(
         rows: one (B, C, H, W) tensor a row, C = 1 or 3, values in [-1, 1] (what lies outside is cut off);
             or a single tensor, whose samples fill rows of `columns`.
         labels: a name for every row, to its left.
-        heads: a name for every column, above it; may have several lines, and is written as small as it must be to fit.
+        heads: a name for every column, above it. Names may have several lines; heads are written as small as they must
+            be to fit.
         marks: per row, which samples get a blue bar below them.
         columns: with a single tensor, samples in a row; all in one where not given.
         cell: pixels of the longer side of a sample, at least; small samples are enlarged to it.
@@ -49,9 +50,9 @@ def grid(
             raise ConfigError(f"a grid of {len(lines)} rows and {wide} columns does not fit {len(names)} {what}")
     pictures = [[_picture(x, cell, ink, smooth) for x in line] for line in lines]
     width, height = pictures[0][0].size
-    size = max(13, round(cell / 4.5))
+    size = max(13, round(cell / 6))
     font = ImageFont.load_default(size)
-    left = 2 * GAP + (max(round(font.getlength(label)) for label in labels) + 2 * GAP if labels else 0)
+    left = 2 * GAP + (2 * GAP + max(round(font.getlength(x)) for x in _split(labels)) if labels else 0)
     small = _fitting(heads, size, width)
     head_font = ImageFont.load_default(small)
     top = 2 * GAP + (round(1.3 * small) * max(head.count("\n") + 1 for head in heads) if heads else 0)
@@ -64,7 +65,8 @@ def grid(
     for row, line_of in enumerate(pictures):
         y = top + row * pitch[1]
         if labels:
-            draw.text((left - 2 * GAP, y + height / 2), labels[row], TEXT, font, anchor="rm")
+            middle = (left - 2 * GAP, y + height / 2)
+            draw.multiline_text(middle, labels[row], TEXT, font, anchor="rm", align="right", spacing=0.15 * size)
         for column, picture in enumerate(line_of):
             x = left + column * pitch[0]
             sheet.paste(picture, (x, y))
@@ -75,10 +77,14 @@ def grid(
 
 def _fitting(heads: Sequence[str], size: int, width: int) -> int:
     """The largest size of font up to `size` in which every line of the heads fits into the width, but at least 9."""
-    lines = [line for head in heads for line in head.split("\n")]
-    while size > 9 and any(ImageFont.load_default(size).getlength(line) > width for line in lines):
+    while size > 9 and any(ImageFont.load_default(size).getlength(line) > width for line in _split(heads)):
         size -= 1
     return size
+
+
+def _split(names: Sequence[str]) -> list[str]:
+    """The lines of all names."""
+    return [line for name in names for line in name.split("\n")]
 
 
 def png(picture: Image.Image) -> bytes:

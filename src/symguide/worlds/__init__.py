@@ -15,13 +15,20 @@ class World:
     """Networks of clean samples to guide with, by kind."""
     judges: Mapping[str, Path] = field(default_factory=dict)
     """For each kind a network of another build and training, which guidance never sees, to measure with."""
+    side: int | None = None
+    """Of the pictures that these know, where they are also shown larger ones."""
 
 
 _DIGITS = Path(__file__).parent / "digits" / "weights"
 _SCENES = Path(__file__).parent / "scenes" / "weights"
 _KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
-_SCORERS = {kind: _SCENES / "scorers" / kind for kind in _KINDS}
-_JUDGES = {kind: _SCENES / "judges" / kind for kind in _KINDS}
+
+
+def _scenes(folder: str, description: str) -> World:
+    """A model of the scenes world, whose models share their scorers and judges."""
+    scorers, judges = ({kind: _SCENES / role / kind for kind in _KINDS} for role in ("scorers", "judges"))
+    return World(description, _SCENES / folder, scorers, judges, side=32)
+
 
 WORLDS: dict[str, World] = {
     "digits": World(
@@ -30,10 +37,9 @@ WORLDS: dict[str, World] = {
         {"classifier": _DIGITS / "scorer"},
         {"classifier": _DIGITS / "judge"},
     ),
-    "scenes": World(
+    "scenes": _scenes(
+        "denoiser",
         "one or two drawn objects, 32x32 pixels, RGB; condition: a caption such as 'a red star on blue stripes'",
-        _SCENES / "denoiser",
-        _SCORERS,
-        _JUDGES,
     ),
+    "scenes-weak": _scenes("weak", "a small and barely trained relative of scenes, for autoguidance"),
 }

@@ -54,7 +54,9 @@ class Done:
         sections = [panel.section() for panel in self.show.panels.values()]
         if self.show.opening is not None:
             sections.insert(0, self.show.opening.section())
-        return render_page(self.title, self.show.summary(), self.command, sections, facts)
+        if self.show.closing is not None:
+            sections.append(self.show.closing())
+        return render_page(self.title, self.show.lead or self.show.summary(), self.command, sections, facts)
 
 
 def run(world: str, num: int, steps: int, seed: int, device: str, command: str) -> Done:

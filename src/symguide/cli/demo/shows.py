@@ -9,8 +9,9 @@ from symguide.cli.demo.inpaint import Inpaint
 from symguide.cli.demo.misaligned import Misaligned
 from symguide.cli.demo.panel import Panel
 from symguide.cli.demo.steer import Steer
-from symguide.cli.demo.tasks import WEIGHT, TaskPanel
+from symguide.cli.demo.tasks import WEIGHT, TaskPanel, overview
 from symguide.models import load
+from symguide.report import Section
 from symguide.worlds.scenes.tasks import TASKS
 
 
@@ -21,12 +22,16 @@ class Show:
     Attributes:
         panels: by the name of their picture.
         summary: what to see, in a sentence, when all has run.
+        lead: what the page begins with, the summary where there is none.
         opening: what comes before the panels.
+        closing: what comes after them.
     """
 
     panels: dict[str, Panel]
     summary: Callable[[], str]
+    lead: str | None = None
     opening: Misaligned | None = None
+    closing: Callable[[], Section] | None = None
 
 
 def digits(num: int, device: torch.device | str) -> Show:
@@ -45,7 +50,15 @@ def scenes(num: int, device: torch.device | str) -> Show:
         parts = ", ".join(f"{name} {panel.gain()}" for name, panel in panels.items())
         return f"By the judge, from unguided to the best method (less is better): {parts}."
 
-    return Show(dict(panels), summary, Misaligned(denoiser, WEIGHT))
+    return Show(dict(panels), summary, LEAD, Misaligned(denoiser, WEIGHT), lambda: overview(panels))
+
+
+LEAD = (
+    "A small text-to-image model draws these pictures, and nothing of it is trained here: its sampling is steered. In "
+    "every column all methods start from the same noise. FreeDoM follows the gradient of a loss on an estimate by one "
+    "network call; SAG looks 4 calls ahead and differentiates them exactly; DSG takes steps of the length that the "
+    "model's own noise has."
+)
 
 
 @dataclass(frozen=True)

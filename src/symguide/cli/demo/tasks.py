@@ -1,5 +1,6 @@
 """The panels of the scenes world: one task each, by four methods from the same noise."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from symguide.cli.demo.panel import COSTS, Method, Panel, Watch
 from symguide.denoiser import Denoiser
 from symguide.loss_guidance import SAG, FreeDoM, Sphere
 from symguide.prediction_guidance import CFG
-from symguide.report import Column, Section, draw_curves, grid
+from symguide.report import Column, Section, Table, draw_curves, grid
 from symguide.worlds.scenes.tasks import TASKS, task
 
 UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE = "unguided", "FreeDoM", "SAG (n=4)", "SAG (n=4) + DSG"
@@ -83,7 +84,8 @@ class TaskPanel(Panel):
             rows["what is kept"] = self.task.reference * self.task.mask
         rows |= {name: result.samples for name, result in self.results.items()}
         heads = [prompt.replace(" on ", "\non ") for prompt in self.task.prompts] if self.captioned else ()
-        return grid(list(rows.values()), list(rows), heads, cell=128, smooth=False)
+        labels = [name.replace(" + ", "\n+ ") for name in rows]
+        return grid(list(rows.values()), labels, heads, cell=128, smooth=False)
 
     def section(self) -> Section:
         """The panel as a part of a page."""
@@ -97,8 +99,26 @@ class TaskPanel(Panel):
             notes=(f"Scorer and judge: {self.kind.goal}; less is better. Guidance sees the scorer alone.",),
         )
 
+    @property
+    def judged(self) -> dict[str, float]:
+        """What the judge measures, by method."""
+        return {row["method"]: row["judge"] for row in self.rows}
+
     def gain(self) -> str:
         """What the judge measures, unguided and by the best method."""
-        judged = {row["method"]: row["judge"] for row in self.rows}
-        best = min(METHODS[1:], key=lambda name: judged[name])
-        return f"{judged[UNGUIDED]:.2f} to {judged[best]:.2f} ({best})"
+        best = min(METHODS[1:], key=lambda name: self.judged[name])
+        return f"{self.judged[UNGUIDED]:.2f} to {self.judged[best]:.2f} ({best})"
+
+
+def overview(panels: Mapping[str, TaskPanel]) -> Section:
+    """All tasks by the judge, as the last part of a page."""
+    columns = [Column("task", "task"), *(Column(name, name, "{:.3f}") for name in METHODS)]
+    rows = [{"task": panel.kind.title, **panel.judged} for panel in panels.values()]
+    return Section(
+        "All tasks, by the judge",
+        "The judge is a network of another build, trained apart; no guidance has seen it. Less is better.",
+        table=Table(columns, rows),
+        notes=(
+            "A few samples of one seed: what the pictures show, not a comparison of methods. For that, see the docs.",
+        ),
+    )

@@ -1,5 +1,6 @@
 """How good a text-to-image model of scenes is, by a judge that neither training nor guidance has seen."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +40,12 @@ def plain(count: int, unseen: bool = False) -> Plain:
         unseen: of the pairs of shape and colour that training never showed together, in place of those that it did.
 
     >>> plain(2).texts
-    ['a red disk on purple', 'an orange disk on white']
+    ['a red disk on purple', 'an orange ring on white']
     """
-    pairs = [(s, c) for s in range(len(SHAPES)) for c in range(len(COLOURS))]
+    shapes, colours = len(SHAPES), len(COLOURS)
+    period = math.lcm(shapes, colours)
+    # along the diagonals, so that the first few captions already have different shapes and colours
+    pairs = [(i % shapes, (i + i // period) % colours) for i in range(shapes * colours)]
     pairs = [pair for pair in pairs if (pair in HELD_OUT_PAIRS) is unseen]
     rows = []
     for index in range(count):
@@ -121,7 +125,6 @@ class Evaluation:
         """
         scenes = _first(count, lambda s: s.count == 2)
         x = self.samples(captions(scenes), "two objects", first=2_000_000)
-        x = _seen(x)
         found = torch.cat([self.segmenter(part).argmax(1) for part in torch.split(x, 256)])
         right = torch.stack([colours_in(x, found == 1 + scenes.shape[:, k, None, None]) for k in (0, 1)], 1)
         right = (right == scenes.colour).sum(1)
@@ -137,7 +140,7 @@ class Evaluation:
         x = self.samples(captions(other), "held-out captions", first=3_000_000)
         side = x.shape[-1]
         features, target, floor = (
-            torch.cat([self.judge.features(part) for part in torch.split(_seen(pictures), 256)])
+            torch.cat([self.judge.features(part) for part in torch.split(pictures, 256)])
             for pictures in (x, render(real, side, x.dtype), render(other, side, x.dtype))
         )
         precision, recall = precision_recall(features, target)
@@ -152,24 +155,19 @@ class Evaluation:
         }
 
     def _judged(self, x: Tensor) -> Tensor:
-        return torch.cat([self.judge(part) for part in torch.split(_seen(x), 256)])
+        return torch.cat([self.judge(part) for part in torch.split(x, 256)])
 
 
-def _seen(x: Tensor) -> Tensor:
-    """Pictures as the judge takes them, 32 pixels to a side: larger ones are averaged over blocks."""
-    return torch.nn.functional.avg_pool2d(x, x.shape[-1] // 32)
-
-
-def colours_in(x: Tensor, region: Tensor, least: int = 12) -> Tensor:
+def colours_in(x: Tensor, region: Tensor, least: float = 0.0117) -> Tensor:
     """Index in COLOURS of the mean colour within each region (B, H, W), nearest to that of a plain or textured object.
 
-    -1 where the region has fewer than `least` pixels.
+    -1 where the region is a share of the picture less than `least`.
     """
     palette = PALETTE.to(x)
     known = torch.cat([palette, 0.6 * palette + 0.4 * second_tone(palette)])
     area = region.sum(dim=(1, 2))
     mean = ((x + 1) / 2 * region[:, None]).sum(dim=(2, 3)) / area.clamp_min(1)[:, None]
-    return torch.where(area < least, -1, torch.cdist(mean, known).argmin(1) % len(COLOURS))
+    return torch.where(area < least * region[0].numel(), -1, torch.cdist(mean, known).argmin(1) % len(COLOURS))
 
 
 def _share(right: Tensor) -> float:

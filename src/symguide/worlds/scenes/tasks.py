@@ -6,13 +6,13 @@ computed by the world's scorer, and the same quantity by its judge is how the re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symguide.models import judge, scorer
 from symguide.objectives import Aesthetic, Identity, ImageSimilarity, Objective, Region, Style
+from symguide.objectives.base import Fixed, Follower
 from symguide.worlds.scenes.caption import tokens
 from symguide.worlds.scenes.picture import render
 from symguide.worlds.scenes.quality import plain
@@ -116,13 +116,13 @@ def _identity(indices: Sequence[int], side: int) -> Task:
 class _Features(Objective):
     """|f(x_0) - f(reference)|² / |f(reference)|² in a classifier's features: whether a whole picture reads the same."""
 
-    def __init__(self, reference: Tensor, network: Any) -> None:
-        self.network = network
-        self.wanted = network.features(reference)
+    def __init__(self, reference: Tensor, network: nn.Module) -> None:
+        self.network = Follower(network, "features")
+        self.wanted = Fixed(lambda like: self.network(reference.to(like), "features"))
 
     def __call__(self, x0: Tensor) -> Tensor:
-        gap = self.network.features(x0) - self.wanted
-        loss: Tensor = gap.square().sum(1) / self.wanted.square().sum(1)
+        wanted = self.wanted(x0)
+        loss: Tensor = (self.network(x0, "features") - wanted).square().sum(1) / wanted.square().sum(1)
         return loss
 
 
