@@ -1,0 +1,5 @@
+"""diffusers pipelines: guidance inside them. Needs nothing of diffusers itself; the pipeline brings it."""
+
+from symguide.pipelines.guide import Record, guide
+
+__all__ = ["Record", "guide"]

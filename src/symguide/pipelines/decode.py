@@ -1,0 +1,77 @@
+"""From a pipeline's clean latents to what its objectives see: the pipeline's own decoding, differentiably."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError
+from symguide.pipelines.record import Made
+
+Decode = Callable[[Tensor], Tensor]
+
+
+def decoder(pipe: Any, calls: Sequence[Made]) -> Decode:
+    """Latents (B, ...) as the scheduler has them -> pictures (B, C, H, W) or videos (B, C, F, H, W), about [-1, 1].
+
+    Pixel pipelines have nothing to decode. Sizes that packed latents do not show are read off the recorded calls.
+
+    Raises:
+        ConfigError: for a pipeline whose latents this does not know how to lay out.
+    """
+    vae = getattr(pipe, "vae", None) or getattr(pipe, "vqvae", None)
+    if vae is None:
+        return lambda z: z
+    unpack = _layout(pipe, calls[-1].kwargs)
+    config = vae.config
+
+    def decode(z: Tensor) -> Tensor:
+        z = _unscaled(unpack(z), config, vae)
+        own = next(vae.parameters()).dtype
+        if z.ndim == 5 and not _takes_video(vae):
+            frames = vae.decode(z.transpose(1, 2).flatten(0, 1).to(own), return_dict=False)[0]
+            return frames.unflatten(0, (len(z), -1)).transpose(1, 2).to(z.dtype)
+        return vae.decode(z.to(own), return_dict=False)[0].to(z.dtype)
+
+    return decode
+
+
+def _takes_video(vae: Any) -> bool:
+    return type(vae).__name__ not in ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny")
+
+
+def _unscaled(z: Tensor, config: Any, vae: Any) -> Tensor:
+    """The latents as the decoder knows them: times their deviation, over their scale, plus their mean or shift."""
+    mean, std = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+    mean = getattr(vae, "latents_mean", mean) if mean is None else mean
+    std = getattr(vae, "latents_std", std) if std is None else std
+    if std is not None:
+        z = z * _channels(std, z)
+    z = z / (getattr(config, "scaling_factor", None) or 1.0)
+    shift = getattr(config, "shift_factor", None)
+    return z + (_channels(mean, z) if mean is not None else shift or 0.0)
+
+
+def _channels(values: Any, z: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=z.dtype, device=z.device).view(1, -1, *[1] * (z.ndim - 2))
+
+
+def _layout(pipe: Any, given: Any) -> Decode:
+    """Latents as a grid with channels first."""
+    if given.get("img_ids") is not None and hasattr(pipe, "_unpack_latents"):  # Flux and its kin: 2 x 2 blocks in a row
+        rows, columns = (int(given["img_ids"][..., axis].max()) + 1 for axis in (1, 2))
+        factor = pipe.vae_scale_factor
+        return lambda z: pipe._unpack_latents(z, 2 * rows * factor, 2 * columns * factor, factor)
+    if all(name in given for name in ("num_frames", "height", "width")) and hasattr(pipe, "_unpack_latents"):  # LTX
+        sizes = [given[name] for name in ("num_frames", "height", "width")]
+        patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        return lambda z: pipe._unpack_latents(z, *sizes, *patches)
+    if type(pipe).__name__.startswith("CogVideoX"):
+        return lambda z: z.transpose(1, 2)
+    if hasattr(pipe, "_unpack_latents"):
+        raise ConfigError(
+            f"guide does not know how {type(pipe).__name__} lays out its latents: use decode=False with an objective on "
+            "latents"
+        )
+    return lambda z: z

@@ -1,0 +1,271 @@
+"""guide(pipe, loss=...): loss guidance inside any diffusers pipeline.
+
+All pipelines pass one point: scheduler.step(model_output, timestep, sample), where the prediction is final and the
+sample is the one that it was made at. There the calls that the pipeline has just made to its networks are known, so its
+prediction can be made again at any (x, t), with a graph, and given to the recipes as an ordinary denoiser.
+
+The scheduler makes its own step of its own prediction, so that the histories of multistep schedulers are those of the
+model, and the guided change is added to what it gives.
+"""
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symguide.denoiser import Counter, Prediction
+from symguide.errors import ConfigError
+from symguide.lookahead import GuidedPredictor
+from symguide.loop import Cost, StepRecord
+from symguide.objectives import Decoded
+from symguide.per_sample import Noise
+from symguide.pipelines import state
+from symguide.pipelines.combine import combination
+from symguide.pipelines.decode import decoder
+from symguide.pipelines.levels import levels
+from symguide.pipelines.record import NETWORKS, Made, Recorder, Replay
+from symguide.pipelines.step import Known, PipelineDenoiser, PipelineNetwork, PipelineStep
+from symguide.step import Run
+
+
+@dataclass
+class Record:
+    """What the pipeline's last run did: a line for every step, and what it cost so far, calls for each sample."""
+
+    trace: list[StepRecord] = field(default_factory=list)
+    cost: Cost = Cost(0, 0, 0.0, 0)
+
+
+@contextmanager
+def guide(pipe: Any, *, loss: Any, decode: bool = True, seed: int = 0, on_nan: str = "raise") -> Iterator[Record]:
+    """Guide everything that a diffusers pipeline draws inside.
+
+        with guide(pipe, loss=SAG(Style(reference), n=4)) as run:
+            images = pipe("a cat wearing glasses").images
+        run.trace, run.cost
+
+    Args:
+        pipe: a pipeline whose scheduler has a `step`.
+        loss: a recipe, such as SAG(objective, n=4).
+        decode: whether objectives are of decoded pictures or videos (B, C, ...), in [-1, 1]; else of clean latents.
+        seed: of the noise that recipes draw themselves; the pipeline's own comes from its generator.
+        on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
+
+    Yields:
+        Record, filled while the pipeline runs.
+
+    Raises:
+        ConfigError: for pipelines and schedulers that cannot be guided.
+        GuidanceError: for predictions that cannot be made again, and as the recipe.
+
+    Cost: as the recipe's; the pipeline's own calls are the first of every look-ahead.
+    """
+    if not hasattr(loss, "guide"):
+        raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
+    if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
+        raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
+    bridge = _Bridge(pipe, loss, decode, seed, on_nan)
+    with _frozen(pipe), bridge.in_place():
+        yield bridge.record
+
+
+class _Run:
+    """One run of the pipeline: its times, and where it stands."""
+
+    def __init__(self, times: list[float]) -> None:
+        self.calls, self.times, place = times, times[:1], 0
+        while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
+            place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
+            self.times.append(times[place])
+        self.index, self.group = 0, times[0]
+        self.change: Tensor | None = None
+        """Of a step whose second half is still to come."""
+        self.clock: tuple[float, float] | None = None
+        self.graph_bytes: int | None = None
+        self.begun = time.perf_counter()
+
+
+class _Bridge:
+    """What stands between a pipeline's loop and its scheduler."""
+
+    def __init__(self, pipe: Any, loss: Any, decode: bool, seed: int, on_nan: str) -> None:
+        self.pipe, self.scheduler, self.decode, self.seed, self.on_nan = pipe, pipe.scheduler, decode, seed, on_nan
+        self.loss, self.levels = copy.copy(loss), levels(pipe.scheduler)
+        self.recorder = Recorder([m for name in NETWORKS if isinstance(m := getattr(pipe, name, None), nn.Module)])
+        self.objective = loss.objective
+        self.record, self.counter = Record(), Counter()
+        self.run: _Run | None = None
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The scheduler's step and set_timesteps are ours inside, and its own again outside."""
+        scheduler = self.scheduler
+        self.stock, prepare = scheduler.step, scheduler.set_timesteps
+
+        @functools.wraps(self.stock)  # pipelines read the signature for what to hand over
+        def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return self.step(model_output, timestep, sample, *args, **kwargs)
+
+        @functools.wraps(prepare)
+        def set_timesteps(*args: Any, **kwargs: Any) -> Any:
+            self.run = None
+            return prepare(*args, **kwargs)
+
+        scheduler.step, scheduler.set_timesteps = step, set_timesteps
+        self.recorder.attach()
+        try:
+            yield
+        finally:
+            self.recorder.detach()
+            del scheduler.step, scheduler.set_timesteps
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The scheduler's own step, then the guided change of what it gave."""
+        calls = self.recorder.take()
+
+        def stock(prediction: Tensor, place: Tensor) -> Any:
+            return self.stock(prediction, timestep, place, *args, **kwargs)
+
+        run = self.run = self.run or self._begin(timestep)
+        if run.change is not None:  # the first half of this step was guided
+            change, run.change = run.change, None
+            return _moved(stock(model_output, sample), change)
+        began, spent = time.perf_counter(), (self.counter.forward, self.counter.backward)
+        before = state.kept(self.scheduler)
+        result = stock(model_output, sample)
+        rows = len(sample) // 2 if _doubled(self.pipe, calls) else len(sample)
+        t, s = run.times[run.index], run.times[run.index + 1]
+        x = self.levels.ours(_wide(sample[:rows]), t)
+        predict = self._predictor(calls, x, model_output[:rows], float(timestep))
+        everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
+        if run.index == 0:
+            self.loss.objective = Decoded(self.objective, decoder(self.pipe, calls)) if self.decode else self.objective
+            self.loss.prepare(everything)
+        known = Known(predict, t, self._prediction(x, t, _wide(model_output[:rows])))
+        repeat = 0
+        while True:
+            given = self.levels.ours(_wide(_sample(result)[:rows]), s)
+            step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, t, s))
+            guided = self.loss.guide(step)
+            repeat += 1
+            if repeat >= self.loss.repeats_at(step):
+                break
+            x = step.back_in_time(given if guided is None else guided.x_s)
+            known = Known(predict, t, predict(x, t))
+            state.put_back(self.scheduler, before)
+            back, told = self.levels.state(x, t).to(sample), known.prediction.value.to(model_output)
+            result = stock(*(torch.cat([z] * (len(sample) // rows)) for z in (told, back)))
+        run.graph_bytes = predict.graph_bytes
+        self._note(step, guided, rows, spent, began)
+        run.index += 1
+        change = None if guided is None else self.levels.state(guided.x_s - given, s)
+        if state.unfinished(self.scheduler):
+            if repeat > 1:
+                raise ConfigError(f"{type(self.scheduler).__name__} makes steps in two halves: repeats must be 1")
+            run.change = torch.zeros_like(given) if change is None else change
+            return result
+        if getattr(self.scheduler, "order_list", None) and self.scheduler.order_list[run.index - 1] == 1:
+            run.group = t
+        if change is None:
+            return result
+        state.move_stored(self.scheduler, change.to(sample), self.levels.schedule, t, s, run.group)
+        return _moved(result, change)
+
+    def _begin(self, timestep: Any) -> _Run:
+        """A new run, from the timestep that the pipeline begins at: a later one than the first for img2img."""
+        times = self.levels.times(self.scheduler)
+        every = [float(step) for step in self.scheduler.timesteps]
+        began = getattr(self.scheduler, "begin_index", None)
+        self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
+        return _Run(times[every.index(float(timestep)) if began is None else began :])
+
+    def _predictor(self, calls: list[Made], x: Tensor, made: Tensor, timestep: float) -> GuidedPredictor:
+        """The pipeline's prediction as ours."""
+        assert self.run is not None
+        replay = Replay(calls, x, timestep, self.run.clock)
+        self.run.clock = replay.clock
+        network = PipelineNetwork(replay, combination(replay.recorded(), made, self.pipe), self.recorder)
+        denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
+        denoiser.counter = self.counter
+        self.counter.forward += len(x) * replay.passes
+        predict = GuidedPredictor(denoiser)
+        predict.graph_bytes = self.run.graph_bytes
+        return predict
+
+    def _prediction(self, x: Tensor, t: float, value: Tensor) -> Prediction:
+        schedule = self.levels.schedule
+        return Prediction(x, value, self.levels.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
+
+    def _noise(self, x: Tensor) -> Noise:
+        return Noise(self.seed, range(len(x)), x.shape[1:], x.dtype, x.device)
+
+    def _moments(
+        self, before: dict[str, Any], stock: Callable[[Tensor, Tensor], Any], known: Known, t: float, s: float
+    ) -> Callable[[], tuple[Tensor, float]]:
+        """Mean and standard deviation of the scheduler's step, in the schedule's terms."""
+
+        def ask() -> tuple[Tensor, float]:
+            value, place = known.prediction.value, self.levels.state(known.x, t)
+            mean, std = state.mean_and_std(self.scheduler, before, lambda: _wide(_sample(stock(value, place))))
+            factor = self.levels.schedule.alpha(s) if self.levels.exploded else 1.0
+            return factor * mean, factor * std
+
+        return ask
+
+    def _note(self, step: PipelineStep, guided: Any, rows: int, spent: tuple[int, int], began: float) -> None:
+        """A line of the trace, and the totals."""
+        loss, length = (None, None) if guided is None else (guided.loss, guided.gradient_norm)
+        calls = [(now - then) // rows for now, then in zip((self.counter.forward, self.counter.backward), spent, strict=True)]
+        seconds = time.perf_counter() - began
+        self.record.trace.append(StepRecord(step.index, step.t, step.s, loss, length, *calls, seconds))
+        forward, backward = self.counter.forward // rows, self.counter.backward // rows
+        self.record.cost = Cost(forward, backward, self.record.cost.seconds + seconds, 0)
+
+
+def _doubled(pipe: Any, calls: list[Made]) -> bool:
+    """Whether the samples that the scheduler sees hold every sample twice, as DiT's with guidance do."""
+    if type(pipe).__name__ != "DiTPipeline":
+        return False
+    first, second = calls[-1].args[0].chunk(2) if len(calls[-1].args[0]) % 2 == 0 else (calls[-1].args[0], None)
+    return second is not None and torch.equal(first, second)
+
+
+def _sample(result: Any) -> Tensor:
+    """x_s of what a scheduler returns."""
+    return result[0] if isinstance(result, tuple) else result.prev_sample
+
+
+def _moved(result: Any, change: Tensor) -> Any:
+    """What a scheduler returns, with x_s moved; changes of half as many rows are for samples that are there twice."""
+    x_s = _sample(result)
+    x_s = x_s + torch.cat([change.to(x_s)] * (len(x_s) // len(change)))
+    if isinstance(result, tuple):
+        return (x_s, *result[1:])
+    moved = copy.copy(result)
+    moved.prev_sample = x_s
+    return moved
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32, which gradients and steps are computed in."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+@contextmanager
+def _frozen(pipe: Any) -> Iterator[None]:
+    """Weights of all components without requires_grad inside, as before outside."""
+    modules = [m for m in pipe.components.values() if isinstance(m, nn.Module)]
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    try:
+        for p in trained:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)

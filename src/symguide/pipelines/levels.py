@@ -1,0 +1,70 @@
+"""What a diffusers scheduler means by its timesteps, in symguide's terms: a schedule, a prediction type, times."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError
+from symguide.schedule import VP, RectifiedFlow, Schedule
+
+_SPACES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+_EXPLODED = ("Euler", "Heun", "LMS", "KDPM2")
+"""Names of the schedulers whose states are x_0 + (sigma / alpha) eps; their networks are given alpha times that."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A scheduler's noise levels.
+
+    Attributes:
+        schedule: of what the network is given: VP by the scheduler's own table, or a rectified flow.
+        predicts: what the network predicts.
+        exploded: whether the pipeline's states are those of the schedule divided by alpha, as Euler's are.
+    """
+
+    schedule: Schedule
+    predicts: str
+    exploded: bool
+
+    def ours(self, state: Tensor, t: float) -> Tensor:
+        """The schedule's x_t of a pipeline's state."""
+        return self.schedule.alpha(t) * state if self.exploded else state
+
+    def state(self, x: Tensor, t: float) -> Tensor:
+        """The pipeline's state of the schedule's x_t."""
+        return x / self.schedule.alpha(t) if self.exploded else x
+
+    def times(self, scheduler: Any) -> list[float]:
+        """Times of all calls of `step` that are to come after set_timesteps, and 0 at the end."""
+        sigmas = getattr(scheduler, "sigmas", None)
+        if sigmas is None:
+            count = len(scheduler.alphas_cumprod)
+            return [*((float(step) + 1) / count for step in scheduler.timesteps), 0.0]
+        values = [float(sigma) for sigma in sigmas]
+        if isinstance(self.schedule, RectifiedFlow):
+            values = [math.inf if sigma >= 1 else sigma / (1 - sigma) for sigma in values]
+        times = [min(self.schedule.time(ratio), 1.0) if ratio > 0 else 0.0 for ratio in values]
+        return [*times[: len(scheduler.timesteps)], 0.0]
+
+
+def levels(scheduler: Any) -> Levels:
+    """The levels of a scheduler, by its table and its class.
+
+    Raises:
+        ConfigError: for schedulers of another kind (EDM's preconditioning, vector-quantised ones, consistency models).
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    predicts = _SPACES.get(getattr(config, "prediction_type", None) or "")
+    if "FlowMatch" in name or getattr(config, "use_flow_sigmas", False):
+        return Levels(RectifiedFlow(float(config.num_train_timesteps)), "flow", exploded=False)
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if predicts is None or predicts == "flow" or table is None:
+        raise ConfigError(
+            f"{name} with prediction_type {getattr(config, 'prediction_type', None)!r} cannot be guided: guide knows "
+            "schedulers with a table of alphas_cumprod (DDIM, DDPM, Euler, DPM++, UniPC, ...) and FlowMatch ones"
+        )
+    falling = torch.as_tensor(table).double().clamp_min(1e-12)  # zero terminal SNR has an exact 0 at its end
+    return Levels(VP.discrete(falling), predicts, exploded=any(part in name for part in _EXPLODED))

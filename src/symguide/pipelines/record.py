@@ -1,0 +1,222 @@
+"""The calls that a pipeline makes to its networks: recorded as they are made, and made again with another x and t."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from symguide.errors import GuidanceError
+
+NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
+"""Names of the components of a pipeline that see its latents."""
+
+_CLOCKS: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1e-3), (1.0, -1e-3))
+"""(a, b) of what networks are told for the scheduler's timestep t: a + b t."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One call of a network, and what it returned."""
+
+    network: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any
+
+    def get(self, key: str | int) -> Any:
+        """An argument by name or place."""
+        return self.args[key] if isinstance(key, int) else self.kwargs[key]
+
+
+class Recorder:
+    """Hooks on a pipeline's networks that note every call between two looks.
+
+    Args:
+        networks: the modules.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.networks, self.calls, self._paused = tuple(networks), list[Made](), False
+        self._handles: list[Any] = []
+
+    def attach(self) -> None:
+        """Begin to note."""
+        for network in self.networks:
+            self._handles.append(network.register_forward_hook(self._note, with_kwargs=True))
+
+    def detach(self) -> None:
+        """Remove all hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self.calls = [], []
+
+    def take(self) -> list[Made]:
+        """The calls since the last look."""
+        calls, self.calls = self.calls, []
+        return calls
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Calls inside are not noted."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def _note(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if not self._paused:
+            self.calls.append(Made(network, args, kwargs, output))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the latents and the timestep of a call are.
+
+    Attributes:
+        latents: the argument that holds the latents, `repeats` times over.
+        repeats: how many batches it holds.
+        axis: where the argument has more than the latents, the axis along which they come first, else None.
+        timestep: the argument with the timestep.
+    """
+
+    latents: str | int
+    repeats: int
+    axis: int | None
+    timestep: str | int
+
+
+def locate(call: Made, expected: Tensor) -> Slot:
+    """The slot of a call, by comparing its arguments with the latents that it should have been given.
+
+    Raises:
+        GuidanceError: if no argument holds them.
+    """
+    named = [key for key in ("hidden_states", "sample") if isinstance(call.kwargs.get(key), Tensor)]
+    for key in [*named, *([0] if call.args and isinstance(call.args[0], Tensor) else [])]:
+        given = call.get(key)
+        if given.ndim != expected.ndim or given.shape[0] % expected.shape[0]:
+            continue
+        longer = [d for d in range(1, given.ndim) if given.shape[d] != expected.shape[d]]
+        if len(longer) > 1 or any(given.shape[d] < expected.shape[d] for d in longer):
+            continue
+        axis = longer[0] if longer else None
+        part = given if axis is None else given.narrow(axis, 0, expected.shape[axis])
+        repeats = given.shape[0] // expected.shape[0]
+        if _close(part, torch.cat([expected] * repeats)):
+            clock = next((name for name in ("timestep", "timesteps") if name in call.kwargs), None)
+            if clock is None and len(call.args) < (2 if key == 0 else 1):
+                break
+            return Slot(key, repeats, axis, clock if clock is not None else (1 if key == 0 else 0))
+    raise GuidanceError(
+        f"{type(call.network).__name__} was not called with the pipeline's latents and a timestep, so its prediction "
+        "cannot be made again at other ones: this pipeline cannot be guided"
+    )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    eps = max(torch.finfo(t.dtype).eps for t in (a, b))
+    a, b = a.double(), b.double()
+    return bool((a - b).abs().max() <= 64 * eps * b.abs().max().clamp_min(1.0))
+
+
+class Replay:
+    """A pipeline's calls as one function of the latents and the timestep.
+
+    Args:
+        calls: in order; a later call may be given what an earlier one returned, as a U-Net is by its ControlNet.
+        expected: the latents, (B, ...), that the networks were given.
+        timestep: the scheduler's timestep of these calls.
+        clock: (a, b) of earlier steps of the run, None in the first one.
+
+    Raises:
+        GuidanceError: for calls that cannot be made again.
+    """
+
+    def __init__(
+        self, calls: Sequence[Made], expected: Tensor, timestep: float, clock: tuple[float, float] | None
+    ) -> None:
+        self.calls, self.timestep, self.shape = tuple(calls), timestep, expected.shape
+        self.slots = [locate(call, expected) for call in calls]
+        told = float(torch.as_tensor(calls[-1].get(self.slots[-1].timestep)).flatten()[0])
+        self.clock = clock or next((c for c in _CLOCKS if self._told(c, told)), None)
+        if self.clock is None:
+            raise GuidanceError(
+                f"the network was told {told:g} for the scheduler's timestep {timestep:g}: guide knows t, t / 1000 and "
+                "1 - t / 1000"
+            )
+        main = calls[-1].network
+        self.passes = sum(slot.repeats for call, slot in zip(calls, self.slots, strict=True) if call.network is main)
+
+    def _told(self, clock: tuple[float, float], told: float) -> bool:
+        return abs(clock[0] + clock[1] * self.timestep - told) <= 1e-3 * max(abs(told), 1e-3)
+
+    def recorded(self) -> list[Tensor]:
+        """What the networks said then: a tensor (B, ...) for each of their passes."""
+        return self._split([call.output for call in self.calls])
+
+    def __call__(self, x: Tensor, timestep: float) -> list[Tensor]:
+        """What they say of other latents at another timestep, differentiably."""
+        replaced: dict[int, Tensor] = {}
+        outputs = []
+        for call, slot in zip(self.calls, self.slots, strict=True):
+            args, kwargs = tree_map(
+                lambda v: replaced.get(id(v), v) if isinstance(v, Tensor) else v, (list(call.args), dict(call.kwargs))
+            )
+            for key, value in ((slot.latents, self._latents(call, slot, x)), (slot.timestep, self._clocked(call, slot, timestep))):
+                if isinstance(key, int):
+                    args[key] = value
+                else:
+                    kwargs[key] = value
+            output = call.network(*args, **kwargs)
+            outputs.append(output)
+            for old, new in zip(_tensors(call.output), _tensors(output), strict=True):
+                replaced[id(old)] = new
+        return self._split(outputs)
+
+    def _latents(self, call: Made, slot: Slot, x: Tensor) -> Tensor:
+        given: Tensor = call.get(slot.latents)
+        whole = torch.cat([x.to(given.dtype)] * slot.repeats)
+        if slot.axis is None:
+            return whole
+        length = whole.shape[slot.axis]
+        rest = given.narrow(slot.axis, length, given.shape[slot.axis] - length)
+        return torch.cat([whole, rest], dim=slot.axis)
+
+    def _clocked(self, call: Made, slot: Slot, timestep: float) -> Any:
+        given = call.get(slot.timestep)
+        if timestep == self.timestep:
+            return given
+        assert self.clock is not None
+        value = self.clock[0] + self.clock[1] * timestep
+        if not isinstance(given, Tensor):
+            return value
+        return torch.full_like(given, value, dtype=given.dtype if given.is_floating_point() else torch.float32)
+
+    def _split(self, outputs: Sequence[Any]) -> list[Tensor]:
+        """The predictions of the network that was called last, cut to the latents' shape, pass by pass."""
+        main, parts = self.calls[-1].network, []
+        for call, slot, output in zip(self.calls, self.slots, outputs, strict=True):
+            if call.network is main:
+                parts += list(self._cut(_tensors(output)[0]).chunk(slot.repeats))
+        return parts
+
+    def _cut(self, output: Tensor) -> Tensor:
+        """Without what is predicted beside the latents: variances, or the tokens of a reference."""
+        for axis, length in enumerate(self.shape[1:], start=1):
+            output = output.narrow(axis, 0, length)
+        return output
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """The tensors of a network's output, in order: a tuple, a dictionary of diffusers', or a tensor."""
+    values = output.values() if isinstance(output, Mapping) else output
+    return [leaf for leaf in tree_flatten(list(values) if not isinstance(values, Tensor) else values)[0] if isinstance(leaf, Tensor)]
+
+
+Combine = Callable[[Sequence[Tensor]], Tensor]
+"""From the predictions of all passes to the pipeline's one."""
