@@ -29,6 +29,7 @@ from symguide.loss_guidance import (
 )
 from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
+from symguide.pipelines import guide
 from symguide.prediction_guidance import CFG
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
 from symguide.solver import timesteps
@@ -66,6 +67,7 @@ __all__ = [
     "SymguideError",
     "UniversalGuidance",
     "WeightsError",
+    "guide",
     "load",
     "lookahead",
     "lookahead_gradient",

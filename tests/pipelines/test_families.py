@@ -1,0 +1,143 @@
+"""guide on every family of diffusers pipelines: off is off, gradients are exact, everything is put back."""
+
+import functools
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from zoo import FAMILIES, build, draw
+
+import symguide as sg
+from symguide.denoiser import Prediction
+from symguide.pipelines.decode import decoder
+from symguide.pipelines.levels import levels
+from symguide.pipelines.record import NETWORKS, Recorder
+
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+COARSE = {"wan": 1e-2, "wan-two": 1e-2}
+"""Relative error of central differences where the transformer itself computes in float32."""
+
+
+@pytest.fixture(autouse=True)
+def single():
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("zoo")
+
+
+def bright(x0):
+    """Squared distance to a light grey, (B,)."""
+    return (x0 - 0.7).square().flatten(1).mean(dim=1)
+
+
+@EVERY
+def test_scale_0_is_bit_identical_and_guidance_lowers_the_loss(family, folder):
+    pipe, call = build(family, folder)
+    plain = draw(pipe, call)
+    with sg.guide(pipe, loss=sg.SAG(bright, n=2, scale=0.0)) as run:
+        assert torch.equal(draw(pipe, call), plain)
+    assert run.cost.backward_calls == 0 and all(line.loss is None for line in run.trace)
+    with sg.guide(pipe, loss=sg.SAG(bright, n=2, scale=0.3)) as run:
+        guided = draw(pipe, call)
+    assert torch.equal(draw(pipe, call), plain)
+    assert (bright(2 * guided.float() - 1) < bright(2 * plain.float() - 1)).all()
+    assert run.cost.backward_calls > 0 and run.trace[-1].loss is None
+
+
+class Looks(sg.SAG):
+    """Takes a gradient at one step, beside central differences of the same look-ahead."""
+
+    def __init__(self, objective, n, at=1):
+        super().__init__(objective, n=n, scale=1.0)
+        self.at, self.seen = at, []
+
+    def guide(self, step):
+        if step.index == self.at:
+            gradient, _ = step.lookahead_gradient(self.objective, self.n)
+            direction = torch.randn(step.x.shape, generator=torch.Generator().manual_seed(1), dtype=step.x.dtype)
+
+            @torch.no_grad()
+            def loss(h):
+                denoiser = step.run.predict.denoiser
+                return self.objective(sg.lookahead(denoiser, step.x + h * direction, step.t, self.n).x0)
+
+            slope = (loss(1e-4) - loss(-1e-4)) / 2e-4
+            self.seen.append(((gradient * direction).flatten(1).sum(dim=1), slope, gradient))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@EVERY
+def test_the_gradient_is_that_of_central_differences(family, n, folder):
+    pipe, call = build(family, folder)
+    double(pipe)
+    recipe = Looks(bright, n)
+    seen = recipe.seen
+    with sg.guide(pipe, loss=recipe):
+        draw(pipe, call)
+    ((got, slope, _),) = seen
+    assert torch.allclose(got, slope, rtol=COARSE.get(family, 1e-5), atol=1e-12)
+
+
+@EVERY
+def test_the_gradient_of_one_call_is_that_of_the_pipelines_own_graph(family, folder):
+    pipe, call = build(family, folder)
+    double(pipe)
+    recipe = Looks(bright, 1)
+    seen = recipe.seen
+    with sg.guide(pipe, loss=recipe):
+        draw(pipe, call)
+    expected = own_gradient(pipe, call)
+    got = seen[0][2]
+    assert (got - expected).norm() < 1e-5 * expected.norm()
+
+
+def double(pipe):
+    """All weights in float64, and what is made anew too."""
+    torch.set_default_dtype(torch.float64)
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.double()
+
+
+def own_gradient(pipe, call, at=1):
+    """The gradient at x_t through the pipeline's own code, run with a graph from the sample of that step on."""
+    scheduler, known = pipe.scheduler, levels(pipe.scheduler)
+    stock, schedule, found, count = scheduler.step, known.schedule, {}, iter(range(100))
+    recorder = Recorder([m for name in NETWORKS if isinstance(m := getattr(pipe, name, None), torch.nn.Module)])
+
+    @functools.wraps(stock)
+    def step(model_output, timestep, sample, *args, **kwargs):
+        index, calls = next(count), recorder.take()
+        if index == at:
+            every = [float(value) for value in scheduler.timesteps]
+            t = known.times(scheduler)[every.index(float(timestep))]
+            weights = schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t)
+            estimate = Prediction(known.ours(sample, t), model_output, known.predicts, *weights).x0
+            rows = len(call["class_labels"]) if "class_labels" in call else len(sample)
+            loss = bright(decoder(pipe, calls)(estimate[:rows])).sum()
+            gradient = torch.autograd.grad(loss, sample)[0][:rows]
+            found["gradient"] = gradient / schedule.alpha(t) if known.exploded else gradient
+        result = stock(model_output.detach(), timestep, sample.detach(), *args, **kwargs)
+        x_s = (result[0] if isinstance(result, tuple) else result.prev_sample).detach().requires_grad_(index == at - 1)
+        if isinstance(result, tuple):
+            return (x_s, *result[1:])
+        result.prev_sample = x_s
+        return result
+
+    scheduler.step = step
+    recorder.attach()
+    try:
+        with torch.enable_grad():
+            type(pipe).__call__.__wrapped__(pipe, **call, generator=torch.Generator().manual_seed(0))
+    finally:
+        recorder.detach()
+        del scheduler.step
+    return found["gradient"]

@@ -1,0 +1,446 @@
+"""diffusers pipelines of every family, with tiny random weights, built from configs alone: nothing is downloaded.
+
+    pipe, call = build("sdxl")      # the pipeline, and the arguments of a short run of it
+
+Random weights show that the plumbing is right and gradients exact, not how pictures look.
+"""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+PROMPT, NEGATIVE = "w1 a cat", "w2"
+BLOCKS = {
+    "layers_per_block": 1,
+    "block_out_channels": (16, 32),
+    "norm_num_groups": 8,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SIZE = {"height": 32, "width": 32, "num_inference_steps": 3, "output_type": "pt"}
+UNPACKED = {"use_quant_conv": False, "use_post_quant_conv": False, "shift_factor": 0.06, "scaling_factor": 1.5}
+
+
+def clip_tokenizer(folder):
+    """Bytes as words: all that a CLIP tokenizer needs."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
+    return transformers.CLIPTokenizer.from_pretrained(folder)
+
+
+def word_tokenizer():
+    """A T5 tokenizer's stand-in."""
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{i}": i + 3 for i in range(200)}}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=64, **names)
+
+
+def clip_text(tokenizer, kind=transformers.CLIPTextModel):
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=32,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return kind(config).eval()
+
+
+def t5(kind="T5"):
+    sizes = {"vocab_size": 203, "d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4}
+    return getattr(transformers, f"{kind}EncoderModel")(getattr(transformers, f"{kind}Config")(**sizes)).eval()
+
+
+def autoencoder(**more):
+    return diffusers.AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+        **more,
+    ).eval()
+
+
+def unet(**more):
+    settings = {"cross_attention_dim": 32, "attention_head_dim": 4} | more
+    return diffusers.UNet2DConditionModel(sample_size=16, **BLOCKS, **settings).eval()
+
+
+def picture(seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+
+
+def hole():
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 16:] = 255
+    return Image.fromarray(mask)
+
+
+def sd(folder, name="StableDiffusionPipeline", predicts="epsilon", channels=4, **more):
+    tokenizer = clip_tokenizer(folder)
+    return getattr(diffusers, name)(
+        vae=autoencoder(),
+        text_encoder=clip_text(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(in_channels=channels),
+        scheduler=diffusers.DDIMScheduler(**BETAS, prediction_type=predicts, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        **more,
+    )
+
+
+def sdxl(folder, name="StableDiffusionXLPipeline", **more):
+    tokenizer = clip_tokenizer(folder)
+    return getattr(diffusers, name)(
+        vae=autoencoder(),
+        text_encoder=clip_text(tokenizer),
+        text_encoder_2=clip_text(tokenizer, transformers.CLIPTextModelWithProjection),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet(
+            cross_attention_dim=64,
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            transformer_layers_per_block=(1, 1),
+            projection_class_embeddings_input_dim=32 + 6 * 8,
+        ),
+        scheduler=diffusers.EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
+        add_watermarker=False,
+        **more,
+    )
+
+
+def sd3(folder):
+    tokenizer = clip_tokenizer(folder)
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=1,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=32,
+        pooled_projection_dim=64,
+        out_channels=4,
+        pos_embed_max_size=32,
+    )
+    text, other = (clip_text(tokenizer, transformers.CLIPTextModelWithProjection) for _ in range(2))
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=transformer.eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(**UNPACKED),
+        text_encoder=text,
+        text_encoder_2=other,
+        text_encoder_3=t5(),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=word_tokenizer(),
+    )
+
+
+def flux(folder, distilled=False):
+    tokenizer = clip_tokenizer(folder)
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=[4, 4, 8],
+        guidance_embeds=distilled,
+    )
+    return diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(**UNPACKED),
+        text_encoder=clip_text(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=t5(),
+        tokenizer_2=word_tokenizer(),
+        transformer=transformer.eval(),
+    )
+
+
+def dit(folder):
+    transformer = diffusers.DiTTransformer2DModel(
+        sample_size=16,
+        num_layers=2,
+        patch_size=4,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        in_channels=4,
+        out_channels=8,
+        attention_bias=True,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_zero",
+        norm_elementwise_affine=False,
+    )
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    return diffusers.DiTPipeline(transformer=transformer.eval(), vae=autoencoder(), scheduler=scheduler)
+
+
+def pixels(folder, name="DDIM"):
+    network = diffusers.UNet2DModel(
+        sample_size=16,
+        **BLOCKS | {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")},
+    )
+    scheduler = getattr(diffusers, f"{name}Scheduler")(clip_sample=False)
+    return getattr(diffusers, f"{name}Pipeline")(network.eval(), scheduler)
+
+
+def pixart(folder):
+    transformer = diffusers.PixArtTransformer2DModel(
+        sample_size=16,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=32,
+        in_channels=4,
+        cross_attention_dim=16,
+        out_channels=8,
+        attention_bias=True,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+    )
+    return diffusers.PixArtAlphaPipeline(
+        tokenizer=word_tokenizer(),
+        text_encoder=t5(),
+        vae=autoencoder(),
+        transformer=transformer.eval(),
+        scheduler=diffusers.DPMSolverMultistepScheduler(),
+    )
+
+
+def wan(folder, two=False):
+    def transformer():
+        return diffusers.WanTransformer3DModel(
+            patch_size=(1, 2, 2),
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=16,
+            out_channels=16,
+            text_dim=32,
+            freq_dim=256,
+            ffn_dim=32,
+            num_layers=2,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            rope_max_seq_len=32,
+        ).eval()
+
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    more = {"transformer_2": transformer(), "boundary_ratio": 0.9} if two else {}
+    return diffusers.WanPipeline(
+        tokenizer=word_tokenizer(),
+        text_encoder=t5("UMT5"),
+        vae=vae.eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        transformer=transformer(),
+        **more,
+    )
+
+
+def animatediff(folder):
+    tokenizer = clip_tokenizer(folder)
+    adapter = diffusers.MotionAdapter(
+        block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=2, motion_num_attention_heads=4
+    )
+    return diffusers.AnimateDiffPipeline(
+        vae=autoencoder(),
+        text_encoder=clip_text(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(),
+        motion_adapter=adapter,
+        scheduler=diffusers.DDIMScheduler(**BETAS | {"beta_schedule": "linear"}, clip_sample=False),
+    )
+
+
+def ltx(folder):
+    transformer = diffusers.LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        patch_size=1,
+        patch_size_t=1,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        num_layers=1,
+        caption_channels=32,
+    )
+    scales = (True, True, False, False)
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 4,
+        layers_per_block=(1,) * 5,
+        decoder_layers_per_block=(1,) * 5,
+        spatio_temporal_scaling=scales,
+        decoder_spatio_temporal_scaling=scales,
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    ).eval()
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
+    return diffusers.LTXPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=t5(),
+        tokenizer=word_tokenizer(),
+        transformer=transformer.eval(),
+    )
+
+
+def cogvideox(folder):
+    transformer = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=2,
+        text_embed_dim=32,
+        num_layers=1,
+        sample_width=2,
+        sample_height=2,
+        sample_frames=9,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=16,
+    )
+    vae = diffusers.AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8,) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    )
+    return diffusers.CogVideoXPipeline(
+        tokenizer=word_tokenizer(),
+        text_encoder=t5(),
+        vae=vae.eval(),
+        transformer=transformer.eval(),
+        scheduler=diffusers.CogVideoXDDIMScheduler(),
+    )
+
+
+def controlnet(folder):
+    control = diffusers.ControlNetModel.from_unet(unet(), conditioning_embedding_out_channels=(8, 8))
+    for parameter in control.parameters():  # its last layers begin at zero, and would control nothing
+        torch.nn.init.normal_(parameter, std=0.05)
+    return sd(folder, "StableDiffusionControlNetPipeline", controlnet=control.eval())
+
+
+def lora(folder):
+    from peft import LoraConfig
+
+    pipe = sd(folder)
+    pipe.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_v"]))
+    return pipe
+
+
+TEXT = {"prompt": PROMPT, "guidance_scale": 5.0, **SIZE}
+SHORT = {"max_sequence_length": 16}
+VIDEO = {"negative_prompt": NEGATIVE, "height": 16, "width": 16, "num_frames": 9}
+
+FAMILIES = {
+    "sd": (sd, {**TEXT, "negative_prompt": NEGATIVE}),
+    "sd-v-rescale": (lambda f: sd(f, predicts="v_prediction"), {**TEXT, "guidance_rescale": 0.7}),
+    "sd-unguided": (sd, {**TEXT, "guidance_scale": 1.0}),
+    "sd-img2img": (
+        lambda f: sd(f, "StableDiffusionImg2ImgPipeline"),
+        {"prompt": PROMPT, "image": picture(), "strength": 0.8, "num_inference_steps": 4, "output_type": "pt"},
+    ),
+    "sd-inpaint": (
+        lambda f: sd(f, "StableDiffusionInpaintPipeline"),
+        {**TEXT, "image": picture(), "mask_image": hole()},
+    ),
+    "sd-inpaint-9": (
+        lambda f: sd(f, "StableDiffusionInpaintPipeline", channels=9),
+        {**TEXT, "image": picture(), "mask_image": hole()},
+    ),
+    "sd-controlnet": (controlnet, {**TEXT, "image": picture()}),
+    "sd-lora": (lora, TEXT),
+    "sdxl": (sdxl, TEXT),
+    "sdxl-img2img": (
+        lambda f: sdxl(f, "StableDiffusionXLImg2ImgPipeline"),
+        {"prompt": PROMPT, "image": picture(), "strength": 0.8, "num_inference_steps": 4, "output_type": "pt"},
+    ),
+    "sd3": (sd3, {**TEXT, **SHORT}),
+    "flux": (flux, {"prompt": PROMPT, **SIZE, **SHORT}),
+    "flux-distilled": (lambda f: flux(f, True), {"prompt": PROMPT, "guidance_scale": 3.5, **SIZE, **SHORT}),
+    "flux-cfg": (
+        flux,
+        {"prompt": PROMPT, "negative_prompt": NEGATIVE, "true_cfg_scale": 3.0, **SIZE, **SHORT},
+    ),
+    "dit": (dit, {"class_labels": [1, 2], "guidance_scale": 4.0, "num_inference_steps": 3, "output_type": "pt"}),
+    "dit-unguided": (dit, {"class_labels": [1, 1], "guidance_scale": 1.0, "num_inference_steps": 3, "output_type": "pt"}),
+    "ddim": (pixels, {"batch_size": 2, "num_inference_steps": 3, "output_type": "np"}),
+    "ddpm": (lambda f: pixels(f, "DDPM"), {"batch_size": 2, "num_inference_steps": 3, "output_type": "np"}),
+    "pixart": (pixart, {**TEXT, "use_resolution_binning": False, **SHORT}),
+    "animatediff": (animatediff, {**TEXT, "num_frames": 4}),
+    "cogvideox": (cogvideox, {**TEXT, **VIDEO, **SHORT}),
+    "ltx": (ltx, {**TEXT, "negative_prompt": NEGATIVE, "num_frames": 9, **SHORT}),
+    "wan": (wan, {**TEXT, **VIDEO, **SHORT}),
+    "wan-two": (lambda f: wan(f, two=True), {**TEXT, **VIDEO, **SHORT}),
+}
+"""How each family is built, in a folder for its tokenizer, and called."""
+
+
+def build(name, folder):
+    """A family's pipeline, always with the same weights, and the arguments of its call."""
+    make, call = FAMILIES[name]
+    torch.manual_seed(0)
+    pipe = make(Path(folder) / "tokenizer")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, dict(call)
+
+
+def draw(pipe, call, seed=0):
+    """What the pipeline draws, as one tensor."""
+    out = next(iter(pipe(**call, generator=torch.Generator().manual_seed(seed)).values()))
+    return torch.stack(list(out)) if isinstance(out, list) else torch.as_tensor(out)
