@@ -196,8 +196,8 @@ def finish(
 def measured(evaluation: Evaluation, count: int) -> str:
     lines = [
         f"By the judges (`judges/classifier`; two objects also `judges/segmenter`), {count:,} samples for each line,",
-        f"{evaluation.steps} steps of dpmpp_2m, classifier-free guidance of weight {evaluation.weight:g}; 1 is best but "
-        "for the Frechet distance.",
+        f"{evaluation.steps} steps of dpmpp_2m, classifier-free guidance of weight {evaluation.weight:g}; 1 is best,",
+        "and 0 for the Frechet distance.",
         "",
     ]
     rows = evaluation.figures(count)

@@ -17,7 +17,10 @@ EXAMPLES = [
         "the text-to-image models: do they draw what captions say, and how far are their pictures from data",
         "symguide evaluate",
     ),
-    ("one of them without classifier-free guidance, in fewer samples", "symguide evaluate scenes --cfg 1 --samples 200"),
+    (
+        "one of them without classifier-free guidance, in fewer samples",
+        "symguide evaluate scenes --cfg 1 --samples 200",
+    ),
 ]
 
 
