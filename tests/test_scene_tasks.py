@@ -139,13 +139,17 @@ def test_precision_and_recall_against_a_loop():
 
 
 def test_evaluate_on_the_command_line(tmp_path):
-    run = ["evaluate", "scenes", "--samples", "10", "--steps", "1", "--json", str(tmp_path / "figures.json")]
+    run = ["evaluate", "scenes", "scenes-weak", "--samples", "10", "--steps", "1", "--json", str(tmp_path / "out.json")]
     result = CliRunner().invoke(main, run, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    models = json.loads((tmp_path / "out.json").read_text())["models"]
+    figures = models["scenes"]
     assert set(figures["plain captions"]) == {"shape", "colour", "background", "one object"}
-    assert "frechet of real pictures" in figures["held-out captions against held-out pictures"]
+    assert "frechet of real pictures" in figures["held-out captions, held-out pictures"]
     assert "captions of two objects" in result.output and "1 steps of dpmpp_2m" in result.output
+    line = next(line for line in result.output.splitlines() if "background" in line)
+    shown = [f"{models[name]['plain captions']['background']:.3f}" for name in ("scenes", "scenes-weak")]
+    assert line.split()[-2:] == shown
     refused = CliRunner().invoke(main, ["evaluate", "digits"])
     assert refused.exit_code == 2 and "takes no captions" in refused.output
 

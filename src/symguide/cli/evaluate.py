@@ -1,5 +1,6 @@
 """symguide evaluate: how good a model is, by a judge that neither its training nor guidance has seen."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,17 +10,22 @@ from symguide.cli.help import Command, debug_option, json_option, option
 from symguide.cli.params import Finite
 from symguide.errors import ConfigError
 
+ALL = ("scenes", "scenes-flow", "scenes-latent")
+
 EXAMPLES = [
     (
-        "the text-to-image model: does it draw what captions say, and how far are its pictures from data",
-        "symguide evaluate scenes",
+        "the text-to-image models: do they draw what captions say, and how far are their pictures from data",
+        "symguide evaluate",
     ),
-    ("the same without classifier-free guidance, in fewer samples", "symguide evaluate scenes --cfg 1 --samples 200"),
+    (
+        "one of them without classifier-free guidance, in fewer samples",
+        "symguide evaluate scenes --cfg 1 --samples 200",
+    ),
 ]
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@click.argument("model")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @option("Samples", "--samples", type=click.IntRange(10), default=1000, show_default=True, help="For every line.")
 @option("Samples", "--seed", type=int, default=0, show_default=True, help="Of the samples.")
 @option("Samples", "--cfg", type=Finite(), default=3.0, show_default=True, help="Weight of classifier-free guidance.")
@@ -29,9 +35,18 @@ EXAMPLES = [
 @json_option
 @debug_option
 def evaluate(
-    model: str, samples: int, seed: int, cfg: float, steps: int, batch: int, device: str, json_to: str | None
+    models: Sequence[str],
+    samples: int,
+    seed: int,
+    cfg: float,
+    steps: int,
+    batch: int,
+    device: str,
+    json_to: str | None,
 ) -> None:
-    """Measure MODEL, an embedded model of the scenes world or a model folder that takes its captions.
+    """Measure MODELs side by side: embedded ones of the scenes world, or model folders that take its captions.
+
+    Where none is named: scenes, scenes-flow and scenes-latent.
 
     Shares of the samples of plain captions ("a red star on blue") that the judge reads as the shape, the colour and the
     background they ask for; the same for shapes and colours that training never showed together; captions of two
@@ -43,34 +58,23 @@ def evaluate(
     from symguide.report import Column, Table
     from symguide.worlds.scenes.quality import Evaluation
 
-    where = usable(device)
-    denoiser = load(model, device=where)
-    if not denoiser.null or "caption" not in denoiser.null:
-        raise ConfigError(f"{model} takes no captions: evaluate measures models of the scenes world")
-    evaluation = Evaluation(
-        denoiser,
-        judge("scenes", "classifier", where),
-        judge("scenes", "segmenter", where),
-        weight=cfg,
-        steps=steps,
-        seed=seed,
-        batch=batch,
-        progress=True,
-    )
-    figures: dict[str, dict[str, float]] = {
-        "plain captions": evaluation.plain(samples),
-        "pairs that training never showed": evaluation.plain(samples, unseen=True),
-        "captions of two objects": evaluation.pairs(samples),
-        "held-out captions against held-out pictures": evaluation.distance(samples),
-    }
-    rows: list[dict[str, Any]] = [
-        {"what": what, "figure": name, "value": value} for what, each in figures.items() for name, value in each.items()
-    ]
-    for row, before in zip(rows[:0:-1], rows[-2::-1], strict=True):
-        row["what"] = "" if row["what"] == before["what"] else row["what"]
+    where, names = usable(device), list(dict.fromkeys(models or ALL))
+    denoisers = {name: load(name, device=where) for name in names}
+    for name, denoiser in denoisers.items():
+        if not denoiser.null or "caption" not in denoiser.null:
+            raise ConfigError(f"{name} takes no captions: evaluate measures models of the scenes world")
+    judges = [judge("scenes", kind, where) for kind in ("classifier", "segmenter")]
+    settings: dict[str, Any] = {"weight": cfg, "steps": steps, "seed": seed, "batch": batch, "progress": True}
+    figures = {name: Evaluation(each, *judges, **settings).figures(samples) for name, each in denoisers.items()}
     if json_to is not None:
-        write_json(json_to, {"model": model, "samples": samples, "seed": seed, "cfg": cfg, "steps": steps, **figures})
+        write_json(json_to, {"samples": samples, "seed": seed, "cfg": cfg, "steps": steps, "models": figures})
     if json_to != "-":
-        head = f"{model}: {samples:,} samples a line, {steps} steps of dpmpp_2m, CFG {cfg:g}, seed {seed}"
-        columns = [Column("what", "what"), Column("figure", "by the judge"), Column("value", "", "{:.3f}")]
-        click.echo(f"{head}\n\n{Table(columns, rows)}")
+        rows: list[dict[str, Any]] = [
+            {"what": "" if place else what, "figure": figure, **{name: figures[name][what][figure] for name in names}}
+            for what, each in figures[names[0]].items()
+            for place, figure in enumerate(each)
+        ]
+        columns = [Column("what", "what"), Column("figure", "by the judge")]
+        columns += [Column(name, name, "{:.3f}") for name in names]
+        click.echo(f"{samples:,} samples a line, {steps} steps of dpmpp_2m, CFG {cfg:g}, seed {seed}\n")
+        click.echo(Table(columns, rows))

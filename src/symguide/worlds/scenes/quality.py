@@ -84,6 +84,15 @@ class Evaluation:
         self.denoiser, self.judge, self.segmenter = denoiser, judge, segmenter
         self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
 
+    def figures(self, count: int) -> dict[str, dict[str, float]]:
+        """Every figure below over `count` samples each, under the name of what was drawn."""
+        return {
+            "plain captions": self.plain(count),
+            "pairs that training never showed": self.plain(count, unseen=True),
+            "captions of two objects": self.pairs(count),
+            "held-out captions, held-out pictures": self.distance(count),
+        }
+
     def samples(self, texts: list[str], what: str, first: int = 0) -> Tensor:
         """One picture for each caption; sample i has the noise of index first + i."""
         caption, parts = tokens(texts), []
