@@ -17,7 +17,7 @@ from symguide.pipelines.levels import levels
 from symguide.pipelines.record import NETWORKS, Recorder
 
 EVERY = pytest.mark.parametrize("family", FAMILIES)
-COARSE = {"wan": 1e-2, "wan-two": 1e-2}
+COARSE = {"flux": 1e-3, "flux-distilled": 1e-3, "flux-cfg": 1e-3, "ltx": 1e-3, "wan": 1e-2, "wan-two": 1e-2}
 """Relative error of central differences where the transformer itself computes in float32."""
 
 
@@ -61,16 +61,16 @@ class Looks(sg.SAG):
 
     def guide(self, step):
         if step.index == self.at:
-            gradient, _ = step.lookahead_gradient(self.objective, self.n)
-            direction = torch.randn(step.x.shape, generator=torch.Generator().manual_seed(1), dtype=step.x.dtype)
+            denoiser, x = step.run.predict.denoiser, step.x.double()  # some pipelines draw float32 whatever they are
+            gradient = sg.lookahead_gradient(denoiser, x, step.t, self.objective, self.n).value
+            direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
 
             @torch.no_grad()
             def loss(h):
-                denoiser = step.run.predict.denoiser
-                return self.objective(sg.lookahead(denoiser, step.x + h * direction, step.t, self.n).x0)
+                return self.objective(sg.lookahead(denoiser, x + h * direction, step.t, self.n).x0)
 
-            slope = (loss(1e-4) - loss(-1e-4)) / 2e-4
-            self.seen.append(((gradient * direction).flatten(1).sum(dim=1), slope, gradient))
+            slopes = torch.stack([(loss(h) - loss(-h)) / (2 * h) for h in (1e-4, 1e-3)])
+            self.seen.append(((gradient * direction).flatten(1).sum(dim=1), slopes, gradient))
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -82,8 +82,9 @@ def test_the_gradient_is_that_of_central_differences(family, n, folder):
     seen = recipe.seen
     with sg.guide(pipe, loss=recipe):
         draw(pipe, call)
-    ((got, slope, _),) = seen
-    assert torch.allclose(got, slope, rtol=COARSE.get(family, 1e-5), atol=1e-12)
+    ((got, slopes, _),) = seen
+    error = ((slopes - got) / got).abs().amin(dim=0)  # at the better of two distances: rounding wants the larger one
+    assert (error < COARSE.get(family, 1e-5)).all()
 
 
 @EVERY
@@ -123,7 +124,8 @@ def own_gradient(pipe, call, at=1):
             estimate = Prediction(known.ours(sample, t), model_output, known.predicts, *weights).x0
             rows = len(call["class_labels"]) if "class_labels" in call else len(sample)
             loss = bright(decoder(pipe, calls)(estimate[:rows])).sum()
-            gradient = torch.autograd.grad(loss, sample)[0][:rows]
+            gradient = torch.autograd.grad(loss, sample)[0]
+            gradient = gradient.unflatten(0, (-1, rows)).sum(dim=0)  # DiT's halves are one sample, twice
             found["gradient"] = gradient / schedule.alpha(t) if known.exploded else gradient
         result = stock(model_output.detach(), timestep, sample.detach(), *args, **kwargs)
         x_s = (result[0] if isinstance(result, tuple) else result.prev_sample).detach().requires_grad_(index == at - 1)

@@ -155,6 +155,7 @@ def test_a_change_keeps_its_share_of_the_signal_where_no_noise_is_seen(name, fol
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_the_sphere_has_the_schedulers_own_radius(name, folder):
     pipe, call = scheduled(name, folder)
+    call["eta"] = 0.3  # the pipeline's default for TCD is none
     lengths = []
 
     class Watches(sg.SAG):

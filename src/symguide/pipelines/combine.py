@@ -57,7 +57,8 @@ def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> C
     Raises:
         GuidanceError: if there is none: the pipeline's guidance is of a kind that cannot be made again.
     """
-    tolerance = 64 * max(torch.finfo(y.dtype).eps for y in (*predictions, made))
+    single = torch.finfo(torch.float32).eps
+    tolerance = 64 * max(single, *(torch.finfo(y.dtype).eps for y in (*predictions, made)))
 
     def fits(rule: Combine) -> bool:
         gap = (rule([y.double() for y in predictions]) - made.double()).flatten(1).norm(dim=1)

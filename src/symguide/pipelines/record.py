@@ -119,7 +119,7 @@ def locate(call: Made, expected: Tensor) -> Slot:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    eps = max(torch.finfo(t.dtype).eps for t in (a, b))
+    eps = max(torch.finfo(t.dtype).eps for t in (a, b, torch.empty(0, dtype=torch.float32)))  # as schedulers' sigmas
     a, b = a.double(), b.double()
     return bool((a - b).abs().max() <= 64 * eps * b.abs().max().clamp_min(1.0))
 
