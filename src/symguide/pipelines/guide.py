@@ -28,6 +28,7 @@ from symguide.per_sample import Noise
 from symguide.pipelines import state
 from symguide.pipelines.combine import combination
 from symguide.pipelines.decode import decoder
+from symguide.pipelines.experts import experts
 from symguide.pipelines.levels import levels
 from symguide.pipelines.record import NETWORKS, Made, Recorder, Replay
 from symguide.pipelines.step import Known, PipelineDenoiser, PipelineNetwork, PipelineStep
@@ -190,7 +191,8 @@ class _Bridge:
         assert self.run is not None
         replay = Replay(calls, x, timestep, self.run.clock)
         self.run.clock = replay.clock
-        network = PipelineNetwork(replay, combination(replay.recorded(), made, self.pipe), self.recorder)
+        rule = combination(replay.recorded(), made, self.pipe)
+        network = PipelineNetwork(replay, rule, self.recorder, experts(self.pipe))
         denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
         denoiser.counter = self.counter
         self.counter.forward += len(x) * replay.passes

@@ -159,8 +159,8 @@ class Replay:
         """What the networks said then: a tensor (B, ...) for each of their passes."""
         return self._split([call.output for call in self.calls])
 
-    def __call__(self, x: Tensor, timestep: float) -> list[Tensor]:
-        """What they say of other latents at another timestep, differentiably."""
+    def __call__(self, x: Tensor, timestep: float, network: nn.Module | None = None) -> list[Tensor]:
+        """What they say of other latents at another timestep, differentiably; or what another network says."""
         replaced: dict[int, Tensor] = {}
         outputs = []
         for call, slot in zip(self.calls, self.slots, strict=True):
@@ -172,7 +172,7 @@ class Replay:
                     args[key] = value
                 else:
                     kwargs[key] = value
-            output = call.network(*args, **kwargs)
+            output = (network or call.network)(*args, **kwargs)
             outputs.append(output)
             for old, new in zip(_tensors(call.output), _tensors(output), strict=True):
                 replaced[id(old)] = new

@@ -1,7 +1,7 @@
 """A scheduler's step as recipes see it."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,21 +9,24 @@ from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
 from symguide.lookahead import Call, GuidedPredictor
+from symguide.pipelines.combine import Combine
+from symguide.pipelines.experts import Experts
 from symguide.pipelines.record import Recorder, Replay
 from symguide.step import Run, Step
-
-Combine = Callable[[Sequence[Tensor]], Tensor]
 
 
 class PipelineNetwork:
     """A pipeline's own prediction as a network of ours: (x, timestep) -> prediction."""
 
-    def __init__(self, replay: Replay, combine: Combine, recorder: Recorder) -> None:
-        self.replay, self.combine, self.recorder = replay, combine, recorder
+    def __init__(self, replay: Replay, combine: Combine, recorder: Recorder, experts: Experts | None) -> None:
+        self.replay, self.combine, self.recorder, self.experts = replay, combine, recorder, experts
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
+        t = float(timestep[0])
         with self.recorder.paused():
-            return self.combine(self.replay(x, float(timestep[0])))
+            if self.experts is None or self.experts.network(t) is self.experts.network(self.replay.timestep):
+                return self.combine(self.replay(x, t))
+            return self.experts.combine(t, self.replay.passes)(self.replay(x, t, self.experts.network(t)))
 
 
 class PipelineDenoiser(Denoiser):
