@@ -28,7 +28,7 @@ EXAMPLES = [
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @option("Samples", "--samples", type=click.IntRange(10), default=1000, show_default=True, help="For every line.")
 @option("Samples", "--seed", type=int, default=0, show_default=True, help="Of the samples.")
-@option("Samples", "--cfg", type=Finite(), default=3.0, show_default=True, help="Weight of classifier-free guidance.")
+@option("Samples", "--cfg", type=Finite(), default=5.0, show_default=True, help="Weight of classifier-free guidance.")
 @option("Sampler", "--steps", type=click.IntRange(1), default=25, show_default=True, help="Steps of dpmpp_2m.")
 @option("Computation", "--batch", type=click.IntRange(1), default=100, show_default=True, help="Samples at a time.")
 @option("Computation", "--device", default="cpu", show_default=True, help="Where the networks run.")
