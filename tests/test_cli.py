@@ -604,6 +604,15 @@ def test_prompts_are_captions(scene_model):
     assert "prompt (" in said
 
 
+def test_a_prompt_is_followed_by_guidance_unless_told_otherwise(scene_model):
+    prompt = ("--prompt", "a red star", "--num", 1)
+    draw("scenes", *prompt)
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["cfg"] == 5.0
+    draw("scenes", *prompt, "--cfg", 5, out="five")
+    draw("scenes", *prompt, "--cfg", 1, out="one")
+    assert torch.equal(samples(), samples("five")) and not torch.equal(samples(), samples("one"))
+
+
 def test_a_prompt_and_an_objective(scene_model):
     Path("run.yaml").write_text("model: scenes\nprompt: a red star\nsteps: 2\nnum: 1\n")
     line = ["--config", "run.yaml", "--objective", "style:ref.png", "--method", "sag", "--n", 2, "--quiet"]

@@ -139,6 +139,14 @@ def test_first_called_in_inference_mode_then_with_gradients(name):
     assert torch.equal(first, objective(x0)) and bool(gradient(objective, x0).isfinite().all())
 
 
+@ALL
+def test_made_in_inference_mode(name):
+    """As in an application that wraps all it does, where gradients are wanted later."""
+    with torch.inference_mode():
+        objective = MAKE[name]([0])
+    assert torch.equal(gradient(objective, samples(2)), gradient(MAKE[name]([0]), samples(2)))
+
+
 @WITH_PICTURES
 def test_a_picture_is_most_like_itself(name):
     """No loss and no gradient there, and not NaN as a norm's would be."""

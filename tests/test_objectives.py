@@ -2,7 +2,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from symguide.objectives import BlackBox, Classifier, Measurement, Region
+from symguide.objectives import (
+    BlackBox,
+    Classifier,
+    CompressedSensing,
+    Edges,
+    GaussianBlur,
+    Mask,
+    Measurement,
+    MotionField,
+    Palette,
+    Region,
+)
 
 
 def by_differences(objective, x0, h=1e-6):
@@ -48,6 +59,24 @@ def test_a_batch_is_a_loop():
     for k in range(3):
         assert torch.allclose(Classifier(NETWORK, k)(x0)[k], Classifier(NETWORK, [0, 1, 2])(x0)[k])
         assert torch.allclose(MADE["sum"](x0)[k], MADE["sum"](x0[k : k + 1])[0])
+
+
+def test_made_in_inference_mode():
+    """As in an application that wraps all it does, where gradients are wanted later."""
+    make = {
+        "mask": lambda: Measurement(Mask(torch.tensor([1.0, 0, 1, 0])), torch.ones(1, 1, 2, 4), 0.3),
+        "sensing": lambda: Measurement(CompressedSensing((1, 2, 4), 0.5), torch.ones(1, 4), 0.3),
+        "blur": lambda: Measurement(GaussianBlur(0.8), torch.ones(1, 1, 2, 4), 0.3),
+        "region": lambda: Region(torch.ones(1, 2, 4), torch.tensor([1.0, 0, 1, 0])),
+        "palette": lambda: Palette(torch.tensor([[0.1], [0.5]])),
+        "edges": lambda: Edges(torch.ones(2, 4)),
+        "motion": lambda: MotionField(torch.ones(1, 2, 4), torch.full((2, 2, 4), 0.4)),
+    }
+    x0 = torch.randn(2, 1, 2, 4)
+    for name, each in make.items():
+        with torch.inference_mode():
+            objective = each()
+        assert torch.equal(gradient(objective, x0), gradient(each(), x0)), name
 
 
 def test_values():

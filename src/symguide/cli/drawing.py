@@ -27,6 +27,9 @@ from symguide.worlds import WORLDS
 Say = Callable[[str], None]
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PROMPTED = 5.0
+"""Weight of classifier-free guidance where a prompt is given and no weight: captions are hardly followed without."""
+
 COPIED = ("num", "batch", "steps", "seed", "solver", "grid", "eta", "cfg", "best_of", "device", "dtype", "on_nan")
 
 
@@ -102,7 +105,7 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     }
     settings |= {key: options[key] for key in COPIED if options[key] is not None}
     if prompts:
-        settings["prompt"] = prompts
+        settings = {"cfg": PROMPTED} | settings | {"prompt": prompts}
     if condition:
         settings["condition"] = condition
     spec = None if spec is None else resolved(spec)

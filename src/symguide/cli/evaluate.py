@@ -10,7 +10,7 @@ from symguide.cli.help import Command, debug_option, json_option, option
 from symguide.cli.params import Finite
 from symguide.errors import ConfigError
 
-ALL = ("scenes", "scenes-flow", "scenes-latent")
+ALL = ("scenes", "scenes-flow")
 
 EXAMPLES = [
     (
@@ -28,7 +28,7 @@ EXAMPLES = [
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @option("Samples", "--samples", type=click.IntRange(10), default=1000, show_default=True, help="For every line.")
 @option("Samples", "--seed", type=int, default=0, show_default=True, help="Of the samples.")
-@option("Samples", "--cfg", type=Finite(), default=3.0, show_default=True, help="Weight of classifier-free guidance.")
+@option("Samples", "--cfg", type=Finite(), default=5.0, show_default=True, help="Weight of classifier-free guidance.")
 @option("Sampler", "--steps", type=click.IntRange(1), default=25, show_default=True, help="Steps of dpmpp_2m.")
 @option("Computation", "--batch", type=click.IntRange(1), default=100, show_default=True, help="Samples at a time.")
 @option("Computation", "--device", default="cpu", show_default=True, help="Where the networks run.")
@@ -46,7 +46,7 @@ def evaluate(
 ) -> None:
     """Measure MODELs side by side: embedded ones of the scenes world, or model folders that take its captions.
 
-    Where none is named: scenes, scenes-flow and scenes-latent.
+    Where none is named: scenes and scenes-flow.
 
     Shares of the samples of plain captions ("a red star on blue") that the judge reads as the shape, the colour and the
     background they ask for; the same for shapes and colours that training never showed together; captions of two

@@ -24,7 +24,7 @@ EXAMPLES = [
     ),
     (
         "text to image, in the style of a picture",
-        'symguide sample --model scenes --prompt "a red star on blue stripes" --cfg 3 --objective style:picture.png',
+        'symguide sample --model scenes --prompt "a red star on blue stripes" --objective style:picture.png',
     ),
     (
         "keep the left half of a picture and let the model make the rest",
@@ -102,7 +102,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--cfg",
     type=Finite(),
     metavar="SCALE",
-    help="Classifier-free guidance toward the condition; 1 is off, 2 to 5 is usual.",
+    help="Classifier-free guidance toward the condition; 1 is off, 2 to 6 is usual. With --prompt 5 if not given, else "
+    "off.",
 )
 @option("Sampler", "--steps", type=click.IntRange(1), default=50, show_default=True, help="Steps from noise to clean.")
 @option(

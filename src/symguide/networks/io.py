@@ -83,6 +83,7 @@ def save(
         write(folder / CARD, card.encode())
 
 
+@torch.inference_mode(mode=False)  # whoever loads in inference mode may guide with these weights later
 def load(
     folder: str | os.PathLike[str], device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:

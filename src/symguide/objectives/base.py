@@ -12,7 +12,17 @@ from symguide.errors import ConfigError, GuidanceError
 T = TypeVar("T")
 
 
-class Objective:
+class Keeper:
+    """Keeps tensors such that gradients may flow past them, also where it is made in inference mode."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and value.is_inference():
+            with torch.inference_mode(mode=False):
+                value = value.clone()
+        super().__setattr__(name, value)
+
+
+class Objective(Keeper):
     """Base of objectives; they add up and take factors: 0.5 * a + b.
 
     >>> class Brightness(Objective):

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import rows_for, wide
+from symguide.objectives.base import Keeper, rows_for, wide
 from symguide.per_sample import Noise
 
 
-class LinearOperator:
+class LinearOperator(Keeper):
     """Base of linear operators: a call is A, `adjoint` is A*, `measure` adds noise.
 
     >>> half = Downsample(2)

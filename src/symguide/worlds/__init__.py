@@ -41,5 +41,6 @@ WORLDS: dict[str, World] = {
         "denoiser",
         "one or two drawn objects, 32x32 pixels, RGB; condition: a caption such as 'a red star on blue stripes'",
     ),
+    "scenes-flow": _scenes("flow", "the same drawn by a rectified flow"),
     "scenes-weak": _scenes("weak", "a small and barely trained relative of scenes, for autoguidance"),
 }

@@ -75,7 +75,7 @@ class Evaluation:
         judge: Any,
         segmenter: Any = None,
         *,
-        weight: float = 3.0,
+        weight: float = 5.0,
         steps: int = 25,
         seed: int = 0,
         batch: int = 100,
