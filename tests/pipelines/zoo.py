@@ -215,7 +215,8 @@ def dit(folder):
 def pixels(folder, name="DDIM"):
     network = diffusers.UNet2DModel(
         sample_size=16,
-        **BLOCKS | {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")},
+        **BLOCKS
+        | {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")},
     )
     scheduler = getattr(diffusers, f"{name}Scheduler")(clip_sample=False)
     return getattr(diffusers, f"{name}Pipeline")(network.eval(), scheduler)
@@ -418,7 +419,10 @@ FAMILIES = {
         {"prompt": PROMPT, "negative_prompt": NEGATIVE, "true_cfg_scale": 3.0, **SIZE, **SHORT},
     ),
     "dit": (dit, {"class_labels": [1, 2], "guidance_scale": 4.0, "num_inference_steps": 3, "output_type": "pt"}),
-    "dit-unguided": (dit, {"class_labels": [1, 1], "guidance_scale": 1.0, "num_inference_steps": 3, "output_type": "pt"}),
+    "dit-unguided": (
+        dit,
+        {"class_labels": [1, 1], "guidance_scale": 1.0, "num_inference_steps": 3, "output_type": "pt"},
+    ),
     "ddim": (pixels, {"batch_size": 2, "num_inference_steps": 3, "output_type": "np"}),
     "ddpm": (lambda f: pixels(f, "DDPM"), {"batch_size": 2, "num_inference_steps": 3, "output_type": "np"}),
     "pixart": (pixart, {**TEXT, "use_resolution_binning": False, **SHORT}),

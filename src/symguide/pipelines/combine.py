@@ -25,7 +25,9 @@ class Affine:
 
     def __call__(self, predictions: Sequence[Tensor]) -> Tensor:
         weights = self.weights.to(predictions[0])
-        parts = [expand(weights[:, k], y) * y if weights.ndim == 2 else weights[k] * y for k, y in enumerate(predictions)]
+        parts = [
+            expand(weights[:, k], y) * y if weights.ndim == 2 else weights[k] * y for k, y in enumerate(predictions)
+        ]
         return torch.stack(parts).sum(dim=0)
 
 
@@ -64,7 +66,8 @@ def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> C
         gap = (rule([y.double() for y in predictions]) - made.double()).flatten(1).norm(dim=1)
         return bool((gap <= tolerance * made.double().flatten(1).norm(dim=1).clamp_min(1e-12)).all())
 
-    for rule in (*_known(len(predictions), pipeline), _solved(predictions, made)):
+    rules: list[Combine] = [*_known(len(predictions), pipeline), _solved(predictions, made)]
+    for rule in rules:
         if fits(rule):
             return rule
     raise GuidanceError(

@@ -71,7 +71,7 @@ def _layout(pipe: Any, given: Any) -> Decode:
         return lambda z: z.transpose(1, 2)
     if hasattr(pipe, "_unpack_latents"):
         raise ConfigError(
-            f"guide does not know how {type(pipe).__name__} lays out its latents: use decode=False with an objective on "
-            "latents"
+            f"guide does not know how {type(pipe).__name__} lays out its latents: use decode=False and an "
+            "objective on latents"
         )
     return lambda z: z

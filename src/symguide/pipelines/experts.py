@@ -44,5 +44,3 @@ def experts(pipe: Any) -> Experts | None:
     second = getattr(pipe, "_guidance_scale_2", None)
     scales = (first, first if second is None else float(second))
     return Experts(ratio * pipe.scheduler.config.num_train_timesteps, pipe.transformer, pipe.transformer_2, scales)
-
-

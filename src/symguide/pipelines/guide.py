@@ -40,7 +40,7 @@ class Record:
     """What the pipeline's last run did: a line for every step, and what it cost so far, calls for each sample."""
 
     trace: list[StepRecord] = field(default_factory=list)
-    cost: Cost = Cost(0, 0, 0.0, 0)
+    cost: Cost = field(default_factory=lambda: Cost(0, 0, 0.0, 0))
 
 
 @contextmanager
@@ -135,8 +135,8 @@ class _Bridge:
 
         run = self.run = self.run or self._begin(timestep)
         if run.change is not None:  # the first half of this step was guided
-            change, run.change = run.change, None
-            return _moved(stock(model_output, sample), change)
+            owed, run.change = run.change, None
+            return _moved(stock(model_output, sample), owed)
         began, spent = time.perf_counter(), (self.counter.forward, self.counter.backward)
         before = state.kept(self.scheduler)
         result = stock(model_output, sample)
@@ -223,10 +223,10 @@ class _Bridge:
     def _note(self, step: PipelineStep, guided: Any, rows: int, spent: tuple[int, int], began: float) -> None:
         """A line of the trace, and the totals."""
         loss, length = (None, None) if guided is None else (guided.loss, guided.gradient_norm)
-        calls = [(now - then) // rows for now, then in zip((self.counter.forward, self.counter.backward), spent, strict=True)]
+        forward, backward = self.counter.forward // rows, self.counter.backward // rows
+        calls = forward - spent[0] // rows, backward - spent[1] // rows
         seconds = time.perf_counter() - began
         self.record.trace.append(StepRecord(step.index, step.t, step.s, loss, length, *calls, seconds))
-        forward, backward = self.counter.forward // rows, self.counter.backward // rows
         self.record.cost = Cost(forward, backward, self.record.cost.seconds + seconds, 0)
 
 

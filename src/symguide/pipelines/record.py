@@ -96,7 +96,7 @@ def locate(call: Made, expected: Tensor) -> Slot:
     Raises:
         GuidanceError: if no argument holds them.
     """
-    named = [key for key in ("hidden_states", "sample") if isinstance(call.kwargs.get(key), Tensor)]
+    named: list[str | int] = [key for key in ("hidden_states", "sample") if isinstance(call.kwargs.get(key), Tensor)]
     for key in [*named, *([0] if call.args and isinstance(call.args[0], Tensor) else [])]:
         given = call.get(key)
         if given.ndim != expected.ndim or given.shape[0] % expected.shape[0]:
@@ -167,7 +167,10 @@ class Replay:
             args, kwargs = tree_map(
                 lambda v: replaced.get(id(v), v) if isinstance(v, Tensor) else v, (list(call.args), dict(call.kwargs))
             )
-            for key, value in ((slot.latents, self._latents(call, slot, x)), (slot.timestep, self._clocked(call, slot, timestep))):
+            for key, value in (
+                (slot.latents, self._latents(call, slot, x)),
+                (slot.timestep, self._clocked(call, slot, timestep)),
+            ):
                 if isinstance(key, int):
                     args[key] = value
                 else:
@@ -215,7 +218,11 @@ class Replay:
 def _tensors(output: Any) -> list[Tensor]:
     """The tensors of a network's output, in order: a tuple, a dictionary of diffusers', or a tensor."""
     values = output.values() if isinstance(output, Mapping) else output
-    return [leaf for leaf in tree_flatten(list(values) if not isinstance(values, Tensor) else values)[0] if isinstance(leaf, Tensor)]
+    return [
+        leaf
+        for leaf in tree_flatten(list(values) if not isinstance(values, Tensor) else values)[0]
+        if isinstance(leaf, Tensor)
+    ]
 
 
 Combine = Callable[[Sequence[Tensor]], Tensor]

@@ -78,11 +78,11 @@ def noise_of(scheduler: Any, value: float) -> Iterator[None]:
     def constant(shape: Any, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> Tensor:
         return torch.full(tuple(shape), value, device=device, dtype=dtype)
 
-    module.randn_tensor = constant
+    setattr(module, "randn_tensor", constant)  # noqa: B010
     try:
         yield
     finally:
-        module.randn_tensor = before
+        setattr(module, "randn_tensor", before)  # noqa: B010
 
 
 def mean_and_std(scheduler: Any, state: dict[str, Any], step: Step) -> tuple[Tensor, float]:

@@ -49,8 +49,8 @@ class Known(Call):
 class PipelineStep(Step):
     """A step that a scheduler has made: what it gave is `stock`, and guidance changes that.
 
-    x, t and s are in the terms of the schedule. A changed clean estimate moves what the scheduler gave by the weight that
-    a straight step has for it, which is exact for first-order schedulers.
+    x, t and s are in the terms of the schedule. A changed clean estimate moves what the scheduler gave by the weight
+    that a straight step has for it, which is exact for first-order schedulers.
 
     Args:
         run, index, repeat, x: as for `Step`.
