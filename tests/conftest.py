@@ -20,11 +20,17 @@ SCHEDULES = {
 
 
 @pytest.fixture(autouse=True)
-def double():
-    """Laws are checked in float64; the default is put back after each test."""
-    torch.set_default_dtype(torch.float64)
+def default_dtype(request):
+    """Laws are checked in float64, unless the module has another DTYPE; the default is put back after each test."""
+    torch.set_default_dtype(getattr(request.module, "DTYPE", torch.float64))
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where tiny pipelines keep their tokenizers."""
+    return tmp_path_factory.mktemp("zoo")
 
 
 class Tiny(nn.Module):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, unknown
+from symguide.half import in_dtype
 from symguide.per_sample import expand
 from symguide.schedule import VP, Schedule
 
@@ -182,27 +183,29 @@ class Denoiser:
         """
         if self.decoder is None:
             return x0
-        own = _dtype(self.decoder) or x0.dtype
-        return self.decoder(x0.to(own)).to(x0.dtype)
+        return in_dtype(self.decoder, x0, _dtype(self.decoder) or x0.dtype)
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
         timestep = torch.as_tensor(self.schedule.timestep(t), dtype=wide, device=x.device).expand(len(x))
         own = self.dtype or x.dtype
-        out = self.network(
-            x.to(own), timestep, **{name: _as_floats_of(value, own) for name, value in condition.items()}
-        )
-        if not isinstance(out, Tensor):
-            raise ConfigError(
-                f"the network returned {type(out).__name__}, not a tensor: "
-                "wrap it, e.g. lambda x, t, **c: unet(x, t, **c).sample"
-            )
-        if out.shape != x.shape:
-            raise ConfigError(
-                f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}: "
-                "wrap it so that it returns the prediction alone (cut off learned variances)"
-            )
-        return out.to(x.dtype)
+        given = {name: _as_floats_of(value, own) for name, value in condition.items()}
+
+        def call(x: Tensor) -> Tensor:
+            out = self.network(x, timestep, **given)
+            if not isinstance(out, Tensor):
+                raise ConfigError(
+                    f"the network returned {type(out).__name__}, not a tensor: "
+                    "wrap it, e.g. lambda x, t, **c: unet(x, t, **c).sample"
+                )
+            if out.shape != x.shape:
+                raise ConfigError(
+                    f"the network returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}: "
+                    "wrap it so that it returns the prediction alone (cut off learned variances)"
+                )
+            return out
+
+        return in_dtype(call, x, own)
 
     @property
     def dtype(self) -> torch.dtype | None:

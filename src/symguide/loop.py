@@ -22,7 +22,7 @@ from tqdm import tqdm
 from symguide.denoiser import Counter, Denoiser, expand_condition
 from symguide.errors import ConfigError, GuidanceError, SymguideError
 from symguide.lookahead import GuidedPredictor
-from symguide.meter import SavedBytes
+from symguide.meter import Peak
 from symguide.per_sample import Noise
 from symguide.solver import Grid, check_times, choose, get_grid, get_solver
 from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, Step
@@ -155,7 +155,7 @@ def sample(
     trajectory = [x] if return_trajectory else []
     finite: list[Tensor] = []
     past: tuple[float, Tensor] | None = None
-    with denoiser.frozen(), _peak(device) as peak:
+    with denoiser.frozen(), Peak(device) as peak:
         begun = time.perf_counter()
         for index in tqdm(range(len(times) - 1), desc="sampling", disable=not progress, leave=False):
             before = (counter.forward, counter.backward, time.perf_counter())
@@ -281,25 +281,3 @@ def _check_finite(finite: Sequence[Tensor], times: Sequence[float]) -> None:
             f"step {i} of {len(good)} (t = {times[i]:.4f}) made samples that are not finite: "
             "check the network at this noise level, lower the scale of guidance, or use a wider dtype"
         )
-
-
-class _peak:
-    """Context manager whose call gives the peak bytes of what ran inside."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.saved = SavedBytes() if device.type != "cuda" else None
-
-    def __enter__(self) -> Callable[[], int]:
-        if self.saved is not None:
-            self.saved.__enter__()
-        else:
-            torch.cuda.reset_peak_memory_stats(self.device)
-        return self._value
-
-    def __exit__(self, *failure: Any) -> None:
-        if self.saved is not None:
-            self.saved.__exit__(*failure)
-
-    def _value(self) -> int:
-        return self.saved.peak if self.saved is not None else torch.cuda.max_memory_allocated(self.device)

@@ -63,6 +63,28 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
             self.live -= size
 
 
+class Peak:
+    """Context manager whose call gives the peak bytes of what ran inside: allocated on a GPU, saved on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.saved = SavedBytes() if device.type != "cuda" else None
+
+    def __enter__(self) -> Callable[[], int]:
+        if self.saved is not None:
+            self.saved.__enter__()
+        else:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return self._value
+
+    def __exit__(self, *failure: Any) -> None:
+        if self.saved is not None:
+            self.saved.__exit__(*failure)
+
+    def _value(self) -> int:
+        return self.saved.peak if self.saved is not None else torch.cuda.max_memory_allocated(self.device)
+
+
 class _Held:
     """A saved tensor, counted by its meter (if it has one) while autograd holds it."""
 

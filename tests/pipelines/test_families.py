@@ -8,34 +8,19 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from zoo import FAMILIES, build, draw
+from zoo import FAMILIES, bright, build, double, draw
 
 import symguide as sg
 from symguide.denoiser import Prediction
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.levels import levels
-from symguide.pipelines.record import NETWORKS, Recorder
+from symguide.pipelines.modules import networks
+from symguide.pipelines.record import Recorder
 
+DTYPE = torch.float32
 EVERY = pytest.mark.parametrize("family", FAMILIES)
 COARSE = {"flux": 1e-3, "flux-distilled": 1e-3, "flux-cfg": 1e-3, "ltx": 1e-3, "wan": 1e-2, "wan-two": 1e-2}
 """Relative error of central differences where the transformer itself computes in float32."""
-
-
-@pytest.fixture(autouse=True)
-def single():
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("zoo")
-
-
-def bright(x0):
-    """Squared distance to a light grey, (B,)."""
-    return (x0 - 0.7).square().flatten(1).mean(dim=1)
 
 
 @EVERY
@@ -111,19 +96,11 @@ def test_the_gradient_of_one_call_is_that_of_the_pipelines_own_graph(family, fol
     assert (got - expected).norm() < 1e-5 * expected.norm()
 
 
-def double(pipe):
-    """All weights in float64, and what is made anew too."""
-    torch.set_default_dtype(torch.float64)
-    for module in pipe.components.values():
-        if isinstance(module, torch.nn.Module):
-            module.double()
-
-
 def own_gradient(pipe, call, at=1):
     """The gradient at x_t through the pipeline's own code, run with a graph from the sample of that step on."""
     scheduler, known = pipe.scheduler, levels(pipe.scheduler)
     stock, schedule, found, count = scheduler.step, known.schedule, {}, iter(range(100))
-    recorder = Recorder([m for name in NETWORKS if isinstance(m := getattr(pipe, name, None), torch.nn.Module)])
+    recorder = Recorder(networks(pipe))
 
     @functools.wraps(stock)
     def step(model_output, timestep, sample, *args, **kwargs):
@@ -134,7 +111,7 @@ def own_gradient(pipe, call, at=1):
             weights = schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t)
             estimate = Prediction(known.ours(sample, t), model_output, known.predicts, *weights).x0
             rows = len(call["class_labels"]) if "class_labels" in call else len(sample)
-            loss = bright(decoder(pipe, calls)(estimate[:rows])).sum()
+            loss = bright(decoder(pipe, calls, False)(estimate[:rows])).sum()
             gradient = torch.autograd.grad(loss, sample)[0]
             gradient = gradient.unflatten(0, (-1, rows)).sum(dim=0)  # DiT's halves are one sample, twice
             found["gradient"] = gradient / schedule.alpha(t) if known.exploded else gradient

@@ -7,11 +7,12 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
-from zoo import BETAS, build, draw
+from zoo import BETAS, bright, build, draw
 
 import symguide as sg
 from symguide.errors import ConfigError
 
+DTYPE = torch.float32
 FLOW = {"num_train_timesteps": 1000, "shift": 3.0}
 SCHEDULERS = {
     "ddim": ("DDIMScheduler", BETAS | {"clip_sample": False}),
@@ -40,25 +41,11 @@ EVERY = pytest.mark.parametrize("name", SCHEDULERS)
 STOCHASTIC = ("ddpm", "euler-ancestral", "dpm++ 2m sde", "lcm", "tcd")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("zoo")
-
-
-@pytest.fixture(autouse=True)
-def single():
-    torch.set_default_dtype(torch.float32)
-
-
 def scheduled(name, folder, steps=6):
     kind, settings = SCHEDULERS[name]
     pipe, call = build("sd3" if kind.startswith("FlowMatch") else "sd", folder)
     pipe.scheduler = getattr(diffusers, kind)(**settings)
     return pipe, call | {"num_inference_steps": steps}
-
-
-def bright(x0):
-    return (x0 - 0.7).square().flatten(1).mean(dim=1)
 
 
 @EVERY

@@ -448,3 +448,16 @@ def draw(pipe, call, seed=0):
     """What the pipeline draws, as one tensor."""
     out = next(iter(pipe(**call, generator=torch.Generator().manual_seed(seed)).values()))
     return torch.stack(list(out)) if isinstance(out, list) else torch.as_tensor(out)
+
+
+def double(pipe):
+    """All weights in float64, and what is made anew too, until the test ends."""
+    torch.set_default_dtype(torch.float64)
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.double()
+
+
+def bright(x0):
+    """Squared distance to a light grey, (B,)."""
+    return (x0 - 0.7).square().flatten(1).mean(dim=1)

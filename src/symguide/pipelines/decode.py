@@ -1,21 +1,28 @@
 """From a pipeline's clean latents to what its objectives see: the pipeline's own decoding, differentiably."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as again
 
 from symguide.errors import ConfigError
+from symguide.half import in_dtype
 from symguide.pipelines.record import Made
 
 Decode = Callable[[Tensor], Tensor]
 
 
-def decoder(pipe: Any, calls: Sequence[Made]) -> Decode:
+def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     """Latents (B, ...) as the scheduler has them -> pictures (B, C, H, W) or videos (B, C, F, H, W), about [-1, 1].
 
-    Pixel pipelines have nothing to decode. Sizes that packed latents do not show are read off the recorded calls.
+    Pixel pipelines have nothing to decode. Sizes that packed latents do not show are read off the recorded calls. An
+    autoencoder in float16 that needs float32 (SDXL's) is copied into it: the pipeline's own stays what it is.
+
+    Args:
+        checkpoint: decode sample by sample, and each once more in the backward sweep: one sample's graph at a time.
 
     Raises:
         ConfigError: for a pipeline whose latents this does not know how to lay out.
@@ -24,17 +31,28 @@ def decoder(pipe: Any, calls: Sequence[Made]) -> Decode:
     if vae is None:
         return lambda z: z
     unpack = _layout(pipe, calls[-1].kwargs)
-    config = vae.config
+    vae = _wide_enough(vae)
+
+    def pictures(z: Tensor) -> Tensor:
+        if z.ndim == 5 and not _takes_video(vae):
+            frames = vae.decode(z.transpose(1, 2).flatten(0, 1), return_dict=False)[0]
+            return frames.unflatten(0, (len(z), -1)).transpose(1, 2)
+        return vae.decode(z, return_dict=False)[0]
 
     def decode(z: Tensor) -> Tensor:
-        z = _unscaled(unpack(z), config, vae)
-        own = next(vae.parameters()).dtype
-        if z.ndim == 5 and not _takes_video(vae):
-            frames = vae.decode(z.transpose(1, 2).flatten(0, 1).to(own), return_dict=False)[0]
-            return frames.unflatten(0, (len(z), -1)).transpose(1, 2).to(z.dtype)
-        return vae.decode(z.to(own), return_dict=False)[0].to(z.dtype)
+        return in_dtype(pictures, _unscaled(unpack(z), vae.config, vae), next(vae.parameters()).dtype)
 
-    return decode
+    if not checkpoint:
+        return decode
+    return lambda z: torch.cat([again(decode, one, use_reentrant=False) for one in torch.split(z, 1)])
+
+
+def _wide_enough(vae: Any) -> Any:
+    """The autoencoder, or a float32 copy of its decoding half where float16 overflows in it."""
+    if not (getattr(vae.config, "force_upcast", False) and next(vae.parameters()).dtype == torch.float16):
+        return vae
+    without = {id(vae.encoder): None} if hasattr(vae, "encoder") else {}
+    return copy.deepcopy(vae, without).float()
 
 
 def _takes_video(vae: Any) -> bool:

@@ -9,7 +9,6 @@ model, and the guided change is added to what it gives.
 """
 
 import copy
-import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError
 from symguide.lookahead import GuidedPredictor
 from symguide.loop import Cost, StepRecord
+from symguide.meter import Peak
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
@@ -30,7 +30,9 @@ from symguide.pipelines.combine import combination
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.experts import experts
 from symguide.pipelines.levels import levels
-from symguide.pipelines.record import NETWORKS, Made, Recorder, Replay
+from symguide.pipelines.modules import checkpointed, frozen, networks, offloaded, refuse_caches
+from symguide.pipelines.patch import patched
+from symguide.pipelines.record import Made, Recorder, Replay, plain
 from symguide.pipelines.step import Known, PipelineDenoiser, PipelineNetwork, PipelineStep
 from symguide.step import Run
 
@@ -44,7 +46,9 @@ class Record:
 
 
 @contextmanager
-def guide(pipe: Any, *, loss: Any, decode: bool = True, seed: int = 0, on_nan: str = "raise") -> Iterator[Record]:
+def guide(
+    pipe: Any, *, loss: Any, decode: bool = True, checkpoint: bool = False, seed: int = 0, on_nan: str = "raise"
+) -> Iterator[Record]:
     """Guide everything that a diffusers pipeline draws inside.
 
         with guide(pipe, loss=SAG(Style(reference), n=4)) as run:
@@ -55,6 +59,8 @@ def guide(pipe: Any, *, loss: Any, decode: bool = True, seed: int = 0, on_nan: s
         pipe: a pipeline whose scheduler has a `step`.
         loss: a recipe, such as SAG(objective, n=4).
         decode: whether objectives are of decoded pictures or videos (B, C, ...), in [-1, 1]; else of clean latents.
+        checkpoint: keep less for the backward sweep: blocks of networks and decoder are computed again there, and
+            pictures are decoded one by one. The gradient is the same.
         seed: of the noise that recipes draw themselves; the pipeline's own comes from its generator.
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
 
@@ -65,14 +71,15 @@ def guide(pipe: Any, *, loss: Any, decode: bool = True, seed: int = 0, on_nan: s
         ConfigError: for pipelines and schedulers that cannot be guided.
         GuidanceError: for predictions that cannot be made again, and as the recipe.
 
-    Cost: as the recipe's; the pipeline's own calls are the first of every look-ahead.
+    Cost: as the recipe's; the pipeline's own calls are the first of every look-ahead. With `checkpoint` a backward call
+    includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
     if not hasattr(loss, "guide"):
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
         raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
-    bridge = _Bridge(pipe, loss, decode, seed, on_nan)
-    with _frozen(pipe), bridge.in_place():
+    bridge = _Bridge(pipe, loss, decode, checkpoint, seed, on_nan)
+    with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
 
 
@@ -89,16 +96,20 @@ class _Run:
         """Of a step whose second half is still to come."""
         self.clock: tuple[float, float] | None = None
         self.graph_bytes: int | None = None
-        self.begun = time.perf_counter()
+        self.peak = 0
 
 
 class _Bridge:
     """What stands between a pipeline's loop and its scheduler."""
 
-    def __init__(self, pipe: Any, loss: Any, decode: bool, seed: int, on_nan: str) -> None:
-        self.pipe, self.scheduler, self.decode, self.seed, self.on_nan = pipe, pipe.scheduler, decode, seed, on_nan
+    def __init__(self, pipe: Any, loss: Any, decode: bool, checkpoint: bool, seed: int, on_nan: str) -> None:
+        refuse_caches(pipe)
+        self.pipe, self.scheduler, self.seed, self.on_nan = pipe, pipe.scheduler, seed, on_nan
+        self.decode, self.checkpoint = decode, checkpoint
         self.loss, self.levels = copy.copy(loss), levels(pipe.scheduler)
-        self.recorder = Recorder([m for name in NETWORKS if isinstance(m := getattr(pipe, name, None), nn.Module)])
+        if offloaded(pipe) and hasattr(loss, "memory"):
+            self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
+        self.recorder = Recorder(networks(pipe))
         self.objective = loss.objective
         self.record, self.counter = Record(), Counter()
         self.run: _Run | None = None
@@ -106,28 +117,24 @@ class _Bridge:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The scheduler's step and set_timesteps are ours inside, and its own again outside."""
-        scheduler = self.scheduler
-        self.stock, prepare = scheduler.step, scheduler.set_timesteps
+        self.stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
 
-        @functools.wraps(self.stock)  # pipelines read the signature for what to hand over
-        def step(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-            return self.step(model_output, timestep, sample, *args, **kwargs)
-
-        @functools.wraps(prepare)
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self.run = None
             return prepare(*args, **kwargs)
 
-        scheduler.step, scheduler.set_timesteps = step, set_timesteps
-        self.recorder.attach()
-        try:
-            yield
-        finally:
-            self.recorder.detach()
-            del scheduler.step, scheduler.set_timesteps
+        with patched(self.scheduler, step=self.step, set_timesteps=set_timesteps):
+            self.recorder.attach()
+            try:
+                yield
+            finally:
+                self.recorder.detach()
 
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The scheduler's own step, then the guided change of what it gave."""
+        model_output, sample = plain(model_output), plain(sample)
         calls = self.recorder.take()
 
         def stock(prediction: Tensor, place: Tensor) -> Any:
@@ -146,14 +153,18 @@ class _Bridge:
         predict = self._predictor(calls, x, model_output[:rows], float(timestep))
         everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
         if run.index == 0:
-            self.loss.objective = Decoded(self.objective, decoder(self.pipe, calls)) if self.decode else self.objective
+            self.loss.objective = (
+                Decoded(self.objective, decoder(self.pipe, calls, self.checkpoint)) if self.decode else self.objective
+            )
             self.loss.prepare(everything)
         known = Known(predict, t, self._prediction(x, t, _wide(model_output[:rows])))
         repeat = 0
-        while True:
+        while True:  # as symguide.loop's step, with the scheduler's in place of the solver's
             given = self.levels.ours(_wide(_sample(result)[:rows]), s)
             step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, t, s))
-            guided = self.loss.guide(step)
+            with Peak(x.device) as peak:
+                guided = self.loss.guide(step)
+            run.peak = max(run.peak, peak())
             repeat += 1
             if repeat >= self.loss.repeats_at(step):
                 break
@@ -225,9 +236,10 @@ class _Bridge:
         loss, length = (None, None) if guided is None else (guided.loss, guided.gradient_norm)
         forward, backward = self.counter.forward // rows, self.counter.backward // rows
         calls = forward - spent[0] // rows, backward - spent[1] // rows
+        assert self.run is not None
         seconds = time.perf_counter() - began
         self.record.trace.append(StepRecord(step.index, step.t, step.s, loss, length, *calls, seconds))
-        self.record.cost = Cost(forward, backward, self.record.cost.seconds + seconds, 0)
+        self.record.cost = Cost(forward, backward, self.record.cost.seconds + seconds, self.run.peak)
 
 
 def _doubled(pipe: Any, calls: list[Made]) -> bool:
@@ -257,17 +269,3 @@ def _moved(result: Any, change: Tensor) -> Any:
 def _wide(x: Tensor) -> Tensor:
     """At least float32, which gradients and steps are computed in."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))
-
-
-@contextmanager
-def _frozen(pipe: Any) -> Iterator[None]:
-    """Weights of all components without requires_grad inside, as before outside."""
-    modules = [m for m in pipe.components.values() if isinstance(m, nn.Module)]
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    try:
-        for p in trained:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)

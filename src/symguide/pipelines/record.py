@@ -11,9 +11,6 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from symguide.errors import GuidanceError
 
-NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
-"""Names of the components of a pipeline that see its latents."""
-
 _CLOCKS: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1e-3), (1.0, -1e-3))
 """(a, b) of what networks are told for the scheduler's timestep t: a + b t."""
 
@@ -68,8 +65,11 @@ class Recorder:
         finally:
             self._paused = before
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recorder, ((),)  # a copy of a pipeline has hooks that note nothing
+
     def _note(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if not self._paused:
+        if self._handles and not self._paused:
             self.calls.append(Made(network, args, kwargs, output))
 
 
@@ -142,6 +142,8 @@ class Replay:
     ) -> None:
         self.calls, self.timestep, self.shape = tuple(calls), timestep, expected.shape
         self.slots = [locate(call, expected) for call in calls]
+        given = tree_flatten([(call.args, dict(call.kwargs)) for call in calls])[0]
+        self._plain = {id(v): plain(v) for v in given if isinstance(v, Tensor) and v.is_inference()}
         told = float(torch.as_tensor(calls[-1].get(self.slots[-1].timestep)).flatten()[0])
         self.clock = clock or next((c for c in _CLOCKS if self._told(c, told)), None)
         if self.clock is None:
@@ -149,7 +151,7 @@ class Replay:
                 f"the network was told {told:g} for the scheduler's timestep {timestep:g}: guide knows t, t / 1000 and "
                 "1 - t / 1000"
             )
-        main = calls[-1].network
+        main, self.dtype = calls[-1].network, calls[-1].get(self.slots[-1].latents).dtype
         self.passes = sum(slot.repeats for call, slot in zip(calls, self.slots, strict=True) if call.network is main)
 
     def _told(self, clock: tuple[float, float], told: float) -> bool:
@@ -161,7 +163,7 @@ class Replay:
 
     def __call__(self, x: Tensor, timestep: float, network: nn.Module | None = None) -> list[Tensor]:
         """What they say of other latents at another timestep, differentiably; or what another network says."""
-        replaced: dict[int, Tensor] = {}
+        replaced = dict(self._plain)
         outputs = []
         for call, slot in zip(self.calls, self.slots, strict=True):
             args, kwargs = tree_map(
@@ -213,6 +215,14 @@ class Replay:
         for axis, length in enumerate(self.shape[1:], start=1):
             output = output.narrow(axis, 0, length)
         return output
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor, or where it was made in inference mode a copy that can be part of a graph."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(mode=False):
+        return tensor.clone()
 
 
 def _tensors(output: Any) -> list[Tensor]:

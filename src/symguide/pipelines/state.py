@@ -16,7 +16,7 @@ Step = Callable[[], Tensor]
 
 def kept(scheduler: Any) -> dict[str, Any]:
     """A copy of all that a step may change."""
-    return {name: _copied(value) for name, value in vars(scheduler).items() if name != "step"}
+    return {name: _copied(value) for name, value in vars(scheduler).items() if name not in ("step", "set_timesteps")}
 
 
 def put_back(scheduler: Any, state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
+from symguide.half import in_dtype
 from symguide.lookahead import Call, GuidedPredictor
 from symguide.pipelines.combine import Combine
 from symguide.pipelines.experts import Experts
@@ -22,11 +23,15 @@ class PipelineNetwork:
         self.replay, self.combine, self.recorder, self.experts = replay, combine, recorder, experts
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        t = float(timestep[0])
-        with self.recorder.paused():
-            if self.experts is None or self.experts.network(t) is self.experts.network(self.replay.timestep):
-                return self.combine(self.replay(x, t))
-            return self.experts.combine(t, self.replay.passes)(self.replay(x, t, self.experts.network(t)))
+        t, network, combine = float(timestep[0]), None, self.combine
+        if self.experts is not None and self.experts.network(t) is not self.experts.network(self.replay.timestep):
+            network, combine = self.experts.network(t), self.experts.combine(t, self.replay.passes)
+
+        def call(narrow: Tensor) -> Tensor:
+            with self.recorder.paused():
+                return combine([y.to(x.dtype) for y in self.replay(narrow, t, network)])
+
+        return in_dtype(call, x, self.replay.dtype)
 
 
 class PipelineDenoiser(Denoiser):

@@ -1,0 +1,82 @@
+"""What a pipeline's modules are while guidance takes gradients through them, and are no more afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from symguide.errors import ConfigError
+
+NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
+"""Names of the components that see a pipeline's latents."""
+
+
+def networks(pipe: Any) -> list[nn.Module]:
+    """The components that see the latents."""
+    return [module for name in NETWORKS if isinstance(module := getattr(pipe, name, None), nn.Module)]
+
+
+@contextmanager
+def frozen(pipe: Any) -> Iterator[None]:
+    """Weights of all components without requires_grad inside, as before outside."""
+    modules = [m for m in pipe.components.values() if isinstance(m, nn.Module)]
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    try:
+        for p in trained:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
+    """Blocks of networks and autoencoder are computed again in the backward sweep inside, where that is wanted.
+
+    Raises:
+        ConfigError: if none of the networks can do that.
+    """
+    modules = [m for m in (*networks(pipe), getattr(pipe, "vae", None)) if isinstance(m, nn.Module)] if wanted else []
+    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False)]
+    if modules and not able:
+        raise ConfigError(f"{type(modules[0]).__name__} cannot be checkpointed: leave checkpoint=True out")
+    changed = [m for m in able if not m.is_gradient_checkpointing]
+    try:
+        for m in changed:
+            m.enable_gradient_checkpointing()  # type: ignore[operator]
+        yield
+    finally:
+        for m in changed:
+            m.disable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def refuse_caches(pipe: Any) -> None:
+    """ConfigError where a network keeps what it computed at one step for the next: it is no function of (x, t) then."""
+    if any(getattr(module, "is_cache_enabled", False) for module in networks(pipe)):
+        raise ConfigError(
+            "a network with a cache cannot be guided: switch it off, with pipe.transformer.disable_cache()"
+        )
+
+
+def offloaded(pipe: Any) -> bool:
+    """Whether the networks' weights leave the device when another component is called (`enable_model_cpu_offload`).
+
+    Raises:
+        ConfigError: if they leave it within a call: no gradient can pass then.
+    """
+    parts = [part for module in networks(pipe) for part in module.modules()]
+    hooks = [part._hf_hook for part in parts if hasattr(part, "_hf_hook")]
+    groups = [part for part in parts if hasattr(part, "_diffusers_hook") and _in_groups(part._diffusers_hook)]
+    if groups or any(getattr(hook, "offload", False) for hook in hooks):
+        raise ConfigError(
+            "no gradient passes through networks whose weights leave the device within a call, as they do with "
+            "sequential and group offloading: use pipe.enable_model_cpu_offload() instead"
+        )
+    return bool(hooks)
+
+
+def _in_groups(registry: Any) -> bool:
+    """Whether a module is part of diffusers' group offloading."""
+    return any("group_offloading" in str(name) for name in registry.hooks)

@@ -1,0 +1,148 @@
+"""What guidance keeps in memory: bounded in n, less with checkpoints; right in half precision and with offloading."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import accelerate
+from zoo import FAMILIES, bright, build, double, draw
+
+import symguide as sg
+from symguide.errors import ConfigError
+from symguide.meter import SavedBytes
+from symguide.pipelines.decode import decoder
+
+DTYPE = torch.float32
+
+
+class Look(sg.SAG):
+    """Guides nothing, but takes the gradient at the second step: its value, its bytes and those of plain autograd."""
+
+    def __init__(self, n, seen):
+        super().__init__(bright, n=n)
+        self.seen = seen
+
+    def guide(self, step):
+        if step.index != 1:
+            return
+        denoiser, x = step.run.predict.denoiser, step.x
+        with SavedBytes() as ours:
+            gradient = sg.lookahead_gradient(denoiser, x, step.t, self.objective, self.n, memory=self.memory)
+        with SavedBytes() as plain, torch.enable_grad():
+            self.objective(sg.lookahead(denoiser, x.clone().requires_grad_(), step.t, 1).x0)
+        self.seen.update(value=gradient.value, ours=ours.peak, plain=plain.peak, memory=self.memory)
+
+
+def look(pipe, call, n=4, **settings):
+    seen = {}
+    with sg.guide(pipe, loss=Look(n, seen), **settings):
+        draw(pipe, call)
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_four_calls_weigh_no_more_than_plain_autograd_through_one(family, folder):
+    """Of the network and the decoder, as FreeDoM's and DPS's codes do it."""
+    seen = look(*build(family, folder))
+    assert 0 < seen["ours"] <= 1.01 * seen["plain"]
+
+
+@pytest.mark.parametrize(
+    "family", ["sd", "sdxl", "sd-controlnet", "flux", "pixart", "ddim", "animatediff", "ltx", "wan"]
+)
+def test_checkpoints_keep_less_and_change_nothing(family, folder):
+    pipe, call = build(family, folder)
+    whole, less = look(pipe, call), look(pipe, call, checkpoint=True)
+    assert less["ours"] < whole["ours"]
+    assert (less["value"] - whole["value"]).norm() < 1e-5 * whole["value"].norm()
+    assert not any(getattr(m, "is_gradient_checkpointing", False) for m in pipe.components.values())
+
+
+def test_pictures_are_decoded_one_by_one_with_checkpoints(folder):
+    pipe, _ = build("sd", folder)
+
+    def peak(count, checkpoint):
+        decode = decoder(pipe, [SimpleNamespace(kwargs={})], checkpoint)
+        with SavedBytes() as saved:
+            bright(decode(torch.randn(count, 4, 16, 16, requires_grad=True))).sum().backward()
+        return saved.peak
+
+    assert peak(8, False) > 7 * peak(1, False)
+    assert peak(8, True) < 2 * peak(1, True)
+
+
+@pytest.mark.parametrize("tile", ["enable_slicing", "enable_tiling"])
+def test_a_sliced_or_tiled_decoder_has_the_same_kind_of_gradient(tile, folder):
+    """Tiles overlap and are blended: another decoder, but differentiable all the same."""
+    pipe, call = build("sd", folder)
+    double(pipe)
+    getattr(pipe.vae, tile)()
+    pipe.vae.tile_latent_min_size, pipe.vae.tile_sample_min_size = 8, 16
+    slopes = []
+
+    class Differs(sg.SAG):
+        def guide(self, step):
+            if step.index == 1:
+                denoiser, x = step.run.predict.denoiser, step.x
+                along = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+                value = sg.lookahead_gradient(denoiser, x, step.t, self.objective, 2).value
+                with torch.no_grad():
+                    up, down = (
+                        self.objective(sg.lookahead(denoiser, x + h * along, step.t, 2).x0) for h in (1e-4, -1e-4)
+                    )
+                slopes.append(((value * along).sum(), (up - down).sum() / 2e-4))
+
+    call["num_images_per_prompt"] = 2
+    with sg.guide(pipe, loss=Differs(bright)):
+        draw(pipe, call)
+    ((got, expected),) = slopes
+    assert abs(got - expected) < 1e-6 * abs(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["sd", "sdxl", "flux"])
+def test_half_precision_gives_the_gradient_of_single(family, dtype, folder):
+    """Also where the objective's gradient is far below what float16 can hold."""
+    pipe, call = build(family, folder)
+    single = look(pipe, call)["value"]
+
+    pipe.to(dtype)
+    pipe.vae.register_to_config(force_upcast=False)
+    seen = {}
+    recipe = Look(4, seen)
+    recipe.objective = lambda x0: 1e-9 * bright(x0)
+    with sg.guide(pipe, loss=recipe):
+        draw(pipe, call)
+    assert (1e9 * seen["value"] - single).norm() < 0.1 * single.norm()
+
+
+def test_an_autoencoder_that_float16_overflows_decodes_in_single(folder):
+    pipe, call = build("sd", folder)
+    single = look(pipe, call)["value"]
+    pipe.to(torch.float16)
+    with torch.no_grad():  # activations of 1e5 inside, as SDXL's autoencoder has them
+        pipe.vae.decoder.conv_in.weight.mul_(2.0**15)
+        pipe.vae.decoder.conv_in.bias.mul_(2.0**15)
+    with pytest.raises(sg.GuidanceError, match="not finite"):
+        pipe.vae.register_to_config(force_upcast=False)
+        look(pipe, call)
+    pipe.vae.register_to_config(force_upcast=True)
+    seen = look(pipe, call | {"output_type": "latent"})
+    assert next(pipe.vae.parameters()).dtype == torch.float16 and pipe.vae.encoder is not None
+    assert seen["value"].isfinite().all() and seen["value"].shape == single.shape
+
+
+def test_no_graph_outlives_a_call_where_weights_are_offloaded(folder):
+    pipe, call = build("sd", folder)
+    plain = look(pipe, call)
+    accelerate.cpu_offload_with_hook(pipe.unet, execution_device=torch.device("cpu"))
+    seen = look(pipe, call)
+    assert plain["memory"] == "minimal" and seen["memory"] == 0
+    assert torch.equal(seen["value"], plain["value"])
+    accelerate.cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    with pytest.raises(ConfigError, match="enable_model_cpu_offload"), sg.guide(pipe, loss=sg.SAG(bright)):
+        pass

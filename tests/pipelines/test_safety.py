@@ -1,0 +1,90 @@
+"""Inside guide a pipeline is still a pipeline: it can be copied, saved, given a LoRA and run in inference mode."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import diffusers
+from zoo import bright, build, draw
+
+import symguide as sg
+from symguide.errors import ConfigError
+
+DTYPE = torch.float32
+
+
+def recipe():
+    return sg.SAG(bright, n=2, scale=0.3)
+
+
+def guided(pipe, call):
+    with sg.guide(pipe, loss=recipe()):
+        return draw(pipe, call)
+
+
+def test_copies_made_inside_are_unguided_pipelines_of_their_own(folder, tmp_path):
+    pipe, call = build("sd", folder)
+    plain, wanted = draw(pipe, call), guided(pipe, call)
+    with sg.guide(pipe, loss=recipe()):
+        draw(pipe, call)  # so that there is something recorded
+        copied, pickled = copy.deepcopy(pipe), pickle.loads(pickle.dumps(pipe))
+        pipe.save_pretrained(tmp_path)
+        assert torch.equal(draw(pipe, call), wanted)
+    loaded = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    for other in (copied, pickled, loaded):
+        other.set_progress_bar_config(disable=True)
+        assert torch.equal(draw(other, call), plain)
+
+
+def test_a_lora_loaded_inside_counts(folder):
+    pipe, call = build("sd", folder)
+    with sg.guide(pipe, loss=recipe()) as run:
+        before = draw(pipe, call)
+        keys = [name for name, _ in pipe.unet.named_modules() if name.endswith("to_q")]
+        sizes = {name: pipe.unet.get_submodule(name) for name in keys}
+        weights = {}
+        for name, layer in sizes.items():
+            weights[f"unet.{name}.lora_A.weight"] = 0.3 * torch.randn(2, layer.in_features)
+            weights[f"unet.{name}.lora_B.weight"] = 0.3 * torch.randn(layer.out_features, 2)
+        pipe.load_lora_weights(weights)
+        assert not torch.equal(draw(pipe, call), before)
+        assert run.cost.backward_calls > 0
+        pipe.unload_lora_weights()
+        assert torch.equal(draw(pipe, call), before)
+
+
+@pytest.mark.parametrize("family", ["sd", "sd-controlnet", "sdxl", "flux-cfg"])
+def test_in_inference_mode(family, folder):
+    pipe, call = build(family, folder)
+    expected = guided(pipe, call)
+    with torch.inference_mode():
+        assert torch.equal(guided(pipe, call), expected)
+
+
+def test_a_sample_is_the_same_alone_and_in_a_batch(folder):
+    """Law 3. Everything that a recipe reduces is reduced for every sample."""
+    pipe, call = build("sd", folder)
+    prompts, negatives = ["w1", "w2 a cat", "w3"], ["w4"] * 3
+
+    def drawn(which):
+        call_ = call | {"prompt": [prompts[i] for i in which], "negative_prompt": [negatives[i] for i in which]}
+        generators = [torch.Generator().manual_seed(i) for i in which]
+        loss = sg.SAG(bright, n=2, constraint=sg.Sphere(0.3))
+        with sg.guide(pipe, loss=loss):
+            return pipe(**call_, eta=1.0, generator=generators).images
+
+    together = drawn([0, 1, 2])
+    for i in range(3):
+        assert torch.allclose(drawn([i])[0], together[i], atol=1e-4)
+
+
+def test_a_network_that_keeps_a_cache_is_refused(folder):
+    pipe, _ = build("flux", folder)
+    pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.1))
+    with pytest.raises(ConfigError, match="disable_cache"), sg.guide(pipe, loss=recipe()):
+        pass
