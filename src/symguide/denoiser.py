@@ -176,6 +176,37 @@ class Denoiser:
         value = self._evaluate(x, t, condition)
         return Prediction(x, value, self.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
 
+    @classmethod
+    def from_diffusers(
+        cls,
+        model: Any,
+        scheduler: Any = None,
+        *,
+        null: Mapping[str, Any] | None = None,
+        constant: Mapping[str, Any] | None = None,
+    ) -> "Denoiser":
+        """A diffusers pipeline, or a network and its scheduler, as a denoiser for our own loop.
+
+            pipe = diffusers.DiffusionPipeline.from_pretrained(folder)
+            encode = symguide.pipelines.text_condition
+            denoiser = Denoiser.from_diffusers(pipe, null=encode(pipe, ""))
+            sample(denoiser, condition=encode(pipe, "a cat"), prediction=CFG(5.0), loss=...)
+
+        Args:
+            model: a pipeline with one network, which also gives scheduler and decoder; or a U-Net or transformer.
+            scheduler: what says which noise levels the network knows and what it predicts; how it steps is not used.
+            null: the condition that stands for none: the embedding of "", for example.
+            constant: arguments of the network that are the same for all samples, such as Flux's `img_ids`.
+
+        Conditions are the arguments of the network's `forward`, or of its `added_cond_kwargs`, by name.
+
+        Raises:
+            ConfigError: for schedulers whose noise levels are not known, and pipelines with several networks.
+        """
+        from symguide.pipelines.bridge import from_diffusers
+
+        return from_diffusers(model, scheduler, null=null, constant=constant)
+
     def decode(self, x0: Tensor) -> Tensor:
         """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
 
