@@ -27,6 +27,7 @@ SCHEDULERS = {
     "dpm++ single": ("DPMSolverSinglestepScheduler", BETAS),
     "unipc": ("UniPCMultistepScheduler", BETAS),
     "pndm": ("PNDMScheduler", BETAS | {"skip_prk_steps": True}),
+    "deis": ("DEISMultistepScheduler", BETAS),
     "lms": ("LMSDiscreteScheduler", BETAS),
     "lcm": ("LCMScheduler", BETAS),
     "tcd": ("TCDScheduler", BETAS),
@@ -123,7 +124,7 @@ def test_a_change_fades_with_sigma_where_the_clean_estimate_is_a_constant(name, 
             assert torch.allclose(b - a, torch.tensor(expected, dtype=torch.float64), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler", "heun", "lms", "pndm"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "heun", "lms", "pndm", "deis"])
 def test_a_change_keeps_its_share_of_the_signal_where_no_noise_is_seen(name, folder):
     """With eps = 0 everywhere, x_s = (alpha_s / alpha_t) x_t: whatever a scheduler stores."""
     pipe, call = scheduled(name, folder)
@@ -178,6 +179,9 @@ def test_what_cannot_be_guided_says_so(folder):
     pipe, _ = build("sd", folder)
     pipe.scheduler = diffusers.EDMEulerScheduler()
     with pytest.raises(ConfigError, match="EDMEulerScheduler"), sg.guide(pipe, loss=sg.SAG(bright)):
+        pass
+    pipe.scheduler = diffusers.PNDMScheduler(**BETAS)
+    with pytest.raises(ConfigError, match="skip_prk_steps=True"), sg.guide(pipe, loss=sg.SAG(bright)):
         pass
     with pytest.raises(ConfigError, match="takes a recipe"), sg.guide(pipe, loss=bright):
         pass

@@ -11,8 +11,31 @@ from symguide.errors import ConfigError
 from symguide.schedule import VP, RectifiedFlow, Schedule
 
 _SPACES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
-_EXPLODED = ("Euler", "Heun", "LMS", "KDPM2")
-"""Names of the schedulers whose states are x_0 + (sigma / alpha) eps; their networks are given alpha times that."""
+EXPLODED = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+)
+"""Schedulers whose states are x_0 + (sigma / alpha) eps; their networks are given alpha times that."""
+KNOWN = (
+    *EXPLODED,
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "CogVideoXDDIMScheduler",
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "PNDMScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+)
+"""Schedulers whose noise levels and stored state are understood; classes made of them count too."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +80,13 @@ def levels(scheduler: Any) -> Levels:
         ConfigError: for schedulers of another kind (EDM's preconditioning, vector-quantised ones, consistency models).
     """
     name, config = type(scheduler).__name__, scheduler.config
+    classes = {each.__name__ for each in type(scheduler).__mro__}
+    if not classes & set(KNOWN):
+        raise ConfigError(
+            f"{name} cannot be guided: use one of {', '.join(k.removesuffix('Scheduler') for k in KNOWN)}"
+        )
+    if getattr(config, "skip_prk_steps", True) is False:
+        raise ConfigError(f"{name} cannot be guided in its Runge-Kutta steps: make it with skip_prk_steps=True")
     predicts = _SPACES.get(getattr(config, "prediction_type", None) or "")
     if "FlowMatch" in name or getattr(config, "use_flow_sigmas", False):
         return Levels(RectifiedFlow(float(config.num_train_timesteps)), "flow", exploded=False)
@@ -64,7 +94,7 @@ def levels(scheduler: Any) -> Levels:
     if predicts is None or predicts == "flow" or table is None:
         raise ConfigError(
             f"{name} with prediction_type {getattr(config, 'prediction_type', None)!r} cannot be guided: guide knows "
-            "schedulers with a table of alphas_cumprod (DDIM, DDPM, Euler, DPM++, UniPC, ...) and FlowMatch ones"
+            f"{', '.join(_SPACES)}"
         )
     falling = torch.as_tensor(table).double().clamp_min(1e-12)  # zero terminal SNR has an exact 0 at its end
-    return Levels(VP.discrete(falling), predicts, exploded=any(part in name for part in _EXPLODED))
+    return Levels(VP.discrete(falling), predicts, exploded=bool(classes & set(EXPLODED)))

@@ -32,12 +32,9 @@ def _copied(value: Any) -> Any:
 
 def unfinished(scheduler: Any) -> bool:
     """Whether a call of `step` left the step half done, so that the next call corrects it."""
-    if hasattr(scheduler, "state_in_first_order"):  # Heun, KDPM2
+    if hasattr(scheduler, "state_in_first_order"):  # Heun
         return not scheduler.state_in_first_order
-    if hasattr(scheduler, "prk_timesteps"):  # PNDM
-        stages = 0 if scheduler.config.skip_prk_steps else len(scheduler.prk_timesteps)
-        return scheduler.counter % 4 != 0 if scheduler.counter < stages else stages == 0 and scheduler.counter == 1
-    return False
+    return hasattr(scheduler, "plms_timesteps") and scheduler.counter == 1  # PNDM
 
 
 def move_stored(scheduler: Any, change: Tensor, schedule: Schedule, t: float, s: float, start: float) -> None:
