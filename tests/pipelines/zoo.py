@@ -384,6 +384,28 @@ def lora(folder):
     return pipe
 
 
+def with_picture_prompt(pipe, cross, seen=32):
+    """The pipeline with an IP-Adapter that takes picture embeddings of `seen` numbers."""
+    sizes = dict(zip(("down_blocks.0", "down_blocks.1"), pipe.unet.config.block_out_channels, strict=True))
+    sizes |= dict(zip(("up_blocks.1", "up_blocks.0"), pipe.unet.config.block_out_channels, strict=True))
+    layers = [name for name in pipe.unet.attn_processors if "attn2" in name]
+    adapter = {}
+    for place, name in enumerate(layers):
+        size = sizes.get(name[: name.index(".", name.index(".") + 1)], pipe.unet.config.block_out_channels[-1])
+        for which in ("k", "v"):
+            adapter[f"{2 * place + 1}.to_{which}_ip.weight"] = 0.3 * torch.randn(size, cross)
+    projection = {
+        "proj.weight": 0.3 * torch.randn(4 * cross, seen),
+        "proj.bias": torch.zeros(4 * cross),
+        "norm.weight": torch.ones(cross),
+        "norm.bias": torch.zeros(cross),
+    }
+    weights = [{"image_proj": projection, "ip_adapter": adapter}]
+    pipe.unet._load_ip_adapter_weights(weights, low_cpu_mem_usage=False)
+    return pipe
+
+
+SEEN = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(0))  # of no picture, and of a picture
 TEXT = {"prompt": PROMPT, "guidance_scale": 5.0, **SIZE}
 SHORT = {"max_sequence_length": 16}
 VIDEO = {"negative_prompt": NEGATIVE, "height": 16, "width": 16, "num_frames": 9}
@@ -406,7 +428,9 @@ FAMILIES = {
     ),
     "sd-controlnet": (controlnet, {**TEXT, "image": picture()}),
     "sd-lora": (lora, TEXT),
+    "sd-ip-adapter": (lambda f: with_picture_prompt(sd(f), 32), {**TEXT, "ip_adapter_image_embeds": [SEEN]}),
     "sdxl": (sdxl, TEXT),
+    "sdxl-ip-adapter": (lambda f: with_picture_prompt(sdxl(f), 64), {**TEXT, "ip_adapter_image_embeds": [SEEN]}),
     "sdxl-img2img": (
         lambda f: sdxl(f, "StableDiffusionXLImg2ImgPipeline"),
         {"prompt": PROMPT, "image": picture(), "strength": 0.8, "num_inference_steps": 4, "output_type": "pt"},
