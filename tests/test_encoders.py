@@ -19,9 +19,11 @@ import torch
 from torch import nn
 
 transformers = pytest.importorskip("transformers")
+pytest.importorskip("diffusers")  # of the tiny pipelines
 
-from pipelines.zoo import clip_tokenizer  # noqa: E402
+from pipelines.zoo import build, clip_tokenizer  # noqa: E402
 
+import symguide as sg  # noqa: E402
 from symguide import encoders  # noqa: E402
 from symguide.cli import steering  # noqa: E402
 from symguide.encoders import (  # noqa: E402
@@ -260,6 +262,21 @@ def test_first_called_in_inference_mode_then_with_gradients(make):
             objective = make(name, [0])
             first = objective(samples(2))
         assert torch.equal(first, objective(samples(2))) and bool(gradient(objective, samples(2)).isfinite().all())
+
+
+def test_they_guide_a_pipeline(make, tmp_path):
+    """Of Stable Diffusion: through its decoder and the encoder's own preprocessing, to a lower loss."""
+    torch.set_default_dtype(torch.float32)
+    pipe, call = build("sd", tmp_path)
+    objective = make("style", [0]) + make("text", [0])
+
+    def loss(scale):
+        generator = torch.Generator().manual_seed(0)
+        with sg.guide(pipe, loss=sg.SAG(objective, n=1, scale=scale, window=(0, 1), repeats=1)):
+            pictures = pipe(**call, generator=generator).images
+        return float(objective(2 * pictures - 1))
+
+    assert loss(1.0) < loss(0.0)
 
 
 # Pixels
@@ -680,7 +697,7 @@ def test_specs_ask_the_encoders(files, clip, segmenter, estimator):
     "spec, shape, why",
     [
         ("palette:#ff0000", (3, 12, 15), "no objective here asks the CLIP"),
-        ("aesthetic", (3, 12, 15), "give the head and --encoder, or neither"),
+        ("aesthetic", (3, 12, 15), "must be aesthetic, by the embedded predictor, or"),
         ("segmentation:mask.png", (3, 12, 15), "give --encoder, or write a function"),
         ("depth:ref.png", (3, 12, 15), "needs a DepthEstimator: give one with --encoder"),
         ("text:a cat", (1, 8, 8), "encoders see RGB pictures"),

@@ -147,8 +147,8 @@ def _aesthetic(parts: tuple[str, ...], place: Place) -> Maker:
     def make(network: nn.Module, indices: Sequence[int]) -> Aim:
         if isinstance(network, CLIP) != bool(parts):
             raise ConfigError(
-                "aesthetic:HEAD.safetensors is a head on a CLIP, and aesthetic the embedded predictor: give the head "
-                "and --encoder, or neither"
+                "the objective must be aesthetic, by the embedded predictor, or aesthetic:HEAD.safetensors with a CLIP "
+                "given by --encoder"
             )
         return Aesthetic(AestheticPredictor.from_safetensors(network, parts[0]) if parts else network)
 
