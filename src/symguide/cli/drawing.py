@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
+from symguide import encoders
 from symguide import files as disk
 from symguide.cli import conditions, config, methods, outputs
 from symguide.cli.device import usable
@@ -89,6 +90,8 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
         raise ConfigError(f"--method {name} needs something to steer toward: give --objective, e.g. classifier:3")
     if spec is None and best_of is not None:
         raise ConfigError("--best-of keeps the best samples by an objective: give --objective, e.g. my_module:rule")
+    if spec is None and options["encoder"]:
+        raise ConfigError("--encoder is what an objective asks: give --objective, e.g. text:'a red star'")
     device, dtype = usable(options["device"]), DTYPES[options["dtype"]]
     denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
     if denoiser.shape is None:
@@ -111,6 +114,9 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     spec = None if spec is None else resolved(spec)
     if spec is not None:
         settings["objective"] = spec
+    names = [str(Path(each).resolve()) if Path(each).is_dir() else each for each in options["encoder"]]
+    if names:
+        settings["encoder"] = names
     if name is not None:
         settings |= {"method": name, **chosen}
     settings |= {"format": options["format"], "grid_png": options["grid_png"]}
@@ -122,7 +128,10 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     }
     steering = None
     if spec is not None:
-        steering = Steering(spec, settings["model"], shape, black_box=name is None, say=say)
+        asked = [encoders.load(each) for each in names]
+        for each, encoder in zip(names, asked, strict=True):
+            settings[config.MADE_WITH]["files"] |= _source(each, encoder)
+        steering = Steering(spec, settings["model"], shape, encoders=asked, black_box=name is None, say=say)
         if scorers := {f"{s.world}/{s.kind}": _weights(WORLDS[s.world].scorers[s.kind]) for s in steering.scored}:
             settings[config.MADE_WITH]["scorers"] = scorers
         if name is not None:
@@ -144,6 +153,13 @@ def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
             "and --objective"
         )
     return None, {}
+
+
+def _source(name: str, encoder: Any) -> dict[str, str]:
+    """What tells an encoder from its later self: digests of the files of its folder, or its commit on the hub."""
+    if not Path(name).is_dir():
+        return {name: str(encoder.model.config._commit_hash)}
+    return {str(path): _digest(path) for path in sorted(Path(name).iterdir()) if path.is_file()}
 
 
 def _weights(folder: str | Path) -> str:

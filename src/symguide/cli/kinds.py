@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from symguide.cli import references
+from symguide.encoders import CLIP, AestheticPredictor, DepthEstimator, Segmenter
 from symguide.errors import ConfigError, unknown
 from symguide.objectives import (
     Aesthetic,
     Classifier,
+    Depth,
     Downsample,
     Edges,
     GaussianBlur,
@@ -67,6 +69,8 @@ class Kind:
     """How many arguments it takes."""
     scorer: str | None = None
     """The kind of embedded network that it needs."""
+    encoder: type[nn.Module] | None = None
+    """The kind of encoder that may stand in for that, or that it needs where there is no embedded one."""
     files: Callable[[Sequence[str]], Iterable[int]] = lambda parts: ()
     """Which of its arguments are files."""
 
@@ -120,8 +124,13 @@ def _label(head: str | None, text: str, whole: str) -> int:
 
 
 def _text(parts: tuple[str, ...], place: Place) -> Maker:
-    numbers = tokens([text.strip() for text in parts[0].split(",")]).tolist()
-    return lambda network, indices: TextSimilarity(torch.tensor(cycle(numbers, indices)), network)
+    texts = [text.strip() for text in parts[0].split(",")]
+
+    def make(network: Any, indices: Sequence[int]) -> Aim:
+        numbers = (network.tokenize if isinstance(network, CLIP) else tokens)(texts)
+        return TextSimilarity(numbers[cycle(range(len(texts)), indices)], network)
+
+    return make
 
 
 def _like(make: Callable[..., Aim]) -> Callable[[tuple[str, ...], Place], Maker]:
@@ -132,6 +141,23 @@ def _like(make: Callable[..., Aim]) -> Callable[[tuple[str, ...], Place], Maker]
         return lambda network, indices: make(picture, network)
 
     return read
+
+
+def _aesthetic(parts: tuple[str, ...], place: Place) -> Maker:
+    def make(network: nn.Module, indices: Sequence[int]) -> Aim:
+        if isinstance(network, CLIP) != bool(parts):
+            raise ConfigError(
+                "the objective must be aesthetic, by the embedded predictor, or aesthetic:HEAD.safetensors with a CLIP "
+                "given by --encoder"
+            )
+        return Aesthetic(AestheticPredictor.from_safetensors(network, parts[0]) if parts else network)
+
+    return make
+
+
+def _depth(parts: tuple[str, ...], place: Place) -> Maker:
+    picture = references.resized(parts[0], place.shape, place.say)
+    return lambda network, indices: Depth.of(picture, network)
 
 
 def _segmentation(parts: tuple[str, ...], place: Place) -> Maker:
@@ -210,17 +236,20 @@ def _palette_files(parts: Sequence[str]) -> Iterable[int]:
 
 KINDS: Mapping[str, Kind] = {
     "classifier": Kind(("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"), _classifier, scorer="classifier"),
-    "text": Kind(('text:"WORDS"',), _text, scorer="clip"),
-    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), scorer="clip", files=_first),
+    "text": Kind(('text:"WORDS"',), _text, scorer="clip", encoder=CLIP),
+    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), scorer="clip", encoder=CLIP, files=_first),
     "identity": Kind(("identity:PICTURE",), _like(Identity), scorer="identity", files=_first),
-    "style": Kind(("style:PICTURE",), _like(Style), scorer="classifier", files=_first),
+    "style": Kind(("style:PICTURE",), _like(Style), scorer="classifier", encoder=CLIP, files=_first),
     "aesthetic": Kind(
-        ("aesthetic",),
-        lambda parts, place: lambda network, indices: Aesthetic(network),
-        counts=(0,),
+        ("aesthetic", "aesthetic:HEAD"),
+        _aesthetic,
+        counts=(0, 1),
         scorer="aesthetic",
+        encoder=CLIP,
+        files=lambda parts: range(len(parts)),
     ),
-    "segmentation": Kind(("segmentation:MASK",), _segmentation, scorer="segmenter", files=_first),
+    "segmentation": Kind(("segmentation:MASK",), _segmentation, scorer="segmenter", encoder=Segmenter, files=_first),
+    "depth": Kind(("depth:PICTURE",), _depth, encoder=DepthEstimator, files=_first),
     "palette": Kind(
         ("palette:#RRGGBB,#RRGGBB", "palette:PICTURE", "palette:PICTURE@NUMBER"),
         _palette,

@@ -123,6 +123,8 @@ MORE = {
     "classifier": "sample i goes toward the label whose turn it is in a comma list, 0,1,2 or shape=star,disk",
     "text": "a comma list of texts goes to the samples in turn",
     "segmentation": "a grey or indexed picture of classes, 255 being any, or an array, -1 being any",
+    "aesthetic": "HEAD is a safetensors file, on a CLIP given by --encoder",
+    "depth": "the depth that a model given by --encoder sees in the picture",
     "palette": "NUMBER colours of the picture, 5 by default",
     "edges": "lines that are bright on dark, or dark on bright",
     "motion": "an array (2, H, W) of pixels to the right and down",

@@ -27,6 +27,11 @@ EXAMPLES = [
         'symguide sample --model scenes --prompt "a red star on blue stripes" --objective style:picture.png',
     ),
     (
+        "the same by a real CLIP, for a model of yours of any size",
+        "symguide sample --model my_model --objective text:'a lighthouse at night' --encoder "
+        "openai/clip-vit-large-patch14",
+    ),
+    (
         "keep the left half of a picture and let the model make the rest",
         "symguide sample --objective region:picture.png@left --sphere 0.1 --out rest",
     ),
@@ -152,10 +157,19 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--objective",
     metavar="SPEC",
     help="What to steer toward: classifier:LABELS, classifier:shape=star, text:WORDS, image:PICTURE, identity:PICTURE, "
-    "style:PICTURE, aesthetic, segmentation:MASK, palette:COLOURS|PICTURE, edges:SKETCH, motion:PICTURE@FLOW, "
-    "region:PICTURE@left|right|top|bottom|center|MASK, a measurement (superres:PICTURE@FACTOR, deblur:PICTURE@SIGMA), "
-    "blackbox:module:Name, module:Name of your own, or a weighted sum, e.g. '0.5*classifier:3 + region:a.png@left'. "
+    "style:PICTURE, aesthetic, segmentation:MASK, depth:PICTURE, palette:COLOURS|PICTURE, edges:SKETCH, "
+    "motion:PICTURE@FLOW, region:PICTURE@left|right|top|bottom|center|MASK, a measurement (superres:PICTURE@FACTOR, "
+    "deblur:PICTURE@SIGMA), blackbox:module:Name, module:Name of your own, or a weighted sum, e.g. '0.5*classifier:3 + "
+    "region:a.png@left'. "
     "See symguide objectives.",
+)
+@option(
+    "Guidance",
+    "--encoder",
+    multiple=True,
+    metavar="FOLDER_OR_ID",
+    help="A real encoder for the objective, from a folder or the Hugging Face hub: a CLIP for text, image, style and "
+    "aesthetic:HEAD, a segmentation model for segmentation, a depth model for depth. Several may be given.",
 )
 @option(
     "Guidance",

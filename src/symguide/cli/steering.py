@@ -72,6 +72,7 @@ class Steering:
         spec: see `symguide.cli.spec`.
         model: name of the model; its world has the networks that some objectives need.
         shape: shape of one sample.
+        encoders: real networks, which the objectives that can take one ask in place of the world's.
         black_box: whether callables of your own are taken as rules without gradients.
         say: takes remarks, such as that a picture was resized.
 
@@ -85,12 +86,16 @@ class Steering:
         model: str,
         shape: tuple[int, ...],
         *,
+        encoders: Sequence[nn.Module] = (),
         black_box: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.place, self.black_box = model, Place(tuple(shape), say), black_box
         self.scored: list[Scored] = []
+        self._encoders, self._asked = encoders, set[nn.Module]()
         self._terms = [(term.factor, self._aim(term)) for term in parse(spec)]
+        if idle := [encoder for encoder in encoders if encoder not in self._asked]:
+            raise ConfigError(f"no objective here asks the {type(idle[0]).__name__}: leave that --encoder out")
         self.at(range(1))  # what only shows once the objectives are made
 
     def at(self, indices: Sequence[int]) -> Aim:
@@ -116,12 +121,19 @@ class Steering:
     def _known(self, term: Term, kind: Kind) -> Callable[[Sequence[int]], Aim]:
         if len(term.parts) not in kind.counts:
             raise ConfigError(f"the objective {show([term])!r} must be {' or '.join(kind.forms)}")
+        if kind.encoder is not None and (encoder := self._encoder(kind.encoder)) is not None:
+            ask = kind.read(term.parts, self.place)
+            return lambda indices: ask(encoder, indices)
+        if kind.encoder is not None and kind.scorer is None:
+            raise ConfigError(f"{term.name} needs a {kind.encoder.__name__}: give one with --encoder FOLDER_OR_HUB_ID")
         world = None if kind.scorer is None else world_of(kind.scorer, self.model, self.place.shape)
         if kind.scorer is not None and world is None:
             name, known = OBJECTIVES[term.name].__name__, " and ".join(map(str, SCENES))
             raise ConfigError(
                 f"{term.name} needs a {kind.scorer} network, and {self.model} has no scorer of its own: those of the "
-                f"scenes world know pictures of shape {known}, not {self.place.shape}; write a function that returns "
+                f"scenes world know pictures of shape {known}, not {self.place.shape}; "
+                + ("give --encoder, or " if kind.encoder else "")
+                + "write a function that returns "
                 f"symguide.objectives.{name}(...) with a network of yours, and give it as my_module:function"
             )
         make = kind.read(term.parts, self.place)
@@ -130,3 +142,13 @@ class Steering:
         scorer = models.scorer(world, kind.scorer, dtype=torch.float32)
         self.scored.append(Scored(show([term._replace(factor=1.0)]), kind.scorer, world, make, scorer))
         return lambda indices: make(scorer, indices)
+
+    def _encoder(self, kind: type[nn.Module]) -> nn.Module | None:
+        """The first of the encoders that is of the kind."""
+        for encoder in self._encoders:
+            if isinstance(encoder, kind):
+                if len(self.place.shape) != 3 or self.place.shape[0] != 3:
+                    raise ConfigError(f"encoders see RGB pictures, and samples have shape {self.place.shape}")
+                self._asked.add(encoder)
+                return encoder
+        return None

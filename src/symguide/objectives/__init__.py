@@ -5,6 +5,7 @@ from symguide.objectives.base import BlackBox, Objective, Sum
 from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
 from symguide.objectives.classifier import Classifier
 from symguide.objectives.decoded import Decoded
+from symguide.objectives.depth import Depth
 from symguide.objectives.edges import Edges
 from symguide.objectives.measurement import Measurement, Region
 from symguide.objectives.motion import MotionField
@@ -23,6 +24,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "style": Style,
     "aesthetic": Aesthetic,
     "segmentation": Segmentation,
+    "depth": Depth,
     "palette": Palette,
     "edges": Edges,
     "motion": MotionField,
@@ -39,6 +41,7 @@ __all__ = [
     "Classifier",
     "CompressedSensing",
     "Decoded",
+    "Depth",
     "Downsample",
     "Edges",
     "GaussianBlur",

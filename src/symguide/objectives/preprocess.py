@@ -9,6 +9,8 @@ from torch import Tensor
 from symguide.errors import ConfigError
 from symguide.objectives.base import wide
 
+Mode = Literal["bicubic", "bilinear"]
+
 
 class Preprocess:
     """((x + 1) / 2, resized, - mean) / std for each channel: samples in [-1, 1] to a network's own units.
@@ -38,7 +40,7 @@ class Preprocess:
         mean: Sequence[float],
         std: Sequence[float],
         size: int | tuple[int, int] | None = None,
-        mode: Literal["bicubic", "bilinear"] = "bicubic",
+        mode: Mode = "bicubic",
     ) -> None:
         if len(mean) != len(std) or not all(s > 0 for s in std):
             raise ConfigError("mean and std must have a number for each channel, and those of std be positive")
@@ -67,13 +69,14 @@ class Preprocess:
         if self.size is None:
             return x
         if not isinstance(self.size, int):
-            return self._interpolate(x, self.size)
+            return resize(x, self.size, self.mode)
         short = min(x.shape[-2:])
         height, width = (self.size * side // short for side in x.shape[-2:])
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return self._interpolate(x, (height, width))[..., top : top + self.size, left : left + self.size]
+        return resize(x, (height, width), self.mode)[..., top : top + self.size, left : left + self.size]
 
-    def _interpolate(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        if x.shape[-2:] == size:
-            return x
-        return F.interpolate(x, size, mode=self.mode, align_corners=False, antialias=True)
+
+def resize(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+    """Pictures in another size, (height, width), as pillow resizes them: antialiased, in at least float32."""
+    x = x.to(wide(x))
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode=mode, align_corners=False, antialias=True)
