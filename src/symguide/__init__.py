@@ -30,7 +30,7 @@ from symguide.loss_guidance import (
 from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
-from symguide.prediction_guidance import CFG
+from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
 from symguide.solver import timesteps
 from symguide.step import Step
@@ -38,6 +38,7 @@ from symguide.step import Step
 __version__ = "0.1.0"
 
 __all__ = [
+    "APG",
     "CFG",
     "DPS",
     "DSG",
@@ -47,6 +48,7 @@ __all__ = [
     "VE",
     "VP",
     "BestOfN",
+    "CFGPlusPlus",
     "ConfigError",
     "Cost",
     "Denoiser",

@@ -27,7 +27,8 @@ SPACES = ("eps", "x0", "v", "flow")
 Level = float | Tensor  # a float, or (B,) where every sample has its own
 
 
-def _times(level: Level, x: Tensor) -> Tensor:
+def times(level: Level, x: Tensor) -> Tensor:
+    """level x, with a level for all samples or one for each."""
     return x * (expand(level, x).to(x) if isinstance(level, Tensor) and level.ndim else level)
 
 
@@ -61,10 +62,10 @@ class Prediction:
                 raise ConfigError(
                     "where alpha = 0 an eps prediction says nothing of x_0: start later, at a t_max below 1"
                 )
-            return _times(1 / self.alpha, self.x - _times(self.sigma, self.value))
+            return times(1 / self.alpha, self.x - times(self.sigma, self.value))
         p, q = self._weights
         det = self.alpha * q - self.sigma * p
-        return _times(q / det, self.x) - _times(self.sigma / det, self.value)
+        return times(q / det, self.x) - times(self.sigma / det, self.value)
 
     @cached_property
     def eps(self) -> Tensor:
@@ -72,16 +73,16 @@ class Prediction:
         if self.space == "eps":
             return self.value
         if self.space == "x0":
-            return _times(1 / self.sigma, self.x - _times(self.alpha, self.value))
+            return times(1 / self.sigma, self.x - times(self.alpha, self.value))
         p, q = self._weights
         det = self.alpha * q - self.sigma * p
-        return _times(self.alpha / det, self.value) - _times(p / det, self.x)
+        return times(self.alpha / det, self.value) - times(p / det, self.x)
 
     @property
     def v(self) -> Tensor:
         """The schedule's velocity."""
         p, q = self.v_weights
-        return self.value if self.space == "v" else _times(p, self.x0) + _times(q, self.eps)
+        return self.value if self.space == "v" else times(p, self.x0) + times(q, self.eps)
 
     @property
     def flow(self) -> Tensor:
@@ -91,7 +92,7 @@ class Prediction:
     @property
     def score(self) -> Tensor:
         """Gradient of log p_t at x, -eps / sigma."""
-        return _times(-1 / self.sigma, self.eps)
+        return times(-1 / self.sigma, self.eps)
 
     @property
     def _weights(self) -> tuple[Level, Level]:

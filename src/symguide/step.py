@@ -127,7 +127,9 @@ class Step:
             return pending.pop() if pending else self.run.predict(state, t).x0
 
         with torch.no_grad():
-            return run(self.transition.program, [self.x] + ([] if self._past is None else [self._past[1]]), call)
+            return run(
+                self.transition.program, [self.prediction.x] + ([] if self._past is None else [self._past[1]]), call
+            )
 
     def x_s(self, x0: Tensor | None = None) -> Tensor:
         """mean + std * noise."""

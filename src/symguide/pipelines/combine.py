@@ -53,6 +53,22 @@ class Rescaled:
 Combine = Callable[[Sequence[Tensor]], Tensor]
 
 
+def conditional(rule: Any, pipeline: Any) -> int:
+    """Which of a pipeline's two passes has the condition: the one that its own guidance weighs more.
+
+    Raises:
+        GuidanceError: if there are not two.
+    """
+    if isinstance(rule, Rescaled):
+        return rule.conditional
+    if rule.weights.shape[-1] != 2:
+        raise GuidanceError(
+            f"{type(pipeline).__name__} made {rule.weights.shape[-1]} passes, and a rule of two branches needs one "
+            "with the condition and one without: give it a guidance_scale above 1 (its value does not count)"
+        )
+    return int(rule.weights.reshape(-1, 2)[0].argmax())
+
+
 def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> Combine:
     """The rule by which `made` was made of the predictions.
 

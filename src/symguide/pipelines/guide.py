@@ -19,22 +19,23 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Counter, Prediction
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, GuidanceError
 from symguide.lookahead import GuidedPredictor
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
-from symguide.pipelines.combine import combination
+from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.experts import experts
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import checkpointed, frozen, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
 from symguide.pipelines.record import Made, Recorder, Replay, plain
-from symguide.pipelines.step import Known, PipelineDenoiser, PipelineNetwork, PipelineStep
-from symguide.step import Run
+from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
+from symguide.prediction_guidance import TwoBranches
+from symguide.step import Run, Step
 
 
 @dataclass
@@ -47,7 +48,14 @@ class Record:
 
 @contextmanager
 def guide(
-    pipe: Any, *, loss: Any, decode: bool = True, checkpoint: bool = False, seed: int = 0, on_nan: str = "raise"
+    pipe: Any,
+    *,
+    loss: Any = None,
+    prediction: TwoBranches | None = None,
+    decode: bool = True,
+    checkpoint: bool = False,
+    seed: int = 0,
+    on_nan: str = "raise",
 ) -> Iterator[Record]:
     """Guide everything that a diffusers pipeline draws inside.
 
@@ -58,6 +66,9 @@ def guide(
     Args:
         pipe: a pipeline whose scheduler has a `step`.
         loss: a recipe, such as SAG(objective, n=4).
+        prediction: a rule of two branches in place of the pipeline's own classifier-free guidance, such as
+            CFGPlusPlus(0.6) or APG(10.0). It combines the passes that the pipeline makes anyway, so call the pipeline
+            with guidance on; its own scale does not count.
         decode: whether objectives are of decoded pictures or videos (B, C, ...), in [-1, 1]; else of clean latents.
         checkpoint: keep less for the backward sweep: blocks of networks and decoder are computed again there, and
             pictures are decoded one by one. The gradient is the same.
@@ -74,13 +85,32 @@ def guide(
     Cost: as the recipe's; the pipeline's own calls are the first of every look-ahead. With `checkpoint` a backward call
     includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
-    if not hasattr(loss, "guide"):
+    if loss is None and prediction is None:
+        raise ConfigError(
+            "guide takes loss=, a recipe such as SAG(objective), or prediction=, a rule such as APG(10.0)"
+        )
+    if loss is not None and not hasattr(loss, "guide"):
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
         raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
-    bridge = _Bridge(pipe, loss, decode, checkpoint, seed, on_nan)
+    if prediction is not None and not isinstance(prediction, TwoBranches):
+        raise ConfigError(f"prediction= takes a rule such as CFGPlusPlus(0.6) or APG(10.0), not {prediction!r}")
+    bridge = _Bridge(pipe, _Unguided() if loss is None else loss, prediction, decode, checkpoint, seed, on_nan)
     with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
+
+
+class _Unguided:
+    """No loss guidance: the hook of every recipe, which leaves all steps as they are."""
+
+    objective = None
+
+    def prepare(self, run: Run) -> None: ...
+
+    def repeats_at(self, step: Step) -> int:
+        return 1
+
+    def guide(self, step: Step) -> None: ...
 
 
 class _Run:
@@ -102,10 +132,12 @@ class _Run:
 class _Bridge:
     """What stands between a pipeline's loop and its scheduler."""
 
-    def __init__(self, pipe: Any, loss: Any, decode: bool, checkpoint: bool, seed: int, on_nan: str) -> None:
+    def __init__(
+        self, pipe: Any, loss: Any, rule: TwoBranches | None, decode: bool, checkpoint: bool, seed: int, on_nan: str
+    ) -> None:
         refuse_caches(pipe)
         self.pipe, self.scheduler, self.seed, self.on_nan = pipe, pipe.scheduler, seed, on_nan
-        self.decode, self.checkpoint = decode, checkpoint
+        self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
         self.loss, self.levels = copy.copy(loss), levels(pipe.scheduler)
         if offloaded(pipe) and hasattr(loss, "memory"):
             self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
@@ -134,34 +166,41 @@ class _Bridge:
     @torch.no_grad()
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The scheduler's own step, then the guided change of what it gave."""
+        if model_output.shape != sample.shape:
+            raise GuidanceError("networks that also predict variances for their scheduler cannot be guided")
         model_output, sample = plain(model_output), plain(sample)
-        calls = self.recorder.take()
-
-        def stock(prediction: Tensor, place: Tensor) -> Any:
-            return self.stock(prediction, timestep, place, *args, **kwargs)
-
+        calls, began, spent = self.recorder.take(), time.perf_counter(), (self.counter.forward, self.counter.backward)
         run = self.run = self.run or self._begin(timestep)
-        if run.change is not None:  # the first half of this step was guided
-            owed, run.change = run.change, None
-            return _moved(stock(model_output, sample), owed)
-        began, spent = time.perf_counter(), (self.counter.forward, self.counter.backward)
-        before = state.kept(self.scheduler)
-        result = stock(model_output, sample)
+        half = run.change is not None  # the first half of this step was guided
         rows = len(sample) // 2 if _doubled(self.pipe, calls) else len(sample)
-        t, s = run.times[run.index], run.times[run.index + 1]
+        t = run.times[run.index]
         x = self.levels.ours(_wide(sample[:rows]), t)
-        predict = self._predictor(calls, x, model_output[:rows], float(timestep))
+
+        def stock(prediction: Prediction) -> Any:
+            value, place = getattr(prediction, self.levels.predicts), self.levels.state(prediction.x, t)
+            both = (torch.cat([z.to(sample)] * (len(sample) // rows)) for z in (value, place))
+            return self.stock(next(both), timestep, next(both), *args, **kwargs)
+
+        def own() -> Any:  # with the pipeline's own tensors: the same to the last bit
+            return self.stock(model_output, timestep, sample, *args, **kwargs)
+
+        if half and self.rule is None:
+            return self._whole(own())
+        before = state.kept(self.scheduler)
+        predict, prediction = self._predictor(calls, x, t, _wide(model_output[:rows]), float(timestep))
+        result = own() if self.rule is None else stock(prediction)
+        if half:
+            return self._whole(result)
+        known = Known(predict, t, prediction)
         everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
         if run.index == 0:
-            self.loss.objective = (
-                Decoded(self.objective, decoder(self.pipe, calls, self.checkpoint)) if self.decode else self.objective
-            )
+            if self.decode and self.objective is not None:
+                self.loss.objective = Decoded(self.objective, decoder(self.pipe, calls, self.checkpoint))
             self.loss.prepare(everything)
-        known = Known(predict, t, self._prediction(x, t, _wide(model_output[:rows])))
-        repeat = 0
+        s, repeat = run.times[run.index + 1], 0
         while True:  # as symguide.loop's step, with the scheduler's in place of the solver's
             given = self.levels.ours(_wide(_sample(result)[:rows]), s)
-            step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, t, s))
+            step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, s))
             with Peak(x.device) as peak:
                 guided = self.loss.guide(step)
             run.peak = max(run.peak, peak())
@@ -171,8 +210,7 @@ class _Bridge:
             x = step.back_in_time(given if guided is None else guided.x_s)
             known = Known(predict, t, predict(x, t))
             state.put_back(self.scheduler, before)
-            back, told = self.levels.state(x, t).to(sample), known.prediction.value.to(model_output)
-            result = stock(*(torch.cat([z] * (len(sample) // rows)) for z in (told, back)))
+            result = stock(known.prediction)
         run.graph_bytes = predict.graph_bytes
         self._note(step, guided, rows, spent, began)
         run.index += 1
@@ -189,6 +227,12 @@ class _Bridge:
         state.move_stored(self.scheduler, change.to(sample), self.levels.schedule, t, s, run.group)
         return _moved(result, change)
 
+    def _whole(self, result: Any) -> Any:
+        """The second half of a step, with the change that its first half was owed."""
+        assert self.run is not None and self.run.change is not None
+        change, self.run.change = self.run.change, None
+        return _moved(result, change)
+
     def _begin(self, timestep: Any) -> _Run:
         """A new run, from the timestep that the pipeline begins at: a later one than the first for img2img."""
         times = self.levels.times(self.scheduler)
@@ -197,35 +241,37 @@ class _Bridge:
         self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
         return _Run(times[every.index(float(timestep)) if began is None else began :])
 
-    def _predictor(self, calls: list[Made], x: Tensor, made: Tensor, timestep: float) -> GuidedPredictor:
-        """The pipeline's prediction as ours."""
+    def _predictor(
+        self, calls: list[Made], x: Tensor, t: float, made: Tensor, timestep: float
+    ) -> tuple[GuidedPredictor, Prediction]:
+        """The pipeline's prediction as ours, and what it is at x, by the calls that were made there."""
         assert self.run is not None
         replay = Replay(calls, x, timestep, self.run.clock)
         self.run.clock = replay.clock
-        rule = combination(replay.recorded(), made, self.pipe)
-        network = PipelineNetwork(replay, rule, self.recorder, experts(self.pipe))
+        combine = combination(replay.recorded(), made, self.pipe)
+        network = PipelineNetwork(replay, combine, self.recorder, experts(self.pipe))
         denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
         denoiser.counter = self.counter
         self.counter.forward += len(x) * replay.passes
-        predict = GuidedPredictor(denoiser)
+        ours = None if self.rule is None else InPlaceOfItsOwn(self.rule, conditional(combine, self.pipe))
+        predict = GuidedPredictor(denoiser, guidance=ours)
         predict.graph_bytes = self.run.graph_bytes
-        return predict
-
-    def _prediction(self, x: Tensor, t: float, value: Tensor) -> Prediction:
-        schedule = self.levels.schedule
-        return Prediction(x, value, self.levels.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
+        if ours is None:
+            return predict, denoiser.prediction(x, t, made)
+        return predict, ours.combine([denoiser.prediction(x, t, _wide(y)) for y in replay.recorded()])
 
     def _noise(self, x: Tensor) -> Noise:
         return Noise(self.seed, range(len(x)), x.shape[1:], x.dtype, x.device)
 
     def _moments(
-        self, before: dict[str, Any], stock: Callable[[Tensor, Tensor], Any], known: Known, t: float, s: float
+        self, before: dict[str, Any], stock: Callable[[Prediction], Any], known: Known, s: float
     ) -> Callable[[], tuple[Tensor, float]]:
         """Mean and standard deviation of the scheduler's step, in the schedule's terms."""
 
         def ask() -> tuple[Tensor, float]:
-            value, place = known.prediction.value, self.levels.state(known.x, t)
-            mean, std = state.mean_and_std(self.scheduler, before, lambda: _wide(_sample(stock(value, place))))
+            rows = len(known.x)
+            step = state.mean_and_std(self.scheduler, before, lambda: _wide(_sample(stock(known.prediction))[:rows]))
+            mean, std = step
             factor = self.levels.schedule.alpha(s) if self.levels.exploded else 1.0
             return factor * mean, factor * std
 

@@ -1,7 +1,7 @@
 """A scheduler's step as recipes see it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from symguide.lookahead import Call, GuidedPredictor
 from symguide.pipelines.combine import Combine
 from symguide.pipelines.experts import Experts
 from symguide.pipelines.record import Recorder, Replay
+from symguide.prediction_guidance import TwoBranches
 from symguide.step import Run, Step
 
 
@@ -23,15 +24,28 @@ class PipelineNetwork:
         self.replay, self.combine, self.recorder, self.experts = replay, combine, recorder, experts
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        t, network, combine = float(timestep[0]), None, self.combine
-        if self.experts is not None and self.experts.network(t) is not self.experts.network(self.replay.timestep):
-            network, combine = self.experts.network(t), self.experts.combine(t, self.replay.passes)
+        t = float(timestep[0])
+        combine = self.combine if self._speaks(t) else self._experts.combine(t, self.replay.passes)
+        return combine(self.passes(x, t))
 
-        def call(narrow: Tensor) -> Tensor:
+    def passes(self, x: Tensor, t: float) -> list[Tensor]:
+        """What the networks say in each of their passes, in x's type."""
+        network = None if self._speaks(t) else self._experts.network(t)
+
+        def call(x: Tensor) -> Tensor:
             with self.recorder.paused():
-                return combine([y.to(x.dtype) for y in self.replay(narrow, t, network)])
+                return torch.stack(self.replay(x, t, network), dim=1)
 
-        return in_dtype(call, x, self.replay.dtype)
+        return list(in_dtype(call, x, self.replay.dtype).unbind(dim=1))
+
+    def _speaks(self, t: float) -> bool:
+        """Whether the network that was recorded also speaks at timestep t."""
+        return self.experts is None or self._experts.network(t) is self._experts.network(self.replay.timestep)
+
+    @property
+    def _experts(self) -> Experts:
+        assert self.experts is not None
+        return self.experts
 
 
 class PipelineDenoiser(Denoiser):
@@ -41,6 +55,36 @@ class PipelineDenoiser(Denoiser):
         assert isinstance(self.network, PipelineNetwork)
         self.counter.forward += (self.network.replay.passes - 1) * len(x)
         return super().__call__(x, t, **condition)
+
+    def passes(self, x: Tensor, t: float) -> list[Prediction]:
+        """The prediction of each pass."""
+        assert isinstance(self.network, PipelineNetwork)
+        self.counter.forward += self.network.replay.passes * len(x)
+        return [self.prediction(x, t, y) for y in self.network.passes(x, self.schedule.timestep(t))]
+
+    def prediction(self, x: Tensor, t: float, value: Tensor) -> Prediction:
+        """A value of the network at (x, t) as a prediction."""
+        schedule = self.schedule
+        return Prediction(x, value, self.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
+
+
+class InPlaceOfItsOwn:
+    """A rule of two branches of ours, in place of the pipeline's own combination of the same passes.
+
+    Args:
+        rule: what combines them.
+        conditional: which of the two passes has the condition.
+    """
+
+    def __init__(self, rule: TwoBranches, conditional: int) -> None:
+        self.rule, self.conditional = rule, conditional
+
+    def combine(self, passes: Sequence[Prediction]) -> Prediction:
+        """The one prediction of the two."""
+        return self.rule.combine(passes[1 - self.conditional], passes[self.conditional])
+
+    def __call__(self, denoiser: PipelineDenoiser, x: Tensor, t: float, condition: Mapping[str, Any]) -> Prediction:
+        return self.combine(denoiser.passes(x, t))
 
 
 class Known(Call):
