@@ -35,7 +35,9 @@ def test_every_solver_and_grid_is_named(name):
     assert f"`{name}`" in (ROOT / "docs" / "methods.md").read_text()
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/pipelines.md", "docs/methods.md", "docs/results.md", "docs/notation.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/pipelines.md", "docs/methods.md", "docs/results.md", "docs/notation.md"]
+)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / path).read_text()):
         assert target.startswith("http") or ((ROOT / path).parent / target).exists(), target

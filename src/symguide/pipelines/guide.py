@@ -82,7 +82,8 @@ def guide(
         ConfigError: for pipelines and schedulers that cannot be guided.
         GuidanceError: for predictions that cannot be made again, and as the recipe.
 
-    Cost: as the recipe's; the pipeline's own calls are the first of every look-ahead. With `checkpoint` a backward call
+    Cost: as the recipe's; the pipeline's own call is the first of every look-ahead, and made again where its graph is
+    needed (n = 1, memory="fast", jacobian="first"). With `checkpoint` a backward call
     includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
     if loss is None and prediction is None:

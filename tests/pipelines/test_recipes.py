@@ -1,0 +1,63 @@
+"""A recipe inside a pipeline does what it does in our loop, step by step, and costs what it costs there."""
+
+import pytest
+import torch
+from conftest import RECIPES
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import diffusers
+from zoo import BETAS, NEGATIVE, PROMPT, bright, build, draw
+
+import symguide as sg
+from symguide.pipelines import text_condition
+from symguide.pipelines.levels import levels
+
+DTYPE = torch.float32
+NOISY = [name for name in RECIPES if "sphere" in name or name == "dsg"]
+GRAPH_OF_FIRST = {"sag-first": 1, "sag-n-of-t": 1, "freedom": 1, "dps": 1, "universal": 2, "lgd": 1}
+"""Recipes that need the graph of the first call, with their repeats: a pipeline has made that call without one."""
+CASES = [(name, kind) for name in RECIPES if name not in NOISY for kind in ("DDIM", "EulerDiscrete")]
+
+
+@pytest.mark.parametrize("name, kind", CASES)
+def test_deterministic_steps_are_those_of_our_loop(name, kind, folder):
+    pipe, call = build("sd", folder)
+    pipe.scheduler = getattr(diffusers, f"{kind}Scheduler")(**BETAS)
+    if kind == "DDIM":
+        pipe.scheduler.register_to_config(clip_sample=False)
+    start = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    call |= {"prompt": [PROMPT] * 2, "negative_prompt": [NEGATIVE] * 2, "latents": start, "output_type": "latent"}
+    with sg.guide(pipe, loss=RECIPES[name](bright), decode=False) as run:
+        got = draw(pipe, call | {"num_inference_steps": 5})
+    denoiser = sg.Denoiser.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE))
+    known = levels(pipe.scheduler)
+    times = known.times(pipe.scheduler)
+    expected = sg.sample(
+        denoiser,
+        start=known.ours(start * pipe.scheduler.init_noise_sigma, times[0]),
+        steps=len(times) - 1,
+        eta=0.0,
+        grid=lambda schedule, t, steps: times,
+        condition=text_condition(pipe, [PROMPT] * 2),
+        prediction=sg.CFG(5.0),
+        loss=RECIPES[name](bright),
+    )
+    torch.testing.assert_close(got, expected.samples, rtol=5e-3, atol=5e-3)
+    again = 2 * GRAPH_OF_FIRST.get(name, 0) * sum(line.loss is not None for line in run.trace)
+    assert run.cost.forward_calls == expected.cost.forward_calls + again
+    assert run.cost.backward_calls == expected.cost.backward_calls
+    for mine, theirs in zip(run.trace, expected.trace, strict=True):
+        assert (mine.loss is None) == (theirs.loss is None)
+        assert mine.loss is None or torch.allclose(mine.loss, theirs.loss, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_recipes_on_the_sphere_lower_the_loss(name, folder):
+    pipe, call = build("sd", folder)
+    call |= {"eta": 1.0, "num_inference_steps": 6, "output_type": "latent"}
+    plain = draw(pipe, call)
+    with sg.guide(pipe, loss=RECIPES[name](bright), decode=False) as run:
+        guided = draw(pipe, call)
+    assert bright(guided) < bright(plain) and run.trace[-1].loss is None
