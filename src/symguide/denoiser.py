@@ -208,6 +208,19 @@ class Denoiser:
 
         return from_diffusers(model, scheduler, null=null, constant=constant)
 
+    @classmethod
+    def from_azula(cls, model: Any, *, shape: Sequence[int] | None = None) -> "Denoiser":
+        """A denoiser of azula (any subclass of `azula.denoise.Denoiser`), with its schedule, for our own loop.
+
+        Conditions are the keyword arguments of its `forward`. Raises ConfigError for what is no denoiser of azula's.
+
+        A model in the style of k-diffusion, (x, sigma) -> clean estimate with x = x_0 + sigma eps, needs no bridge:
+        Denoiser(model, VE(sigma_max=80.0), "x0").
+        """
+        from symguide.azula import from_azula
+
+        return from_azula(model, shape)
+
     def decode(self, x0: Tensor) -> Tensor:
         """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
 
