@@ -1,5 +1,6 @@
 """diffusers pipelines: guidance inside them. Needs nothing of diffusers itself; the pipeline brings it."""
 
+from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
 from symguide.pipelines.guide import Record, guide
 
-__all__ = ["Record", "guide"]
+__all__ = ["Estimate", "Plan", "Record", "estimate_memory", "guide"]
