@@ -93,7 +93,10 @@ def estimate_memory(
     what = f"{guess.batch} x {guess.height} x {guess.width} pixels, {guess.dtype}, n = {n}"
     guided = "with" if guess.guidance else "without"
     click.echo(f"{guess.pipeline}: {what}, {guided} classifier-free guidance")
-    click.echo(f"Memory in GB (10^9 bytes), time in network calls\n\n{Table(columns, rows)}\n\n{_advice(guess, card)}")
+    click.echo(f"Memory in GB (10^9 bytes), time in network calls\n\n{Table(columns, rows)}\n")
+    if guess.upcast:
+        click.echo("The decoder runs in float32, as this pipeline has it with float16; --dtype bfloat16 halves that.")
+    click.echo(_advice(guess, card))
 
 
 HELD = (

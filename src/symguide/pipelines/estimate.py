@@ -11,7 +11,6 @@ for a memory plan that keeps k graphs, and the peak is the largest of them and o
 pipeline makes the first call of every look-ahead itself and without a graph, so that at most n - 1 can be kept.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,12 +28,26 @@ CARDS = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 192)
 """Sizes of cards that are sold, in GB."""
 
 
+MEMORIES: tuple[Memory | None, ...] = (None, "fast", "minimal", 0)
+"""The memory plans that are compared; None is plain autograd through all n calls and the decoder."""
+
+
+def plan_name(memory: Memory | None, checkpoint: bool) -> str:
+    """A plan as it is typed.
+
+    >>> plan_name("minimal", True)
+    'memory="minimal", checkpoint=True'
+    """
+    plan = "plain autograd" if memory is None else f"memory={memory!r}".replace("'", '"')
+    return f"{plan}, checkpoint=True" if checkpoint else plan
+
+
 @dataclass(frozen=True)
 class Plan:
     """One way to take the gradient, and what it is predicted to take.
 
     Attributes:
-        memory: as for `lookahead_gradient`; None is plain autograd through all n calls and the decoder.
+        memory: one of `MEMORIES`, as for `lookahead_gradient`.
         checkpoint: whether blocks are computed again in the backward sweep, as `guide(checkpoint=True)` has it.
         weights: bytes of all networks on the device.
         states: bytes of the stored states.
@@ -60,9 +73,8 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """As it is typed: memory="minimal", and checkpoint=True where it is."""
-        plan = "plain autograd" if self.memory is None else f"memory={self.memory!r}".replace("'", '"')
-        return f"{plan}, checkpoint=True" if self.checkpoint else plan
+        """As it is typed."""
+        return plan_name(self.memory, self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Estimate:
         dtype: of networks and autoencoder, by name.
         n: network calls of the look-ahead.
         guidance: whether classifier-free guidance makes every call a double one.
+        upcast: whether pictures are decoded in float32 though the rest is float16, as the pipeline itself does.
         plans: plain autograd first, then the plans of `lookahead_gradient`, each without and with checkpointing.
     """
 
@@ -86,6 +99,7 @@ class Estimate:
     dtype: str
     n: int
     guidance: bool
+    upcast: bool
     plans: tuple[Plan, ...]
 
     def fitting(self, size: int) -> list[Plan]:
@@ -151,7 +165,6 @@ def estimate_memory(
     plain, blocks = parts.held(shape, guidance, False), parts.held(shape, guidance, True)
     states = (n + 1) * 4 * shape.numel()  # in float32, and the clean estimate
     costs = _Costs(n, parts.weights(text_encoders), states, parts.last_decoding(shape))
-    memories: Sequence[Memory | None] = (None, "fast", "minimal", 0)
     return Estimate(
         made.pipeline,
         height,
@@ -160,7 +173,8 @@ def estimate_memory(
         dtype,
         n,
         guidance,
-        tuple(costs.plan(memory, each is blocks, *each) for memory in memories for each in (plain, blocks)),
+        parts.upcast,
+        tuple(costs.plan(memory, each is blocks, *each) for memory in MEMORIES for each in (plain, blocks)),
     )
 
 

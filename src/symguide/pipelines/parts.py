@@ -30,7 +30,8 @@ class Parts:
         self.network: Any = made.network.build(dtype)
         self.upcast = dtype == torch.float16 and made.upcasts
         self.vae: Any = made.vae.build(torch.float32 if self.upcast else dtype)
-        self.factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        config: Any = self.vae.config
+        self.factor = 2 ** (len(config.block_out_channels) - 1)
         self.size = self.factor * (getattr(self.network.config, "sample_size", None) or 128)
 
     def latents(self, batch: int, height: int, width: int) -> torch.Size:
