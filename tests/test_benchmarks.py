@@ -10,11 +10,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["gradients", "lookahead"])
-def test_quick(name, tmp_path):
+def quick(name, folder):
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert "| solver |" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["gradients", "lookahead"])
+def test_quick(name, tmp_path):
+    assert "| solver |" in quick(name, tmp_path)
+
+
+def test_pipelines_and_that_finished_cells_are_kept(tmp_path):
+    pytest.importorskip("diffusers")
+    printed = quick("pipelines_gpu", tmp_path)
+    ratios = [float(line.split("|")[-2]) for line in printed.splitlines()[2:]]
+    assert len(ratios) == 8 and all(0.9 < ratio < 1.1 for ratio in ratios)
+    assert quick("pipelines_gpu", tmp_path) == printed

@@ -267,8 +267,8 @@ def sweep(
             if keep != total:
                 made.free()
         else:
-            last = k >= total - (1 if keep is None else keep)
-            made = Call(predict, state, time, keep=last or (k == 0 and jacobian == "first"))
+            wanted = k >= total - (1 if keep is None else keep) or (k == 0 and jacobian == "first")
+            made = _weighed(predict, state, time) if wanted and keep is None else Call(predict, state, time, wanted)
         calls.append(made)
         x0 = made.prediction.x0
         if k > 0:

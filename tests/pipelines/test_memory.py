@@ -125,19 +125,32 @@ def test_half_precision_gives_the_gradient_of_single(family, dtype, folder):
 
 
 def test_an_autoencoder_that_float16_overflows_decodes_in_single(folder):
-    pipe, call = build("sd", folder)
+    """As the pipeline itself does where it has a way to."""
+    pipe, call = build("sdxl", folder)
     single = look(pipe, call)["value"]
     pipe.to(torch.float16)
-    with torch.no_grad():  # activations of 1e5 inside, as SDXL's autoencoder has them
+    pipe.upcast_vae()
+    pipe.vae.to(torch.float16)
+    with torch.no_grad():  # activations of 1e5 inside, as SDXL's own autoencoder has them
         pipe.vae.decoder.conv_in.weight.mul_(2.0**15)
         pipe.vae.decoder.conv_in.bias.mul_(2.0**15)
+    call["output_type"] = "latent"
+    pipe.vae.register_to_config(force_upcast=False)
     with pytest.raises(sg.GuidanceError, match="not finite"):
-        pipe.vae.register_to_config(force_upcast=False)
         look(pipe, call)
     pipe.vae.register_to_config(force_upcast=True)
-    seen = look(pipe, call | {"output_type": "latent"})
+    seen = look(pipe, call)
     assert next(pipe.vae.parameters()).dtype == torch.float16 and pipe.vae.encoder is not None
     assert seen["value"].isfinite().all() and seen["value"].shape == single.shape
+
+
+def test_auto_learns_what_a_graph_weighs(folder):
+    """The first guided step keeps one graph and weighs it; from then on as many are kept as fit."""
+    pipe, call = build("sd", folder)
+    with sg.guide(pipe, loss=sg.SAG(bright, n=4, memory="auto")) as run:
+        draw(pipe, call)
+    calls = [line.forward_calls for line in run.trace]
+    assert calls == [2 * 7, 2 * 5, 2] and run.cost.backward_calls == 2 * 4 * 2
 
 
 def test_no_graph_outlives_a_call_where_weights_are_offloaded(folder):

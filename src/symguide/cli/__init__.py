@@ -1,4 +1,4 @@
-"""The command line: symguide sample | evaluate | models | methods | objectives | demo.
+"""The command line: symguide sample | evaluate | estimate-memory | models | methods | objectives | demo.
 
 Importing this module is cheap: commands are imported when they are called, and torch when they run.
 """
@@ -8,6 +8,10 @@ from symguide.cli.group import Group
 COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("symguide.cli.sample:sample", "Draw samples, guided or not, and write them to a folder."),
     "evaluate": ("symguide.cli.evaluate:evaluate", "How good a model is, by a judge it has not seen."),
+    "estimate-memory": (
+        "symguide.cli.estimate:estimate_memory",
+        "What a guided diffusers pipeline will hold in memory, before it runs.",
+    ),
     "models": ("symguide.cli.listing:models", "The models that ship with the package."),
     "methods": ("symguide.cli.listing:methods", "The guidance methods: what they do, take and cost."),
     "objectives": ("symguide.cli.listing:objectives", "What samples can be steered toward, and how to write it."),

@@ -56,6 +56,38 @@ class Memory(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Bytes(click.ParamType):
+    """A size of memory in bytes: 16GB, 500MB, 2GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from symguide.meter import parse_bytes
+
+        count = value if isinstance(value, int) else parse_bytes(value)
+        if count is None or count <= 0:
+            self.fail(f"{value!r} is not a size such as 16GB.", param, ctx)
+        return count
+
+
+class Size(click.ParamType):
+    """Pixels: 768x512 is height x width, 512 is both.
+
+    >>> Size().convert("768x512", None, None), Size().convert("512", None, None)
+    ((768, 512), (512, 512))
+    """
+
+    name = "pixels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a size such as 512 or 768x512.", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
 class Condition(click.ParamType):
     """name=value, where value is a number or a comma list of numbers.
 

@@ -22,7 +22,7 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     autoencoder in float16 that needs float32 (SDXL's) is copied into it: the pipeline's own stays what it is.
 
     Args:
-        checkpoint: decode sample by sample, and each once more in the backward sweep: one sample's graph at a time.
+        checkpoint: decode several samples one by one, and each once more in the backward sweep.
 
     Raises:
         ConfigError: for a pipeline whose latents this does not know how to lay out.
@@ -31,7 +31,7 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     if vae is None:
         return lambda z: z
     unpack = _layout(pipe, calls[-1].kwargs)
-    vae = _wide_enough(vae)
+    vae = _wide_enough(pipe, vae)
 
     def pictures(z: Tensor) -> Tensor:
         if z.ndim == 5 and not _takes_video(vae):
@@ -44,12 +44,19 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
 
     if not checkpoint:
         return decode
-    return lambda z: torch.cat([again(decode, one, use_reentrant=False) for one in torch.split(z, 1)])
+
+    def one_by_one(z: Tensor) -> Tensor:
+        if len(z) == 1:  # its blocks are checkpointed themselves
+            return decode(z)
+        return torch.cat([again(decode, one, use_reentrant=False) for one in torch.split(z, 1)])
+
+    return one_by_one
 
 
-def _wide_enough(vae: Any) -> Any:
-    """The autoencoder, or a float32 copy of its decoding half where float16 overflows in it."""
-    if not (getattr(vae.config, "force_upcast", False) and next(vae.parameters()).dtype == torch.float16):
+def _wide_enough(pipe: Any, vae: Any) -> Any:
+    """The autoencoder, or a float32 copy of its decoding half where the pipeline itself would decode in float32."""
+    overflows = hasattr(pipe, "upcast_vae") and getattr(vae.config, "force_upcast", False)
+    if not overflows or next(vae.parameters()).dtype != torch.float16:
         return vae
     without = {id(vae.encoder): None} if hasattr(vae, "encoder") else {}
     return copy.deepcopy(vae, without).float()

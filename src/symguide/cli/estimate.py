@@ -1,0 +1,132 @@
+"""symguide estimate-memory: what a guided pipeline will hold, by memory plan, before it runs."""
+
+from typing import Any
+
+import click
+
+from symguide.cli.files import write_json
+from symguide.cli.help import Command, debug_option, json_option, option
+from symguide.cli.params import Bytes, Size
+
+EXAMPLES = [
+    ("Stable Diffusion XL at 1024 pixels in half precision, by plan", "symguide estimate-memory sdxl"),
+    (
+        "which of the plans fit a 16 GB card, and which is the fastest",
+        "symguide estimate-memory sdxl --card 16GB",
+    ),
+    (
+        "a pipeline of your own, from its folder: two samples of 768 x 512 pixels, eight calls ahead",
+        "symguide estimate-memory ./my-pipeline --size 768x512 --batch 2 --n 8",
+    ),
+]
+
+
+@click.command("estimate-memory", cls=Command, examples=EXAMPLES)
+@click.argument("pipeline")
+@option("Run", "--size", type=Size(), help="Pixels, height x width.  [default: what the model was trained for]")
+@option("Run", "--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples at a time.")
+@option("Run", "--n", type=click.IntRange(1), default=4, show_default=True, help="Network calls of the look-ahead.")
+@option(
+    "Run",
+    "--cfg/--no-cfg",
+    "guidance",
+    default=None,
+    help="Classifier-free guidance, which doubles every call.  [default: on, but off for Flux]",
+)
+@option(
+    "Device",
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Of networks and autoencoder.",
+)
+@option(
+    "Device",
+    "--text-encoders/--no-text-encoders",
+    default=True,
+    show_default=True,
+    help="Whether they stay on the device after the prompt is encoded.",
+)
+@option("Device", "--card", type=Bytes(), help="Memory of the card, such as 16GB: says which plans fit.")
+@json_option
+@debug_option
+def estimate_memory(
+    pipeline: str,
+    size: tuple[int, int] | None,
+    batch: int,
+    n: int,
+    guidance: bool | None,
+    dtype: str,
+    text_encoders: bool,
+    card: int | None,
+    json_to: str | None,
+) -> None:
+    """Predict the peak memory of a guided diffusers PIPELINE, for every memory plan, without a GPU and without weights.
+
+    PIPELINE is sd-1.5, sdxl, sd3-medium or flux.1-dev, a pipeline's folder, or its name on the Hugging Face hub. Only
+    configs are read.
+
+    Plain autograd keeps the graphs of all n calls and of the decoder at once; the plans of symguide give the same
+    gradient. Times are floating point operations of a guided step, in units of one network call. What the objective's
+    own networks and the driver (0.3 to 0.6 GB) need comes on top. A card's GB are counted as 10^9 bytes: the 7% that
+    cards have beyond that are left to the driver.
+    """
+    from symguide import pipelines
+    from symguide.report import Column, Table
+
+    height, width = size or (None, None)
+    settings: dict[str, Any] = {"batch": batch, "dtype": dtype, "n": n, "guidance": guidance}
+    guess = pipelines.estimate_memory(pipeline, height, width, text_encoders=text_encoders, **settings)
+    if json_to is not None:
+        write_json(json_to, {**guess.record(), "card": card, "smallest_card": guess.smallest_card()})
+    if json_to == "-":
+        return
+    columns = [Column("name", "plan")]
+    columns += [Column(key, title, _gigabytes) for key, title in HELD]
+    columns += [Column("forward_calls", "forward\ncalls"), Column("backward_calls", "backward\ncalls")]
+    columns += [Column("time", "time", "{:.1f}")]
+    rows = [{"name": plan.name, **vars(plan)} for plan in guess.plans]
+    if card is not None:
+        columns.append(Column("fits", "fits"))
+        rows = [{**row, "fits": "yes" if row["peak"] <= card else "no"} for row in rows]
+    what = f"{guess.batch} x {guess.height} x {guess.width} pixels, {guess.dtype}, n = {n}"
+    guided = "with" if guess.guidance else "without"
+    click.echo(f"{guess.pipeline}: {what}, {guided} classifier-free guidance")
+    click.echo(f"Memory in GB (10^9 bytes), time in network calls\n\n{Table(columns, rows)}\n")
+    if guess.upcast:
+        click.echo("The decoder runs in float32, as this pipeline has it with float16; --dtype bfloat16 halves that.")
+    click.echo(_advice(guess, card))
+
+
+HELD = (
+    ("weights", "weights"),
+    ("decoder", "decoder\npeak"),
+    ("network", "network\npeak"),
+    ("graphs", "kept\ngraphs"),
+    ("states", "stored\nstates"),
+    ("peak", "total\npeak"),
+)
+"""The columns that are bytes."""
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}" if count >= 1e7 else f"{count / 1e9:.4f}"
+
+
+def _advice(guess: Any, card: int | None) -> str:
+    """Which plan to take, or which card."""
+    smallest = guess.smallest_card()
+    needed = "more than any card has" if smallest is None else f"a card of {smallest} GB is the smallest that would do"
+    if card is None:
+        return f"{needed[0].upper()}{needed[1:]}."
+    fitting = guess.fitting(card)
+    if not fitting:
+        return f"No plan fits into {card / 1e9:g} GB: {needed}."
+    best = fitting[0]
+    checkpoint = ", checkpoint=True" if best.checkpoint else ""
+    memory = f'"{best.memory}"' if isinstance(best.memory, str) else best.memory
+    return (
+        f"{len(fitting)} of symguide's {len(guess.plans) - 2} plans fit into {card / 1e9:g} GB. The fastest of them:\n"
+        f"    guide(pipe, loss=SAG(objective, n={guess.n}, memory={memory}){checkpoint})"
+    )

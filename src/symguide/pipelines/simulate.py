@@ -1,0 +1,140 @@
+"""What a call and its gradient hold in memory and compute, on tensors without data.
+
+torch's meta device carries shapes and types through forward and backward and allocates nothing, so the architecture is
+enough: no weights, no GPU. Every storage that an operator makes is counted from then until nothing refers to it, as an
+allocator without fragments would. Scratch space inside kernels (cuDNN's workspaces, above all) is not seen.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Context manager that counts storages made inside it: bytes `.live` now, `.peak` at most so far; and `.flops`.
+
+    What was there before, such as weights, is not counted. Works on meta tensors and on those of a CPU.
+
+    >>> with LiveBytes() as memory:
+    ...     y = torch.ones(8, dtype=torch.float32).sin().cos()
+    >>> memory.live, memory.peak
+    (32, 64)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = self.flops = 0
+        self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self._new(leaf)
+        out = func(*args, **kwargs)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and (storage := self._new(leaf)) is not None:
+                self.live += storage.nbytes()
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._drop, storage.nbytes())
+        count = flop_registry.get(func._overloadpacket)
+        self.flops += 0 if count is None else count(*args, **kwargs, out_val=out)
+        return out
+
+    def _new(self, tensor: Tensor) -> Any:
+        """The tensor's storage if it was not known, else None."""
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._known:
+            return None
+        self._known[storage._cdata] = storage
+        return storage
+
+    def _drop(self, size: int) -> None:
+        self.live -= size
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a call and its gradient hold: bytes beside weights and inputs, and floating point operations.
+
+    Attributes:
+        saved: after the forward pass, for the backward one: what a kept graph weighs.
+        forward, backward: the most during each pass; the saved ones are part of it.
+        forward_flops, backward_flops: of each pass; a checkpointed backward pass computes blocks again.
+    """
+
+    saved: int
+    forward: int
+    backward: int
+    forward_flops: int
+    backward_flops: int
+
+    @property
+    def peak(self) -> int:
+        """The most during both passes."""
+        return max(self.forward, self.backward)
+
+
+def held(call: Callable[[Tensor], Tensor], x: Tensor) -> Held:
+    """What call(x) and the gradient of its result with respect to x hold; x is a meta tensor."""
+    x = x.detach().requires_grad_()
+    with fused_attention(), LiveBytes() as memory, torch.enable_grad():
+        y = call(x)
+        saved, forward, flops = memory.live, memory.peak, memory.flops
+        cotangent = torch.empty_like(y)
+        memory.peak = memory.live
+        gradient = torch.autograd.grad(y, x, cotangent)
+        backward = memory.peak
+        del gradient
+    return Held(saved, forward, backward, flops, memory.flops - flops)
+
+
+def forward_peak(call: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """The most bytes that call(x) holds without a graph."""
+    with fused_attention(), LiveBytes() as memory, torch.no_grad():
+        call(x)
+    return memory.peak
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Attention on meta tensors inside is the fused kernel of GPUs, which never stores its matrix of scores.
+
+    Left alone, the meta device takes the path of plain products. Exchanged by name: a torch function mode would be off
+    while checkpointed blocks are computed again.
+    """
+    stock = F.scaled_dot_product_attention
+
+    def fused(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **more: Any,
+    ) -> Tensor:
+        if query.device.type != "meta" or any(more.values()):
+            return stock(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **more)
+        if attn_mask is not None:
+            sizes = (*query.shape[:-1], key.shape[-2])
+            attn_mask = torch.empty(sizes[-2:], dtype=query.dtype, device="meta").expand(sizes)
+        return torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
+        )[0]
+
+    F.scaled_dot_product_attention = fused  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = stock
