@@ -10,7 +10,7 @@ model, and the guided change is added to what it gives.
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +47,14 @@ class Record:
 
 @contextmanager
 def guide(
-    pipe: Any, *, loss: Any, decode: bool = True, checkpoint: bool = False, seed: int = 0, on_nan: str = "raise"
+    pipe: Any,
+    *,
+    loss: Any,
+    decode: bool = True,
+    checkpoint: bool = False,
+    seed: int = 0,
+    indices: Iterable[int] | None = None,
+    on_nan: str = "raise",
 ) -> Iterator[Record]:
     """Guide everything that a diffusers pipeline draws inside.
 
@@ -62,13 +69,16 @@ def guide(
         checkpoint: keep less for the backward sweep: blocks of networks and decoder are computed again there, and
             pictures are decoded one by one. The gradient is the same.
         seed: of the noise that recipes draw themselves; the pipeline's own comes from its generator.
+        indices: of the samples that each run inside draws, which with the seed decide that noise: sample i has the same
+            alone and in any batch. Counted from 0 where not given.
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
 
     Yields:
         Record, filled while the pipeline runs.
 
     Raises:
-        ConfigError: for pipelines and schedulers that cannot be guided.
+        ConfigError: for pipelines and schedulers that cannot be guided, and where a run draws another number of samples
+            than there are indices.
         GuidanceError: for predictions that cannot be made again, and as the recipe.
 
     Cost: as the recipe's; the pipeline's own calls are the first of every look-ahead. With `checkpoint` a backward call
@@ -78,7 +88,7 @@ def guide(
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
         raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
-    bridge = _Bridge(pipe, loss, decode, checkpoint, seed, on_nan)
+    bridge = _Bridge(pipe, loss, decode, checkpoint, seed, None if indices is None else tuple(indices), on_nan)
     with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
 
@@ -102,9 +112,19 @@ class _Run:
 class _Bridge:
     """What stands between a pipeline's loop and its scheduler."""
 
-    def __init__(self, pipe: Any, loss: Any, decode: bool, checkpoint: bool, seed: int, on_nan: str) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        loss: Any,
+        decode: bool,
+        checkpoint: bool,
+        seed: int,
+        indices: tuple[int, ...] | None,
+        on_nan: str,
+    ) -> None:
         refuse_caches(pipe)
-        self.pipe, self.scheduler, self.seed, self.on_nan = pipe, pipe.scheduler, seed, on_nan
+        self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
+        self.seed, self.indices = seed, indices
         self.decode, self.checkpoint = decode, checkpoint
         self.loss, self.levels = copy.copy(loss), levels(pipe.scheduler)
         if offloaded(pipe) and hasattr(loss, "memory"):
@@ -216,7 +236,10 @@ class _Bridge:
         return Prediction(x, value, self.levels.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
 
     def _noise(self, x: Tensor) -> Noise:
-        return Noise(self.seed, range(len(x)), x.shape[1:], x.dtype, x.device)
+        indices = range(len(x)) if self.indices is None else self.indices
+        if len(indices) != len(x):
+            raise ConfigError(f"indices= names {len(indices)} samples, and the pipeline draws {len(x)}")
+        return Noise(self.seed, indices, x.shape[1:], x.dtype, x.device)
 
     def _moments(
         self, before: dict[str, Any], stock: Callable[[Tensor, Tensor], Any], known: Known, t: float, s: float
