@@ -135,10 +135,8 @@ def _swapped(pipe: Any, name: str) -> Any:
     made = getattr(loading.diffusers(), name).from_config(pipe.scheduler.config)
     flows = [isinstance(levels(scheduler).schedule, RectifiedFlow) for scheduler in (pipe.scheduler, made)]
     if flows[0] != flows[1]:
-        kinds = ["one of flows" if flow else "one of diffusion" for flow in flows]
-        raise ConfigError(
-            f"{type(pipe.scheduler).__name__} is {kinds[0]} and {name} {kinds[1]}: the network knows only its own"
-        )
+        own, other = ("flows" if flow else "diffusion" for flow in flows)
+        raise ConfigError(f"the pipeline's network knows the noise of {own}, and {name} is one of {other}")
     return made
 
 
