@@ -45,7 +45,7 @@ with sg.guide(pipe, loss=sg.SAG(gap, n=1, scale=options.scale), checkpoint=True)
     guided = pipe(options.prompt, generator=torch.Generator().manual_seed(0), **call).frames
 
 plain, guided = (2 * frames.float().cpu().transpose(1, 2) - 1 for frames in (plain, guided))  # (B, C, frames, H, W)
-print(f"loss: {gap(plain).mean():.3f} unguided, {gap(guided).mean():.3f} guided; {run.cost}")
+print(f"loss: {gap(plain).mean():.4f} unguided, {gap(guided).mean():.4f} guided; {run.cost}")
 frames = ((guided[0].permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 first, *rest = [Image.fromarray(frame) for frame in frames]
 file = io.BytesIO()

@@ -213,6 +213,21 @@ def test_pipelines_that_cannot_be_had(tmp_path):
     assert "hf download nobody/no-such-pipeline" in sentence(draw("nobody/no-such-pipeline", code=2))
 
 
+def test_a_pipeline_of_the_hub_is_known_by_its_commit(folder, tmp_path, monkeypatch):
+    build("ddim", folder)[0].save_pretrained(tmp_path / "snapshots" / "c0ffee")
+    asked = []
+
+    def download(name, **settings):
+        asked.append((name, settings))
+        return str(tmp_path / "snapshots" / "c0ffee")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
+    draw("someone/ddim", "--num", 1, prompts=())
+    written = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert written["pipeline"] == "someone/ddim" and written["made_with"]["weights"] == "c0ffee"
+    assert asked == [("someone/ddim", {"use_safetensors": True})]
+
+
 class Planted:
     """Leaves a file where it is unpickled."""
 
