@@ -83,6 +83,22 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(folder):
         assert torch.allclose(drawn([i])[0], together[i], atol=1e-4)
 
 
+def test_noise_of_recipes_is_by_index(folder):
+    """lgd draws a cloud around each clean estimate."""
+    pipe, call = build("sd", folder)
+
+    def drawn(which, indices=None):
+        batch = call | {"prompt": ["w1"] * len(which), "negative_prompt": ["w2"] * len(which)}
+        with sg.guide(pipe, loss=sg.LGD(bright, samples=2), indices=which if indices is None else indices):
+            return pipe(**batch, generator=[torch.Generator().manual_seed(i) for i in which]).images
+
+    together = drawn([3, 4])
+    assert torch.allclose(drawn([4])[0], together[1], atol=1e-4)
+    assert not torch.allclose(drawn([4], [0])[0], together[1], atol=1e-4)
+    with pytest.raises(ConfigError, match="indices= names 3 samples, and the pipeline draws 1"):
+        drawn([4], range(3))
+
+
 def test_a_network_that_keeps_a_cache_is_refused(folder):
     pipe, _ = build("flux", folder)
     pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.1))

@@ -17,11 +17,12 @@ MADE_WITH = "made_with"
 NOT_KEYS = ("config", "fresh", "help")
 """Options that a config file cannot hold."""
 
+SOURCES = ("model", "pipeline")
 SAME_SAMPLES = ("num", "format", "grid_png", "memory")
 """Keys that leave the samples as they are, bit for bit: which of them are drawn, how they are written, how gradients
 are kept."""
 
-SAME_SAMPLES_MADE_WITH = ("symguide", "torch")
+SAME_SAMPLES_MADE_WITH = ("symguide", "torch", "diffusers", "transformers")
 """Versions may change the last bits; that is said, not refused."""
 
 
@@ -101,10 +102,10 @@ def notes(base: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]
     if not isinstance(then, Mapping):
         return
     for key in SAME_SAMPLES_MADE_WITH:
-        if then.get(key, now[key]) != now[key]:
+        if key in now and then.get(key, now[key]) != now[key]:
             yield f"the config was made with {key} {then[key]}, and this is {now[key]}: the last bits may differ"
-    changed = [name for name in _changed({MADE_WITH: then}, {MADE_WITH: now}) if base.get("model") == settings["model"]]
-    for name in changed:
+    same = all(base.get(key) == settings.get(key) for key in SOURCES)
+    for name in _changed(base, settings) if same else []:
         yield f"{name} not as it was when the config was made: samples will differ"
 
 
@@ -142,7 +143,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The weights and files that are not what they were, as 'the weights are'."""
     before, now = old.get(MADE_WITH) or {}, new[MADE_WITH]
-    out = ["the weights of the model are"] if before.get("weights") != now["weights"] else []
+    drawn_by = "pipeline" if "pipeline" in new else "model"
+    out = [f"the weights of the {drawn_by} are"] if before.get("weights") != now["weights"] else []
     for kind, sentence in (("scorers", "the weights of the scorer {} are"), ("files", "{} is")):
         then = before.get(kind) or {}
         out += [

@@ -1,8 +1,10 @@
-"""Devices by name."""
+"""Devices and precisions by name."""
 
 import torch
 
 from symguide.errors import ConfigError
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def usable(name: str) -> torch.device:

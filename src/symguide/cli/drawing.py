@@ -1,10 +1,10 @@
 """A run: from options to settings, from settings to samples on disk, and what they cost."""
 
-import hashlib
+import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,14 @@ from tqdm import tqdm
 import symguide as sg
 from symguide import encoders
 from symguide import files as disk
-from symguide.cli import conditions, config, methods, outputs
-from symguide.cli.device import usable
+from symguide.cli import config, digests, methods, model, outputs, pipeline
 from symguide.cli.files import locked, sweep
-from symguide.cli.kinds import cycle
+from symguide.cli.references import Say
 from symguide.cli.shards import Record, Shards
+from symguide.cli.source import Show, Source
 from symguide.cli.steering import Steering, files, resolved
 from symguide.errors import ConfigError, WeightsError
-from symguide.networks import io
 from symguide.worlds import WORLDS
-
-Say = Callable[[str], None]
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PROMPTED = 5.0
-"""Weight of classifier-free guidance where a prompt is given and no weight: captions are hardly followed without."""
-
-COPIED = ("num", "batch", "steps", "seed", "solver", "grid", "eta", "cfg", "best_of", "device", "dtype", "on_nan")
 
 
 @dataclass(frozen=True)
@@ -40,45 +31,27 @@ class Plan:
 
     settings: dict[str, Any]
     method: dict[str, Any]
-    denoiser: sg.Denoiser
-    shape: tuple[int, ...]
-    """Of a picture; where the model draws latents, they are decoded before anything sees them."""
+    source: Source
     steering: Steering | None
-    condition: dict[str, list[Any]]
-    """Values by name, which go to the samples in turn."""
 
-    def draw(self, indices: range, callback: Callable[[sg.StepRecord, Tensor], None] | None = None) -> sg.Result:
-        """The samples of these indices, as pictures."""
-        s = self.settings
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a picture."""
+        return self.source.shape
+
+    def draw(self, indices: range, show: Show) -> tuple[Tensor, sg.Cost]:
+        """The samples of these indices, as pictures, and what they cost."""
         aim = None if self.steering is None else self.steering.at(indices)
-        if aim is not None and self.denoiser.decoder is not None:
-            aim = sg.objectives.Decoded(aim, self.denoiser.decode)
-        result = sg.sample(
-            self.denoiser,
-            indices=indices,
-            steps=s["steps"],
-            seed=s["seed"],
-            condition={name: cycle(values, indices) for name, values in self.condition.items()},
-            solver=s["solver"],
-            grid=s["grid"],
-            eta=s["eta"],
-            prediction=sg.CFG(s["cfg"]) if "cfg" in s else None,
-            loss=methods.make(s["method"], aim, self.method) if "method" in s else None,
-            particles=sg.BestOfN(aim, s["best_of"]) if s.get("best_of", 1) > 1 else None,
-            dtype=DTYPES[s["dtype"]],
-            device=s["device"],
-            on_nan=s["on_nan"],
-            callback=callback,
-        )
-        with torch.no_grad():
-            return replace(result, samples=self.denoiser.decode(result.samples))
+        name = self.settings.get("method")
+        recipe = None if name is None else functools.partial(methods.make, name, settings=self.method)
+        return self.source.draw(indices, aim, recipe, show)
 
 
 def plan(options: Mapping[str, Any], say: Say) -> Plan:
     """The run that the options ask for, with everything looked up and checked that can be before the first step.
 
     Args:
-        options: of symguide sample, by name.
+        options: of symguide sample, by name, with one source among them.
         say: takes remarks, such as that a picture was resized.
 
     Raises:
@@ -92,25 +65,8 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
         raise ConfigError("--best-of keeps the best samples by an objective: give --objective, e.g. my_module:rule")
     if spec is None and options["encoder"]:
         raise ConfigError("--encoder is what an objective asks: give --objective, e.g. text:'a red star'")
-    device, dtype = usable(options["device"]), DTYPES[options["dtype"]]
-    denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
-    if denoiser.shape is None:
-        raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
-    with torch.no_grad():
-        shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
-    condition, prompts = conditions.given(denoiser, options["condition"]), list(options["prompt"])
-    values = conditions.rows(denoiser, condition, prompts)
-    if options["cfg"] not in (None, 1.0) and not values:
-        raise ConfigError("--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3")
-
-    settings: dict[str, Any] = {
-        "model": options["model"] if options["model"] in WORLDS else str(Path(options["model"]).resolve())
-    }
-    settings |= {key: options[key] for key in COPIED if options[key] is not None}
-    if prompts:
-        settings = {"cfg": PROMPTED} | settings | {"prompt": prompts}
-    if condition:
-        settings["condition"] = condition
+    source: Source = model.source(options) if options["pipeline"] is None else pipeline.source(options)
+    settings = dict(source.settings)
     spec = None if spec is None else resolved(spec)
     if spec is not None:
         settings["objective"] = spec
@@ -120,23 +76,23 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     if name is not None:
         settings |= {"method": name, **chosen}
     settings |= {"format": options["format"], "grid_png": options["grid_png"]}
-    settings[config.MADE_WITH] = {
-        "symguide": sg.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "weights": _weights(WORLDS[options["model"]].denoiser if options["model"] in WORLDS else settings["model"]),
-        "files": {str(path): _digest(path) for path in files(spec or "")} if spec else {},
+    made_with: dict[str, Any] = {"symguide": sg.__version__, "torch": torch.__version__.split("+")[0]}
+    made_with |= {
+        **source.made_with,
+        "files": {str(path): digests.of_file(path) for path in files(spec)} if spec else {},
     }
+    settings[config.MADE_WITH] = made_with
     steering = None
     if spec is not None:
         asked = [encoders.load(each) for each in names]
         for each, encoder in zip(names, asked, strict=True):
-            settings[config.MADE_WITH]["files"] |= _source(each, encoder)
-        steering = Steering(spec, settings["model"], shape, encoders=asked, black_box=name is None, say=say)
-        if scorers := {f"{s.world}/{s.kind}": _weights(WORLDS[s.world].scorers[s.kind]) for s in steering.scored}:
-            settings[config.MADE_WITH]["scorers"] = scorers
+            made_with["files"] |= digests.of_encoder(each, encoder)
+        steering = Steering(spec, source.name, source.shape, encoders=asked, black_box=name is None, say=say)
+        if scored := {f"{s.world}/{s.kind}": WORLDS[s.world].scorers[s.kind] for s in steering.scored}:
+            made_with["scorers"] = {scorer: digests.of_network(folder) for scorer, folder in scored.items()}
         if name is not None:
             methods.make(name, steering.at(range(1)), chosen)  # its own checks
-    return Plan(settings, chosen, denoiser, shape, steering, values)
+    return Plan(settings, chosen, source, steering)
 
 
 def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -153,31 +109,6 @@ def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
             "and --objective"
         )
     return None, {}
-
-
-def _source(name: str, encoder: Any) -> dict[str, str]:
-    """What tells an encoder from its later self: digests of the files of its folder, or its commit on the hub."""
-    if not Path(name).is_dir():
-        return {name: str(encoder.model.config._commit_hash)}
-    return {str(path): _digest(path) for path in sorted(Path(name).iterdir()) if path.is_file()}
-
-
-def _weights(folder: str | Path) -> str:
-    """Digest of a network's config and weights."""
-    return hashlib.sha256(
-        "".join(_digest(Path(folder) / name) for name in (io.CONFIG, io.WEIGHTS)).encode()
-    ).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -239,8 +170,8 @@ def draw(run: Plan, shards: Shards, say: Say, progress: bool | None) -> int:
     bar = tqdm(total=num, unit="sample", disable=None if progress is None else not progress, file=sys.stderr)
     with bar:
 
-        def show(record: sg.StepRecord, x: Tensor) -> None:
-            bar.set_postfix_str(f"step {record.index + 1}/{run.settings['steps']}")
+        def show(done: int, steps: int) -> None:
+            bar.set_postfix_str(f"step {done}/{steps}")
 
         for indices in shards.ranges:
             try:
@@ -249,10 +180,9 @@ def draw(run: Plan, shards: Shards, say: Say, progress: bool | None) -> int:
                 if isinstance(error, WeightsError):
                     bar.clear()
                     say(f"{error}: its samples are drawn again")
-                result = run.draw(indices, show)
-                cost = result.cost
+                samples, cost = run.draw(indices, show)
                 record = Record(cost.forward_calls, cost.backward_calls, cost.seconds, cost.peak_bytes)
-                shards.save(indices, result.samples, record)
+                shards.save(indices, samples, record)
                 drawn += len(indices)
             bar.update(len(indices))
     shards.drop_shorter()

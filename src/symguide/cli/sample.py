@@ -32,6 +32,12 @@ EXAMPLES = [
         "openai/clip-vit-large-patch14",
     ),
     (
+        "the same inside a diffusers pipeline, from a folder or the Hugging Face hub",
+        'symguide sample --pipeline ./stable-diffusion --prompt "a cat" --objective style:picture.png --encoder ./clip '
+        '--n 4\nsymguide sample --pipeline ./sdxl --prompt "a cat" --objective palette:#003049,#d62828 --checkpoint '
+        "--memory 0 --device cuda --dtype float16",
+    ),
+    (
         "keep the left half of a picture and let the model make the rest",
         "symguide sample --objective region:picture.png@left --sphere 0.1 --out rest",
     ),
@@ -65,6 +71,12 @@ def _grids() -> Iterable[str]:
     return GRIDS
 
 
+def _schedulers() -> Iterable[str]:
+    from symguide.pipelines.levels import KNOWN
+
+    return KNOWN
+
+
 def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Makes the config's keys the options' defaults."""
     if path is not None and not ctx.resilient_parsing:
@@ -77,14 +89,20 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@option("Samples", "--model", default="digits", show_default=True, help="An embedded model's name, or a model folder.")
+@option("Samples", "--model", show_default="digits", help="An embedded model's name, or a model folder.")
+@option(
+    "Samples",
+    "--pipeline",
+    metavar="FOLDER_OR_ID",
+    help="In place of a model: a diffusers pipeline that draws pictures, of a prompt or of nothing, from a folder or "
+    "the Hugging Face hub; safetensors only.",
+)
 @option("Samples", "--num", type=click.IntRange(1), default=16, show_default=True, help="How many samples.")
 @option(
     "Samples",
     "--batch",
     type=click.IntRange(1),
-    default=64,
-    show_default=True,
+    show_default="64, or 1 with --pipeline",
     help="Samples at a time; each batch is saved when it is done.",
 )
 @option("Samples", "--seed", type=int, default=0, show_default=True, help="With a sample's index it decides its noise.")
@@ -100,40 +118,57 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--prompt",
     multiple=True,
     metavar="TEXT",
-    help="What the samples show, for models that read captions; several go to the samples in turn.",
+    help="What the samples show, for models that read captions, and pipelines; several go to the samples in turn.",
+)
+@option("Samples", "--negative-prompt", metavar="TEXT", help="What they do not show, for pipelines that heed it.")
+@option(
+    "Samples",
+    "--size",
+    type=(click.IntRange(1), click.IntRange(1)),
+    metavar="HEIGHT WIDTH",
+    help="Of a pipeline's pictures, in pixels; its own where not given.",
 )
 @option(
     "Samples",
     "--cfg",
     type=Finite(),
     metavar="SCALE",
-    help="Classifier-free guidance toward the condition; 1 is off, 2 to 6 is usual. With --prompt 5 if not given, else "
-    "off.",
+    help="Classifier-free guidance toward the condition; 1 is off, 2 to 6 is usual. Where not given, a "
+    "pipeline's own; of models 5 with --prompt, else off.",
 )
-@option("Sampler", "--steps", type=click.IntRange(1), default=50, show_default=True, help="Steps from noise to clean.")
+@option(
+    "Sampler",
+    "--steps",
+    type=click.IntRange(1),
+    show_default="50, or the pipeline's own",
+    help="Steps from noise to clean.",
+)
 @option(
     "Sampler",
     "--solver",
     type=Name("solver", _solvers),
-    default="ddim",
-    show_default=True,
+    show_default="ddim",
     help="ddim, midpoint, heun or dpmpp_2m.",
 )
 @option(
     "Sampler",
     "--grid",
     type=Name("grid", _grids),
-    default="uniform",
-    show_default=True,
+    show_default="uniform",
     help="Where the steps lie: uniform, arctan, flow or karras.",
 )
 @option(
     "Sampler",
     "--eta",
     type=Finite(0, 1),
-    default=1.0,
-    show_default=True,
+    show_default="1, or the pipeline's own",
     help="Noise put back in each step: 0 none, 1 as the ancestral sampler.",
+)
+@option(
+    "Sampler",
+    "--scheduler",
+    type=Name("scheduler", _schedulers),
+    help="Of diffusers, in the place of the pipeline's own, e.g. DDIMScheduler or DPMSolverMultistepScheduler.",
 )
 @option("Sampler", "--device", default="cpu", show_default=True, help="Where to compute, e.g. cpu, cuda, cuda:1, mps.")
 @option(
@@ -213,6 +248,12 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     type=Name("look-ahead solver", _lookahead_solvers),
     help="best, paper, or a solver's name.",
 )
+@option(
+    "Guidance",
+    "--checkpoint",
+    is_flag=True,
+    help="Pipelines: keep less for the backward sweep and compute it again there; same gradients, less memory.",
+)
 @option("Guidance", "--lookahead-grid", type=Name("grid", _grids), help="Where the look-ahead's steps lie.")
 @option("Guidance", "--rate", type=Finite(0, 1), help="dsg: from 0, the noise alone, to 1, the loss alone.")
 @option("Guidance", "--samples", type=click.IntRange(1), help="lgd: points of the cloud around the clean estimate.")
@@ -269,7 +310,7 @@ def sample(ctx: click.Context, /, **options: Any) -> None:
     The folder gets config.yaml (the whole run; --config draws it again), the samples (samples/000000.png ..., or
     samples.npz, or samples.safetensors), grid.png, and shards/ (the batches, which you may delete at the end).
     """
-    from symguide.cli import config, drawing, outputs
+    from symguide.cli import config, drawing, outputs, source
     from symguide.cli.files import write_json
 
     def say(text: str) -> None:
@@ -277,7 +318,7 @@ def sample(ctx: click.Context, /, **options: Any) -> None:
             click.echo(text, err=True)
 
     base = ctx.meta.get(BASE, {})
-    for text in _without_other_methods(ctx, options, base):
+    for text in (*source.settle(ctx, options, base), *_without_other_methods(ctx, options, base)):
         say(text)
     run = drawing.plan(options, say)
     for text in config.notes(base, run.settings):

@@ -69,8 +69,9 @@ def _takes_video(vae: Any) -> bool:
 def _unscaled(z: Tensor, config: Any, vae: Any) -> Tensor:
     """The latents as the decoder knows them: times their deviation, over their scale, plus their mean or shift."""
     mean, std = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
-    mean = getattr(vae, "latents_mean", mean) if mean is None else mean
-    std = getattr(vae, "latents_std", std) if std is None else std
+    buffers = dict(vae.named_buffers(recurse=False))  # LTX's; asked as attributes, diffusers warns of its configs
+    mean = buffers.get("latents_mean") if mean is None else mean
+    std = buffers.get("latents_std") if std is None else std
     if std is not None:
         z = z * _channels(std, z)
     z = z / (getattr(config, "scaling_factor", None) or 1.0)

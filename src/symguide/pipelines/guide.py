@@ -10,7 +10,7 @@ model, and the guided change is added to what it gives.
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +55,7 @@ def guide(
     decode: bool = True,
     checkpoint: bool = False,
     seed: int = 0,
+    indices: Iterable[int] | None = None,
     on_nan: str = "raise",
 ) -> Iterator[Record]:
     """Guide everything that a diffusers pipeline draws inside.
@@ -73,13 +74,16 @@ def guide(
         checkpoint: keep less for the backward sweep: blocks of networks and decoder are computed again there, and
             pictures are decoded one by one. The gradient is the same.
         seed: of the noise that recipes draw themselves; the pipeline's own comes from its generator.
+        indices: of the samples that each run inside draws, which with the seed decide that noise: sample i has the same
+            alone and in any batch. Counted from 0 where not given.
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
 
     Yields:
         Record, filled while the pipeline runs.
 
     Raises:
-        ConfigError: for pipelines and schedulers that cannot be guided.
+        ConfigError: for pipelines and schedulers that cannot be guided, and where a run draws another number of samples
+            than there are indices.
         GuidanceError: for predictions that cannot be made again, and as the recipe.
 
     Cost: as the recipe's; the pipeline's own call is the first of every look-ahead, and made again where its graph is
@@ -96,7 +100,8 @@ def guide(
         raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
     if prediction is not None and not isinstance(prediction, TwoBranches):
         raise ConfigError(f"prediction= takes a rule such as CFGPlusPlus(0.6) or APG(10.0), not {prediction!r}")
-    bridge = _Bridge(pipe, _Unguided() if loss is None else loss, prediction, decode, checkpoint, seed, on_nan)
+    numbers = None if indices is None else tuple(indices)
+    bridge = _Bridge(pipe, loss or _Unguided(), prediction, decode, checkpoint, seed, numbers, on_nan)
     with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
 
@@ -134,10 +139,19 @@ class _Bridge:
     """What stands between a pipeline's loop and its scheduler."""
 
     def __init__(
-        self, pipe: Any, loss: Any, rule: TwoBranches | None, decode: bool, checkpoint: bool, seed: int, on_nan: str
+        self,
+        pipe: Any,
+        loss: Any,
+        rule: TwoBranches | None,
+        decode: bool,
+        checkpoint: bool,
+        seed: int,
+        indices: tuple[int, ...] | None,
+        on_nan: str,
     ) -> None:
         refuse_caches(pipe)
-        self.pipe, self.scheduler, self.seed, self.on_nan = pipe, pipe.scheduler, seed, on_nan
+        self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
+        self.seed, self.indices = seed, indices
         self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
         self.loss, self.levels = copy.copy(loss), levels(pipe.scheduler)
         if offloaded(pipe) and hasattr(loss, "memory"):
@@ -262,7 +276,10 @@ class _Bridge:
         return predict, ours.combine([denoiser.prediction(x, t, _wide(y)) for y in replay.recorded()])
 
     def _noise(self, x: Tensor) -> Noise:
-        return Noise(self.seed, range(len(x)), x.shape[1:], x.dtype, x.device)
+        indices = range(len(x)) if self.indices is None else self.indices
+        if len(indices) != len(x):
+            raise ConfigError(f"indices= names {len(indices)} samples, and the pipeline draws {len(x)}")
+        return Noise(self.seed, indices, x.shape[1:], x.dtype, x.device)
 
     def _moments(
         self, before: dict[str, Any], stock: Callable[[Prediction], Any], known: Known, s: float

@@ -1,0 +1,91 @@
+"""diffusers pipelines from a folder or from the hub: safetensors only, and no code but that of the library."""
+
+import warnings
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from symguide.cli import digests
+from symguide.errors import ConfigError, WeightsError
+
+INDEX = "model_index.json"
+
+
+def diffusers() -> Any:
+    """diffusers, imported when it is needed and not before.
+
+    Raises:
+        ConfigError: how to install it, where it is missing.
+    """
+    try:
+        return import_module("diffusers")
+    except ImportError as error:
+        raise ConfigError(f'--pipeline needs diffusers ({error}): pip install "symguide[pipelines]"') from error
+
+
+def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
+    """A pipeline on the CPU.
+
+    Args:
+        name: a folder that `save_pretrained` wrote, or a hub id.
+        dtype: of its networks.
+
+    Returns:
+        Its name for a config file, the pipeline, and what tells it from its later self.
+
+    Raises:
+        ConfigError: without diffusers, and for folders with code of their own. WeightsError: where it cannot be had.
+    """
+    library = diffusers()
+    local = Path(name).is_dir()
+    folder = Path(name).resolve() if local else _downloaded(library, name)
+    if not (folder / INDEX).is_file():
+        raise WeightsError(f"the folder {name} has no {INDEX}: give what a pipeline's save_pretrained wrote")
+    if own := next(folder.rglob("*.py"), None):
+        raise ConfigError(
+            f"{name} has code of its own ({own.relative_to(folder)}), which is not run: guide it in Python"
+        )
+    for quiet in (library, import_module("transformers")) if _installed("transformers") else (library,):
+        quiet.utils.logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer versions call torch_dtype dtype
+            pipe = library.DiffusionPipeline.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype
+            )
+    except (OSError, ValueError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
+        raise WeightsError(
+            f"the pipeline in {name} cannot be loaded ({_short(error)}): give what save_pretrained wrote, with "
+            "safetensors files"
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    made_with = {package: version(package) for package in ("diffusers", "transformers") if _installed(package)}
+    made_with["weights"] = digests.of_pipeline(folder) if local else folder.name  # the hub's folders are commits
+    return str(folder) if local else name, pipe, made_with
+
+
+def _downloaded(library: Any, name: str) -> Path:
+    """The folder of a hub id's newest commit, or of the one that is here already where there is no connection."""
+    try:
+        return Path(library.DiffusionPipeline.download(name, use_safetensors=True))
+    except Exception as error:  # the hub's clients have errors of many kinds
+        raise WeightsError(
+            f"no pipeline can be had from {name!r}, which is no folder here, from the hub ({_short(error)}): check the "
+            f"id and the connection, or run 'hf download {name}' where there is one and give the folder"
+        ) from error
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:200] + " ..."

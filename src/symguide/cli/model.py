@@ -1,0 +1,89 @@
+"""An embedded model or a model folder on the command line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import symguide as sg
+from symguide.cli import conditions, digests
+from symguide.cli.device import DTYPES, usable
+from symguide.cli.kinds import Aim, cycle
+from symguide.cli.source import Show
+from symguide.errors import ConfigError
+from symguide.loss_guidance import Recipe
+from symguide.worlds import WORLDS
+
+PROMPTED = 5.0
+"""Weight of classifier-free guidance where a prompt is given and no weight: captions are hardly followed without."""
+
+COPIED = ("num", "batch", "steps", "seed", "solver", "grid", "eta", "cfg", "best_of", "device", "dtype", "on_nan")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A denoiser, drawn from in our own loop: see `symguide.cli.source.Source`."""
+
+    name: str
+    denoiser: sg.Denoiser
+    shape: tuple[int, ...]
+    settings: Mapping[str, Any]
+    made_with: Mapping[str, str]
+    condition: Mapping[str, list[Any]]
+    """Values by name, which go to the samples in turn."""
+
+    def draw(
+        self, indices: range, aim: Aim | None, recipe: Callable[[Aim], Recipe] | None, show: Show
+    ) -> tuple[Tensor, sg.Cost]:
+        s = self.settings
+        if aim is not None and self.denoiser.decoder is not None:
+            aim = sg.objectives.Decoded(aim, self.denoiser.decode)
+        result = sg.sample(
+            self.denoiser,
+            indices=indices,
+            steps=s["steps"],
+            seed=s["seed"],
+            condition={name: cycle(values, indices) for name, values in self.condition.items()},
+            solver=s["solver"],
+            grid=s["grid"],
+            eta=s["eta"],
+            prediction=sg.CFG(s["cfg"]) if "cfg" in s else None,
+            loss=None if aim is None or recipe is None else recipe(aim),
+            particles=sg.BestOfN(aim, s["best_of"]) if s.get("best_of", 1) > 1 else None,
+            dtype=DTYPES[s["dtype"]],
+            device=s["device"],
+            on_nan=s["on_nan"],
+            callback=lambda record, x: show(record.index + 1, s["steps"]),
+        )
+        with torch.no_grad():
+            return self.denoiser.decode(result.samples), result.cost
+
+
+def source(options: Mapping[str, Any]) -> Model:
+    """The model of the options, looked up and checked.
+
+    Raises:
+        ConfigError: for conditions that it does not take, and where it does not say its shape. WeightsError: as `load`.
+    """
+    embedded = options["model"] in WORLDS
+    name = options["model"] if embedded else str(Path(options["model"]).resolve())
+    device, dtype = usable(options["device"]), DTYPES[options["dtype"]]
+    denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
+    if denoiser.shape is None:
+        raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
+    with torch.no_grad():
+        shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
+    condition, prompts = conditions.given(denoiser, options["condition"] or ()), list(options["prompt"])
+    values = conditions.rows(denoiser, condition, prompts)
+    if options["cfg"] not in (None, 1.0) and not values:
+        raise ConfigError("--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3")
+    settings = {"model": name} | {key: options[key] for key in COPIED if options[key] is not None}
+    if prompts:
+        settings = {"cfg": PROMPTED} | settings | {"prompt": prompts}
+    if condition:
+        settings["condition"] = condition
+    made_with = {"weights": digests.of_network(WORLDS[name].denoiser if embedded else name)}
+    return Model(name, denoiser, shape, settings, made_with, values)
