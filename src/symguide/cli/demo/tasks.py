@@ -40,7 +40,7 @@ class Strength:
 STRENGTHS = {
     "style": Strength(0.4, 0.4, 0.2),
     "aesthetics": Strength(0.2, 0.2, 0.1),
-    "personalisation": Strength(0.4, 0.4, 0.4),
+    "personalisation": Strength(0.2, 0.2, 0.2),
     "identity": Strength(0.4, 0.4, 0.4),
     "inpainting": Strength(0.4, 0.8, 0.4),
 }
