@@ -30,8 +30,8 @@ from symguide.worlds.scenes.tasks import TASKS, task
 
 FOLDER = Path("out/benchmarks")
 TUNE, SEEDS, NUM, SWEEP, STEPS, WEIGHT = 100, (0, 1, 2), 64, 32, 25, 3.0
-SCALES = (0.1, 0.2, 0.4, 0.8)
-RATES = (0.05, 0.1, 0.2, 0.4)
+SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
+RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 METHODS: dict[str, tuple[Callable[[Any, float], Any] | None, tuple[float, ...]]] = {
     "unguided": (None, (0.0,)),

@@ -10,7 +10,7 @@ from symguide.cli.help import Command, debug_option, json_option, option
 from symguide.cli.params import Finite
 from symguide.errors import ConfigError
 
-ALL = ("scenes", "scenes-flow")
+ALL = ("scenes", "scenes-flow", "scenes-latent")
 
 EXAMPLES = [
     (
@@ -46,7 +46,7 @@ def evaluate(
 ) -> None:
     """Measure MODELs side by side: embedded ones of the scenes world, or model folders that take its captions.
 
-    Where none is named: scenes and scenes-flow.
+    Where none is named: scenes, scenes-flow and scenes-latent.
 
     Shares of the samples of plain captions ("a red star on blue") that the judge reads as the shape, the colour and the
     background they ask for; the same for shapes and colours that training never showed together; captions of two

@@ -42,5 +42,6 @@ WORLDS: dict[str, World] = {
         "one or two drawn objects, 32x32 pixels, RGB; condition: a caption such as 'a red star on blue stripes'",
     ),
     "scenes-flow": _scenes("flow", "the same drawn by a rectified flow"),
+    "scenes-latent": _scenes("latent", "the same at 64x64 pixels, drawn as 4x16x16 latents of an autoencoder"),
     "scenes-weak": _scenes("weak", "a small and barely trained relative of scenes, for autoguidance"),
 }
