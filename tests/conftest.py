@@ -1,6 +1,9 @@
 """Tiny models in float64 on which laws are checked, and a network that counts its own calls."""
 
 import math
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobody waits for a hub that is not there
 
 import pytest
 import torch
