@@ -44,8 +44,8 @@ STRENGTHS = {
     "identity": Strength(0.4, 0.4, 0.4),
     "inpainting": Strength(0.4, 0.8, 0.4),
 }
-"""Chosen by eye from the sweep of benchmarks/scenes.py: where samples are steered and still pictures. The strengths that
-its judges like best are up to eight times as large, and break shapes up."""
+"""Chosen by eye from the sweep of benchmarks/scenes.py: where samples are steered and still pictures. The strengths
+that its judges like best are up to eight times as large, and break shapes up."""
 
 
 class TaskPanel(Panel):
