@@ -3,7 +3,7 @@
 import math
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobody waits for a hub that is not there
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobody waits for a hub
 
 import pytest
 import torch
