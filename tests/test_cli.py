@@ -609,6 +609,9 @@ def test_a_prompt_is_followed_by_guidance_unless_told_otherwise(scene_model):
     draw("scenes", *prompt)
     assert yaml.safe_load(Path("out/config.yaml").read_text())["cfg"] == 5.0
     draw("scenes", *prompt, "--cfg", 5, out="five")
+    draw("scenes", *prompt, "--rule", "cfg++", out="++")
+    assert yaml.safe_load(Path("++/config.yaml").read_text())["cfg"] == 0.6
+    assert not torch.equal(samples("++"), samples("five"))
     draw("scenes", *prompt, "--cfg", 1, out="one")
     assert torch.equal(samples(), samples("five")) and not torch.equal(samples(), samples("one"))
 
@@ -656,6 +659,9 @@ def test_every_method_takes_what_it_says(name):
         ("--method dsg --scale 1 --objective own_rules:smooth", "dsg does not take --scale"),
         ("--method mpgd --jacobian first --objective own_rules:smooth", "mpgd does not take --jacobian"),
         ("--method cfg --objective own_rules:smooth", "use --cfg SCALE"),
+        ("--method cfg++ --objective own_rules:smooth", "--rule cfg"),
+        ("--rule cfg++ --cfg 5 --condition label=3", "between 0 and 1"),
+        ("--rule apg", "add --prompt"),
         ("--method best_of_n --objective own_rules:smooth", "use --best-of N"),
         ("--method sag", "give --objective"),
         ("--best-of 3", "give --objective"),

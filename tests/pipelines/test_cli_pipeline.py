@@ -81,6 +81,18 @@ def test_unguided_and_at_scale_zero_pictures_are_the_pipelines_own(pipelines):
     assert torch.equal(samples("plain"), expected) and torch.equal(samples("zero"), expected)
 
 
+def test_a_rule_in_place_of_the_pipelines_own_guidance(pipelines):
+    folder = pipelines("sd")
+    line = ("--num", 2, "--cfg", 4)
+    draw(folder, *line, out="own")
+    draw(folder, *line, "--rule", "cfg", out="cfg")
+    draw(folder, "--num", 2, "--rule", "apg", out="apg")
+    assert torch.allclose(samples("own"), samples("cfg"), atol=2e-3)
+    assert not torch.allclose(samples("own"), samples("apg"), atol=2e-2)
+    assert yaml.safe_load(Path("apg/config.yaml").read_text())["cfg"] == 10.0
+    assert "leave out --rule" in sentence(draw(pipelines("ddim"), "--rule", "apg", prompts=(), code=2))
+
+
 def test_a_guided_run_goes_on_and_ends_with_the_same_samples(pipelines):
     """Its loss is lower than that of the same run unguided; a shard that is gone is drawn again."""
     folder = pipelines("sdxl")

@@ -8,7 +8,7 @@ from typing import Any
 from symguide.errors import ConfigError, unknown
 from symguide.loss_guidance import RECIPES, Recipe, Sphere
 from symguide.particle_guidance import METHODS
-from symguide.prediction_guidance import RULES
+from symguide.prediction_guidance import RULES, TwoBranches
 from symguide.solver import choose
 
 KINDS: dict[str, Mapping[str, Any]] = {"loss": RECIPES, "prediction": RULES, "particle": METHODS}
@@ -47,13 +47,25 @@ def parameters(method: type) -> dict[str, Any]:
     return {p.name: p.default for p in signature if p.default is not p.empty}
 
 
+def make_rule(name: str | None, scale: float | None) -> TwoBranches | None:
+    """The rule of that name (cfg where only a scale is given) and weight; None where neither is given.
+
+    Raises ConfigError for a weight that the rule does not take.
+    """
+    if name is None and scale is None:
+        return None
+    kind = RULES[name or "cfg"]
+    return kind(parameters(kind)["scale"] if scale is None else scale)
+
+
 def get_recipe(name: str) -> type[Recipe]:
     """The loss-guidance recipe of that name.
 
     Raises ConfigError for an unknown name, and for other kinds of guidance, which have options of their own.
     """
     if name in RULES:
-        raise ConfigError(f"{name} makes the prediction and is no gradient method: use --{name} SCALE")
+        how = "--cfg SCALE" if name == "cfg" else f"--rule {name}, and --cfg SCALE"
+        raise ConfigError(f"{name} makes the prediction and is no gradient method: use {how}")
     if name in METHODS:
         raise ConfigError(f"{name} chooses among particles and is no gradient method: use --best-of N")
     if name not in RECIPES:

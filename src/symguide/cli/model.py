@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import symguide as sg
-from symguide.cli import conditions, digests
+from symguide.cli import conditions, digests, methods
 from symguide.cli.device import DTYPES, usable
 from symguide.cli.kinds import Aim, cycle
 from symguide.cli.source import Show
@@ -20,7 +20,21 @@ from symguide.worlds import WORLDS
 PROMPTED = 5.0
 """Weight of classifier-free guidance where a prompt is given and no weight: captions are hardly followed without."""
 
-COPIED = ("num", "batch", "steps", "seed", "solver", "grid", "eta", "cfg", "best_of", "device", "dtype", "on_nan")
+COPIED = (
+    "num",
+    "batch",
+    "steps",
+    "seed",
+    "solver",
+    "grid",
+    "eta",
+    "cfg",
+    "rule",
+    "best_of",
+    "device",
+    "dtype",
+    "on_nan",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class Model:
             solver=s["solver"],
             grid=s["grid"],
             eta=s["eta"],
-            prediction=sg.CFG(s["cfg"]) if "cfg" in s else None,
+            prediction=methods.make_rule(s.get("rule"), s.get("cfg")),
             loss=None if aim is None or recipe is None else recipe(aim),
             particles=sg.BestOfN(aim, s["best_of"]) if s.get("best_of", 1) > 1 else None,
             dtype=DTYPES[s["dtype"]],
@@ -78,11 +92,12 @@ def source(options: Mapping[str, Any]) -> Model:
         shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
     condition, prompts = conditions.given(denoiser, options["condition"] or ()), list(options["prompt"])
     values = conditions.rows(denoiser, condition, prompts)
-    if options["cfg"] not in (None, 1.0) and not values:
+    rule = methods.make_rule(options["rule"], options["cfg"])
+    if rule is not None and rule.scale != rule.off and not values:
         raise ConfigError("--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3")
     settings = {"model": name} | {key: options[key] for key in COPIED if options[key] is not None}
     if prompts:
-        settings = {"cfg": PROMPTED} | settings | {"prompt": prompts}
+        settings = {"cfg": PROMPTED if rule is None else rule.scale} | settings | {"prompt": prompts}
     if condition:
         settings["condition"] = condition
     made_with = {"weights": digests.of_network(WORLDS[name].denoiser if embedded else name)}

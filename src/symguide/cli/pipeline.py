@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import symguide as sg
-from symguide.cli import loading
+from symguide.cli import loading, methods
 from symguide.cli.device import DTYPES, usable
 from symguide.cli.kinds import Aim, cycle
 from symguide.cli.source import Show
@@ -23,7 +23,20 @@ from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
 from symguide.schedule import RectifiedFlow
 
-COPIED = ("num", "batch", "steps", "seed", "scheduler", "eta", "cfg", "device", "dtype", "on_nan", "negative_prompt")
+COPIED = (
+    "num",
+    "batch",
+    "steps",
+    "seed",
+    "scheduler",
+    "eta",
+    "cfg",
+    "rule",
+    "device",
+    "dtype",
+    "on_nan",
+    "negative_prompt",
+)
 PYTHON = "guide it in Python, with symguide.guide(pipe, loss=...)"
 _SPREAD = 0x9E3779B1  # odd, so that i -> _SPREAD * i is one to one in 32 bits; Knuth's multiplicative hashing
 
@@ -65,9 +78,11 @@ class Pipeline:
         began, record = time.perf_counter(), None
         with ExitStack() as stack:
             peak, rows = stack.enter_context(Peak(device)), stack.enter_context(_rows(networks(pipe)))
-            if aim is not None and recipe is not None:
+            loss = None if aim is None or recipe is None else recipe(aim)
+            rule = methods.make_rule(s["rule"], s["cfg"]) if "rule" in s else None
+            if loss is not None or rule is not None:
                 settings = {"checkpoint": "checkpoint" in s, "seed": s["seed"], "on_nan": s["on_nan"]}
-                record = stack.enter_context(sg.guide(pipe, loss=recipe(aim), indices=indices, **settings))
+                record = stack.enter_context(sg.guide(pipe, loss=loss, prediction=rule, indices=indices, **settings))
             drawn = pipe(**call, generator=[generator(s["seed"], i) for i in indices]).images
         pictures = 2 * _tensor(drawn).float().cpu() - 1
         if pictures.shape[1:] != self.shape:
@@ -98,11 +113,20 @@ def source(options: Mapping[str, Any]) -> Pipeline:
     elif options["checkpoint"]:
         raise ConfigError("--checkpoint saves memory in guidance, and nothing is guided: give --objective, or leave it")
     size = _size(pipe, options["size"])
-    asked = _asked(pipe, options)
+    rule = methods.make_rule(options["rule"], options["cfg"]) if options["rule"] is not None else None
+    asked = _asked(pipe, options if rule is None else {**options, "cfg": None})
+    if rule is not None and asked.get("guidance_scale", 0.0) <= 1:
+        raise ConfigError(
+            f"{type(pipe).__name__} makes no prediction without the condition by itself: leave out --rule"
+        )
     if "height" in _parameters(pipe):
         asked |= {"height": size[0], "width": size[1]}
     settings: dict[str, Any] = {"pipeline": name}
-    resolved = {**options, "steps": asked.get("num_inference_steps"), "cfg": asked.get("guidance_scale")}
+    resolved = {
+        **options,
+        "steps": asked.get("num_inference_steps"),
+        "cfg": asked.get("guidance_scale") if rule is None else rule.scale,
+    }
     settings |= {key: resolved[key] for key in COPIED if resolved[key] is not None}
     if options["prompt"]:
         settings["prompt"] = list(options["prompt"])

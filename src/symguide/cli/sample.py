@@ -59,6 +59,12 @@ def _solvers() -> Iterable[str]:
     return SOLVERS
 
 
+def _rules() -> Iterable[str]:
+    from symguide.prediction_guidance import RULES
+
+    return RULES
+
+
 def _lookahead_solvers() -> Iterable[str]:
     from symguide.solver import PRESETS, SOLVERS
 
@@ -133,8 +139,16 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--cfg",
     type=Finite(),
     metavar="SCALE",
-    help="Classifier-free guidance toward the condition; 1 is off, 2 to 6 is usual. Where not given, a "
-    "pipeline's own; of models 5 with --prompt, else off.",
+    help="Weight of guidance toward the condition, which needs no objective; 1 is off, 2 to 6 is usual. Where not "
+    "given, a pipeline's own; of models 5 with --prompt, else off.",
+)
+@option(
+    "Samples",
+    "--rule",
+    type=Name("rule", _rules),
+    show_default="cfg",
+    help="How --cfg combines the predictions with and without the condition: cfg, cfg++ (weights from 0 to 1, 0.6 if "
+    "not given) or apg (for weights where cfg saturates, 10 if not given).",
 )
 @option(
     "Sampler",

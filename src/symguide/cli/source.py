@@ -36,7 +36,7 @@ ALIEN: Mapping[str, Mapping[str, str]] = {
 }
 """Options that have no meaning for a source, and why."""
 
-FITTED = ("batch", "steps", "eta", "cfg")
+FITTED = ("batch", "steps", "eta", "cfg", "rule")
 """Options that both sources take, with values that suit one: not taken over from a config of the other."""
 
 
