@@ -649,8 +649,11 @@ def _run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-def test_transformers_is_imported_when_it_is_needed_and_not_before():
-    code = "import sys, symguide, symguide.encoders, symguide.cli.kinds; assert 'transformers' not in sys.modules"
+def test_transformers_and_diffusers_are_imported_when_they_are_needed_and_not_before():
+    code = (
+        "import sys, symguide, symguide.encoders, symguide.pipelines, symguide.cli.kinds, symguide.cli.pipeline\n"
+        "assert not {'transformers', 'diffusers', 'accelerate', 'torchvision'} & set(sys.modules)"
+    )
     assert _run(code).returncode == 0
 
 

@@ -104,3 +104,45 @@ def test_a_network_that_keeps_a_cache_is_refused(folder):
     pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.1))
     with pytest.raises(ConfigError, match="disable_cache"), sg.guide(pipe, loss=recipe()):
         pass
+
+
+@pytest.mark.parametrize("family", ["sd", "sd-unguided", "sd-controlnet", "sdxl", "flux-cfg", "dit", "ddim", "wan"])
+def test_calls_are_those_that_the_network_counts(family, folder):
+    """Law 7: rows through the network for each sample, forward and backward."""
+    pipe, call = build(family, folder)
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    rows = {"forward": 0, "backward": 0}
+
+    def count(module, args, kwargs, output):
+        batch = len(args[0]) if args else len(kwargs.get("hidden_states", kwargs.get("sample")))
+        rows["forward"] += batch
+        first = output[0] if isinstance(output, tuple) else next(iter(output.values()))
+        if first.requires_grad:
+            first.register_hook(lambda gradient: rows.update(backward=rows["backward"] + batch))
+
+    network.register_forward_hook(count, with_kwargs=True)
+    with sg.guide(pipe, loss=sg.SAG(bright, n=2, scale=0.1)) as run:
+        drawn = draw(pipe, call)
+    samples = len(drawn)
+    assert run.cost.forward_calls == rows["forward"] / samples
+    assert run.cost.backward_calls == rows["backward"] / samples
+    assert run.cost.forward_calls == sum(line.forward_calls for line in run.trace)
+
+
+@pytest.mark.parametrize(
+    "objective, why",
+    [
+        (lambda x0: bright(x0) * float("nan"), "not finite"),
+        (lambda x0: bright(x0).mean(), "one loss per sample"),
+        (lambda x0: bright(x0.detach()), "no gradient path"),
+    ],
+)
+def test_nothing_is_silent(objective, why, folder):
+    """Law 9."""
+    pipe, call = build("sd", folder)
+    with pytest.raises(sg.GuidanceError, match=why), sg.guide(pipe, loss=sg.SAG(objective, n=2)):
+        draw(pipe, call)
+    plain = draw(pipe, call)
+    if why == "not finite":
+        with sg.guide(pipe, loss=sg.SAG(objective, n=2), on_nan="skip"):
+            assert torch.equal(draw(pipe, call), plain)
