@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from symguide.errors import GuidanceError
-from symguide.per_sample import expand
 
 SCALES = ("guidance_scale", "true_cfg_scale", "guidance_scale_2", "_guidance_scale")
 """Attributes of pipelines that hold the weight of classifier-free guidance."""
@@ -19,16 +18,13 @@ SCALES = ("guidance_scale", "true_cfg_scale", "guidance_scale_2", "_guidance_sca
 
 @dataclass(frozen=True)
 class Affine:
-    """sum_k w_k y_k, with weights (K,) for all samples or (B, K)."""
+    """sum_k w_k y_k, with weights (K,)."""
 
     weights: Tensor
 
     def __call__(self, predictions: Sequence[Tensor]) -> Tensor:
         weights = self.weights.to(predictions[0])
-        parts = [
-            expand(weights[:, k], y) * y if weights.ndim == 2 else weights[k] * y for k, y in enumerate(predictions)
-        ]
-        return torch.stack(parts).sum(dim=0)
+        return torch.stack([w * y for w, y in zip(weights, predictions, strict=True)]).sum(dim=0)
 
 
 @dataclass(frozen=True)
@@ -61,12 +57,12 @@ def conditional(rule: Any, pipeline: Any) -> int:
     """
     if isinstance(rule, Rescaled):
         return rule.conditional
-    if rule.weights.shape[-1] != 2:
+    if len(rule.weights) != 2:
         raise GuidanceError(
-            f"{type(pipeline).__name__} made {rule.weights.shape[-1]} passes, and a rule of two branches needs one "
+            f"{type(pipeline).__name__} made {len(rule.weights)} passes, and a rule of two branches needs one "
             "with the condition and one without: give it a guidance_scale above 1 (its value does not count)"
         )
-    return int(rule.weights.reshape(-1, 2)[0].argmax())
+    return int(rule.weights.argmax())
 
 
 def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> Combine:
@@ -82,13 +78,13 @@ def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> C
         gap = (rule([y.double() for y in predictions]) - made.double()).flatten(1).norm(dim=1)
         return bool((gap <= tolerance * made.double().flatten(1).norm(dim=1).clamp_min(1e-12)).all())
 
-    rules: list[Combine] = [*_known(len(predictions), pipeline), _solved(predictions, made)]
+    rules: list[Combine] = [*_known(len(predictions), pipeline), *_solved(predictions, made, 10 * tolerance)]
     for rule in rules:
         if fits(rule):
             return rule
     raise GuidanceError(
         f"{type(pipeline).__name__} made its prediction of {len(predictions)} network outputs in a way that is no "
-        "weighted sum of them (APG, CFG-norm and caches are such): switch that off, or use symguide's own guidance"
+        "fixed weighted sum of them (APG, CFG-norm and CFG-Zero* are such): switch that off, or use prediction="
     )
 
 
@@ -112,8 +108,15 @@ def _known(count: int, pipeline: Any) -> Iterator[Combine]:
             yield Affine(-weights)
 
 
-def _solved(predictions: Sequence[Tensor], made: Tensor) -> Affine:
-    """Weights of every sample by least squares."""
+def _solved(predictions: Sequence[Tensor], made: Tensor, tolerance: float) -> Iterator[Affine]:
+    """Weights by least squares, where they are those of a fixed rule: the same for all samples, and 1 or -1 in sum.
+
+    Any vector in the span of the predictions has weights at this point. Those of a projection or of a division by a
+    norm depend on the predictions, and would be others elsewhere; but they add up to another number than 1.
+    """
     columns = torch.stack([y.double().flatten(1) for y in predictions], dim=2)
-    target = made.double().flatten(1)[..., None]
-    return Affine(torch.linalg.lstsq(columns, target).solution[..., 0])
+    found = torch.linalg.lstsq(columns, made.double().flatten(1)[..., None]).solution[..., 0]
+    weights, size = found.mean(dim=0), found.abs().max().clamp_min(1.0)
+    same = (found - weights).abs().max() <= max(tolerance, 1e-3) * size
+    if same and abs(abs(weights.sum()) - 1) <= max(tolerance, 1e-3):
+        yield Affine(weights)
