@@ -101,6 +101,9 @@ def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     name = options["method"]
     if name is None and options["objective"] is not None and options["best_of"] is None:
         name = "sag"
+    world = WORLDS.get(options["model"])
+    if name in methods.NORMALISED and world is not None and world.scale is not None:
+        given = {"scale": world.scale} | given
     if name is not None:
         return name, methods.resolve(name, given)
     if given:

@@ -30,6 +30,10 @@ PARAMETERS = {
 """Options of the command line and the parameters of recipes that they set."""
 
 
+NORMALISED = ("sag", "freedom", "lgd")
+"""Recipes whose default step is normalised: as long as their scale says, whatever the gradient."""
+
+
 def flag(option: str) -> str:
     """An option as it is typed."""
     return "--" + option.replace("_", "-")

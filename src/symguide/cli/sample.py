@@ -234,7 +234,13 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     metavar="N",
     help="Draw N of each sample and keep the one with the lowest loss; takes rules without gradients.",
 )
-@option("Guidance", "--scale", type=Finite(0), help="Strength of the method; 0 is off.")
+@option(
+    "Guidance",
+    "--scale",
+    type=Finite(0),
+    help="Strength of the method; 0 is off. Where not given the "
+    "method's own; 0.1 for models of scenes and sag, freedom or lgd.",
+)
 @option(
     "Guidance",
     "--window",

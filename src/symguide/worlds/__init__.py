@@ -17,6 +17,8 @@ class World:
     """For each kind a network of another build and training, which guidance never sees, to measure with."""
     side: int | None = None
     """Of the pictures that these know, where they are also shown larger ones."""
+    scale: float | None = None
+    """Of a normalised step (SAG, FreeDoM, LGD) in 50 steps, where the methods' own 1 is too strong."""
 
 
 _DIGITS = Path(__file__).parent / "digits" / "weights"
@@ -27,7 +29,7 @@ _KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
 def _scenes(folder: str, description: str) -> World:
     """A model of the scenes world, whose models share their scorers and judges."""
     scorers, judges = ({kind: _SCENES / role / kind for kind in _KINDS} for role in ("scorers", "judges"))
-    return World(description, _SCENES / folder, scorers, judges, side=32)
+    return World(description, _SCENES / folder, scorers, judges, side=32, scale=0.1)
 
 
 WORLDS: dict[str, World] = {
