@@ -617,15 +617,15 @@ def test_a_prompt_is_followed_by_guidance_unless_told_otherwise(scene_model):
 
 
 def test_scenes_are_steered_gently_unless_told_otherwise():
-    """At 1, which suits digits, their pictures break up."""
+    """At what suits digits their pictures break up."""
     from symguide.cli import methods
     from symguide.cli.drawing import _method
 
     asked = dict.fromkeys(methods.PARAMETERS) | {"objective": "aesthetic", "method": None, "best_of": None}
     assert _method(asked | {"model": "scenes-flow"})[1]["scale"] == 0.1
     assert _method(asked | {"model": "scenes", "scale": 0.7})[1]["scale"] == 0.7
-    assert _method(asked | {"model": "scenes", "method": "mpgd"})[1]["scale"] == 0.2
-    assert _method(asked | {"model": "digits"})[1]["scale"] == 1.0
+    assert _method(asked | {"model": "scenes", "method": "mpgd"})[1]["scale"] == sg.MPGD.parameters()["scale"]
+    assert _method(asked | {"model": "digits"})[1]["scale"] == sg.SAG.parameters()["scale"] > 0.1
 
 
 def test_a_prompt_and_an_objective(scene_model):

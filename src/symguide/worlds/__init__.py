@@ -18,7 +18,7 @@ class World:
     side: int | None = None
     """Of the pictures that these know, where they are also shown larger ones."""
     scale: float | None = None
-    """Of a normalised step (SAG, FreeDoM, LGD) in 50 steps, where the methods' own 1 is too strong."""
+    """Of a normalised step (SAG, FreeDoM, LGD) in 50 steps, where the methods' own is too strong."""
 
 
 _DIGITS = Path(__file__).parent / "digits" / "weights"
