@@ -18,8 +18,8 @@ import argparse
 import functools
 import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,8 +161,7 @@ class Bench:
         release(device)
         try:
             pipe = self._pipeline(model)
-            with checkpointed(pipe, predicted.checkpoint):
-                done = run(pipe, size, Timed(predicted, n, device), device, predicted.weights)
+            done = run(pipe, size, Timed(predicted, n, device), predicted, device)
         except torch.cuda.OutOfMemoryError:
             return cell | {"fits": False, "seconds": None, "peak": None, "saved": None}
         return cell | {"fits": True} | done
@@ -180,19 +179,6 @@ class Bench:
         return self._held[1]
 
 
-@contextmanager
-def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
-    """Blocks of network and autoencoder are computed again in the backward sweep inside, where that is wanted."""
-    modules = [pipe.unet, pipe.vae] if wanted else []
-    try:
-        for module in modules:
-            module.enable_gradient_checkpointing()
-        yield
-    finally:
-        for module in modules:
-            module.disable_gradient_checkpointing()
-
-
 def release(device: str) -> None:
     """Give freed memory back, so that a cell does not depend on those before."""
     gc.collect()
@@ -200,7 +186,7 @@ def release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def run(pipe: Any, size: int, recipe: Timed, device: str, weights: int) -> dict[str, Any]:
+def run(pipe: Any, size: int, recipe: Timed, plan: Plan, device: str) -> dict[str, Any]:
     """Seconds of a guided step, the peak with weights, and on a CPU the bytes that were saved for backward."""
     call = arguments(pipe, size)
     own = _seconds(lambda: pipe(**call | {"output_type": "latent"}), device) / STEPS
@@ -209,12 +195,12 @@ def run(pipe: Any, size: int, recipe: Timed, device: str, weights: int) -> dict[
     with ExitStack() as meters:
         saved = meters.enter_context(SavedBytes()) if device != "cuda" else None
         memory = meters.enter_context(LiveBytes()) if device != "cuda" else None
-        with sg.guide(pipe, loss=recipe, on_nan="skip"):  # random weights may overflow
+        with sg.guide(pipe, loss=recipe, checkpoint=plan.checkpoint, on_nan="skip"):  # random weights may overflow
             pipe(**call)
     seconds = recipe.seconds[-1] + (0.0 if recipe.plain else own)
     if memory is None or saved is None:
         return {"seconds": seconds, "peak": torch.cuda.max_memory_allocated(), "saved": None}
-    return {"seconds": seconds, "peak": weights + memory.peak, "saved": saved.peak}
+    return {"seconds": seconds, "peak": plan.weights + memory.peak, "saved": saved.peak}
 
 
 def _seconds(task: Callable[[], Any], device: str) -> float:

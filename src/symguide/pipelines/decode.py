@@ -42,15 +42,18 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     def decode(z: Tensor) -> Tensor:
         return in_dtype(pictures, _unscaled(unpack(z), vae.config, vae), next(vae.parameters()).dtype)
 
-    if not checkpoint:
-        return decode
+    return one_by_one(decode) if checkpoint else decode
 
-    def one_by_one(z: Tensor) -> Tensor:
+
+def one_by_one(decode: Decode) -> Decode:
+    """Several samples decoded one after the other, and each once more in the backward sweep."""
+
+    def each(z: Tensor) -> Tensor:
         if len(z) == 1:  # its blocks are checkpointed themselves
             return decode(z)
         return torch.cat([again(decode, one, use_reentrant=False) for one in torch.split(z, 1)])
 
-    return one_by_one
+    return each
 
 
 def _wide_enough(pipe: Any, vae: Any) -> Any:

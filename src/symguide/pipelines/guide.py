@@ -123,7 +123,7 @@ class _Run:
     """One run of the pipeline: its times, and where it stands."""
 
     def __init__(self, times: list[float]) -> None:
-        self.calls, self.times, place = times, times[:1], 0
+        self.times, place = times[:1], 0
         while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
             place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
             self.times.append(times[place])

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as again
 
 from symguide.errors import ConfigError
 from symguide.pipelines.architecture import Architecture
+from symguide.pipelines.decode import one_by_one
 from symguide.pipelines.inputs import latent_shape, network_call
 from symguide.pipelines.modules import NETWORKS
 from symguide.pipelines.simulate import Held, forward_peak, held
@@ -64,9 +64,7 @@ class Parts:
             made: Tensor = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
             return made.to(z.dtype)
 
-        if not checkpoint:
-            return pictures(z)
-        return torch.cat([again(pictures, one, use_reentrant=False) for one in torch.split(z, 1)])
+        return one_by_one(pictures)(z) if checkpoint else pictures(z)
 
 
 def _meta(shape: Sequence[int]) -> Tensor:
