@@ -11,20 +11,14 @@ import torch
 
 from symguide.cli import digests
 from symguide.errors import ConfigError, WeightsError
+from symguide.extras import library
 
 INDEX = "model_index.json"
 
 
 def diffusers() -> Any:
-    """diffusers, imported when it is needed and not before.
-
-    Raises:
-        ConfigError: how to install it, where it is missing.
-    """
-    try:
-        return import_module("diffusers")
-    except ImportError as error:
-        raise ConfigError(f'--pipeline needs diffusers ({error}): pip install "symguide[pipelines]"') from error
+    """diffusers, imported when it is needed and not before."""
+    return library("diffusers", "--pipeline", "pipelines")
 
 
 def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
@@ -40,21 +34,21 @@ def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
     Raises:
         ConfigError: without diffusers, and for folders with code of their own. WeightsError: where it cannot be had.
     """
-    library = diffusers()
+    loader = diffusers()
     local = Path(name).is_dir()
-    folder = Path(name).resolve() if local else _downloaded(library, name)
+    folder = Path(name).resolve() if local else _downloaded(loader, name)
     if not (folder / INDEX).is_file():
         raise WeightsError(f"the folder {name} has no {INDEX}: give what a pipeline's save_pretrained wrote")
     if own := next(folder.rglob("*.py"), None):
         raise ConfigError(
             f"{name} has code of its own ({own.relative_to(folder)}), which is not run: guide it in Python"
         )
-    for quiet in (library, import_module("transformers")) if _installed("transformers") else (library,):
+    for quiet in (loader, import_module("transformers")) if _installed("transformers") else (loader,):
         quiet.utils.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer versions call torch_dtype dtype
-            pipe = library.DiffusionPipeline.from_pretrained(
+            pipe = loader.DiffusionPipeline.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype
             )
     except (OSError, ValueError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
@@ -68,10 +62,10 @@ def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
     return str(folder) if local else name, pipe, made_with
 
 
-def _downloaded(library: Any, name: str) -> Path:
+def _downloaded(loader: Any, name: str) -> Path:
     """The folder of a hub id's newest commit, or of the one that is here already where there is no connection."""
     try:
-        return Path(library.DiffusionPipeline.download(name, use_safetensors=True))
+        return Path(loader.DiffusionPipeline.download(name, use_safetensors=True))
     except Exception as error:  # the hub's clients have errors of many kinds
         raise WeightsError(
             f"no pipeline can be had from {name!r}, which is no folder here, from the hub ({_short(error)}): check the "

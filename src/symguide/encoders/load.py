@@ -1,27 +1,19 @@
 """Models, processors and tokenizers of transformers: from a folder, or from the hub."""
 
 import os
-from importlib import import_module
 from typing import Any
 
 import safetensors
 import torch
 
-from symguide.errors import ConfigError, WeightsError
+from symguide.errors import WeightsError
+from symguide.extras import library
 
 Name = str | os.PathLike[str]
 
 
-def library() -> Any:
-    """transformers, imported when it is needed and not before.
-
-    Raises:
-        ConfigError: how to install it, where it is missing.
-    """
-    try:
-        return import_module("transformers")
-    except ImportError as error:
-        raise ConfigError(f'encoders need transformers ({error}): pip install "symguide[encoders]"') from error
+def _maker(kind: str) -> Any:
+    return getattr(library("transformers", "an encoder", "encoders"), kind)
 
 
 @torch.inference_mode(mode=False)  # whoever loads in inference mode may guide with these weights later
@@ -31,7 +23,7 @@ def pretrained(kind: str, name: Name, local_files_only: bool = False) -> Any:
     Raises:
         WeightsError: for a folder without such a thing, or a hub id that cannot be reached or does not exist.
     """
-    maker = getattr(library(), kind)
+    maker = _maker(kind)
     try:
         return maker.from_pretrained(name, local_files_only=local_files_only)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
@@ -51,7 +43,7 @@ def network(kind: str, name: Name, local_files_only: bool = False, spare: str = 
     Raises:
         WeightsError: as `pretrained`, and for missing weights.
     """
-    maker = getattr(library(), kind)
+    maker = _maker(kind)
     try:
         made, info = maker.from_pretrained(name, local_files_only=local_files_only, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:

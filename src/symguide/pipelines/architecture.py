@@ -1,6 +1,5 @@
 """What a diffusers pipeline is made of, as configs: read from a folder, the hub, a pipeline or a preset."""
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from symguide.errors import ConfigError, WeightsError, unknown
+from symguide.extras import library
 from symguide.pipelines.modules import NETWORKS
 from symguide.pipelines.presets import PRESETS
 
@@ -128,8 +128,8 @@ def _of_folder(folder: Path) -> Architecture:
         index = json.loads((folder / "model_index.json").read_text())
         listed = {name: entry for name, entry in index.items() if isinstance(entry, list) and None not in entry}
         components = {
-            name: Component(library, kind, json.loads((folder / name / "config.json").read_text()))
-            for name, (library, kind) in listed.items()
+            name: Component(origin, kind, json.loads((folder / name / "config.json").read_text()))
+            for name, (origin, kind) in listed.items()
             if (folder / name / "config.json").exists()
         }
         return Architecture(index["_class_name"], components)
@@ -154,12 +154,5 @@ def _configs_from_the_hub(name: str) -> Path:
 
 def _library(name: str) -> Any:
     """A library, or a folder of diffusers' pipelines, which is where safety checkers say that they are from."""
-    try:
-        if name in ("diffusers", "transformers", "huggingface_hub"):
-            return importlib.import_module(name)
-        return importlib.import_module(f"diffusers.pipelines.{name}")
-    except ImportError as error:
-        raise ConfigError(
-            f"estimating a pipeline's memory needs diffusers and transformers, and {error.name or name} is not there: "
-            "pip install diffusers transformers"
-        ) from None
+    whole = name in ("diffusers", "transformers", "huggingface_hub")
+    return library(name if whole else f"diffusers.pipelines.{name}", "estimating a pipeline's memory", "pipelines")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.extras import library
 from symguide.loop import StepRecord
-from symguide.report.extra import extra
 
 COLOURS = ("#7f7f7f", "#e08a00", "#0091d5", "#c8528f", "#009e73", "#d55e00")
 """Distinct for the colour-blind (after Okabe and Ito), and of middle lightness: they read on white and on black."""
@@ -30,7 +30,7 @@ def draw_curves(traces: Mapping[str, Sequence[StepRecord]]) -> str:
     Raises:
         ConfigError: without matplotlib.
     """
-    matplotlib, figures = extra("matplotlib", "curves"), extra("matplotlib.figure", "curves")
+    matplotlib, figures = (library(name, "curves", "report") for name in ("matplotlib", "matplotlib.figure"))
     with matplotlib.rc_context(STYLE):
         figure = figures.Figure(figsize=(9.6, 3.6), layout="constrained")
         panels = figure.subplots(1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from symguide.report.extra import extra
+from symguide.extras import library
 from symguide.report.pictures import png
 from symguide.report.table import Table
 
@@ -50,7 +50,7 @@ def render_page(title: str, lead: str, command: str, sections: Sequence[Section]
     Raises:
         ConfigError: without jinja2.
     """
-    jinja2 = extra("jinja2", "a page")
+    jinja2 = library("jinja2", "a page", "report")
     machine = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
