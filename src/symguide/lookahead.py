@@ -46,13 +46,16 @@ class GuidedPredictor:
 
 
 class Call:
-    """One network call of a program: its stored input, its prediction, and its graph while that is kept."""
+    """One network call of a program: its stored input, its prediction, and its graph while that is kept.
+
+    `wanted` says whether the memory plan would have kept the graph from the look-ahead on.
+    """
 
     def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
         self.predict, self.t, self.device = predict, t, x.device
         self.x = x.detach()
         self._graph: tuple[Tensor, Tensor] | None = None
-        self.rows = 0
+        self.rows, self.wanted = 0, keep
         if keep:
             self._build()
         else:
@@ -261,6 +264,7 @@ def sweep(
         k = len(calls)
         if k == 0 and first is not None:
             made = first
+            made.wanted = jacobian == "first" or (keep is not None and keep >= total)
         elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
             made = _weighed(predict, state, time)
             keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device)

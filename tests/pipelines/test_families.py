@@ -15,7 +15,7 @@ from symguide.denoiser import Prediction
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
-from symguide.pipelines.record import Recorder
+from symguide.pipelines.record import Recorder, Replay
 
 DTYPE = torch.float32
 EVERY = pytest.mark.parametrize("family", FAMILIES)
@@ -94,6 +94,42 @@ def test_the_gradient_of_one_call_is_that_of_the_pipelines_own_graph(family, fol
     expected = own_gradient(pipe, call)
     got = seen[0][2]
     assert (got - expected).norm() < 1e-5 * expected.norm()
+
+
+@EVERY
+@pytest.mark.parametrize("settings", [{"n": 1}, {"n": 2, "memory": "fast"}])
+def test_no_call_is_made_twice(family, settings, folder, monkeypatch):
+    """Where the first call's graph is needed, the pipeline's own calls are made with one, and samples are the same."""
+    results = []
+    built = [(kept, *build(family, folder)) for kept in (True, False)]
+    for kept, pipe, call in built:
+        double(pipe)
+        if not kept:
+            monkeypatch.setattr(Replay, "graphs", lambda replay: None)
+        made = Counter(networks(pipe))
+        with sg.guide(pipe, loss=sg.SAG(bright, scale=0.3, **settings)) as run:
+            drawn = draw(pipe, call)
+        results.append((drawn, made.count, run))
+    (drawn, calls, run), (again, more, slow) = results
+    torch.testing.assert_close(drawn, again, rtol=1e-6, atol=1e-7)
+    guided = sum(line.loss is not None for line in run.trace)
+    passes = run.trace[-1].forward_calls  # of the last step, which is not guided
+    spared = 0 if "controlnet" in family else guided - 1
+    assert slow.cost.forward_calls - run.cost.forward_calls == spared * passes
+    assert (more - calls > 0) == (spared > 0) and run.cost.backward_calls == slow.cost.backward_calls
+    assert spared == 0 or run.cost.peak_bytes > slow.cost.peak_bytes  # the graphs count from when they are made
+
+
+class Counter:
+    """Counts the calls of networks."""
+
+    def __init__(self, modules):
+        self.count = 0
+        for module in modules:
+            module.register_forward_pre_hook(self.add)
+
+    def add(self, module, args):
+        self.count += 1
 
 
 def own_gradient(pipe, call, at=1):

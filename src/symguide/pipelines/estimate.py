@@ -7,8 +7,8 @@ once follows from the order of a guided step:
     objective    weights + n states + k graphs + decoder, forward and backward
     sweep        weights + n states + (k - 1) graphs + one call, forward and backward
 
-for a memory plan that keeps k graphs, and the peak is the largest of them and of the pipeline's own last decoding. A
-pipeline makes the first call of every look-ahead itself and without a graph, so that at most n - 1 can be kept.
+for a memory plan that keeps k graphs, and the peak is the largest of them and of the pipeline's own last decoding. The
+pipeline makes the first call of every look-ahead itself, and with its graph where all n are kept.
 """
 
 from dataclasses import asdict, dataclass
@@ -190,7 +190,7 @@ class _Costs:
     def plan(self, memory: Memory | None, checkpoint: bool, network: Held, decoder: Held) -> Plan:
         """The phases of a guided step, one beside the other."""
         n = self.n
-        kept = n if memory is None else min(graphs_to_keep(memory, n, 0, torch.device("cpu")) or 0, n - 1)
+        kept = n if memory is None else graphs_to_keep(memory, n, 0, torch.device("cpu")) or 0
         behind = max(kept - 1, 0) * network.saved
         phases = (behind + network.peak, kept * network.saved + decoder.peak, self.last_decoding)
         forward = n if memory is None else 2 * n - kept

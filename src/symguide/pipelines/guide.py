@@ -10,7 +10,7 @@ model, and the guided change is added to what it gives.
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import GuidedPredictor
+from symguide.lookahead import Call, GuidedPredictor
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
 from symguide.objectives import Decoded
@@ -32,7 +32,7 @@ from symguide.pipelines.experts import experts
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import checkpointed, frozen, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
-from symguide.pipelines.record import Made, Recorder, Replay, plain
+from symguide.pipelines.record import Made, Recorder, Replay, Slot, plain
 from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
 from symguide.prediction_guidance import TwoBranches
 from symguide.step import Run, Step
@@ -86,8 +86,9 @@ def guide(
             than there are indices.
         GuidanceError: for predictions that cannot be made again, and as the recipe.
 
-    Cost: as the recipe's; the pipeline's own call is the first of every look-ahead, and made again where its graph is
-    needed (n = 1, memory="fast", jacobian="first"). With `checkpoint` a backward call
+    Cost: as the recipe's; the pipeline's own call is the first of every look-ahead. Where its graph is needed (n = 1,
+    memory="fast", jacobian="first") the pipeline makes it with one from the second guided step on, and in the first it
+    is made again; with a ControlNet, in all of them. With `checkpoint` a backward call
     includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
     if loss is None and prediction is None:
@@ -132,6 +133,8 @@ class _Run:
         """Of a step whose second half is still to come."""
         self.clock: tuple[float, float] | None = None
         self.graph_bytes: int | None = None
+        self.slots: Sequence[Slot] = ()
+        """Of the calls to come, if their graphs are wanted."""
         self.peak = 0
 
 
@@ -167,7 +170,7 @@ class _Bridge:
         self.stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
-            self.run = None
+            self.run, self.recorder.slots = None, ()
             return prepare(*args, **kwargs)
 
         with patched(self.scheduler, step=self.step, set_timesteps=set_timesteps):
@@ -200,13 +203,19 @@ class _Bridge:
             return self.stock(model_output, timestep, sample, *args, **kwargs)
 
         if half and self.rule is None:
+            self.recorder.slots = run.slots
             return self._whole(own())
         before = state.kept(self.scheduler)
         predict, prediction = self._predictor(calls, x, t, _wide(model_output[:rows]), float(timestep))
         result = own() if self.rule is None else stock(prediction)
         if half:
+            self.recorder.slots = run.slots
             return self._whole(result)
-        known = Known(predict, t, prediction)
+        replay = predict.denoiser.network.replay  # type: ignore[attr-defined]
+        graphs = replay.graphs()
+        held = 0 if graphs is None else graphs.held
+        known: Call = Known(predict, t, prediction, graphs)
+        del graphs  # known alone has them, and lets go of them
         everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
         if run.index == 0:
             if self.decode and self.objective is not None:
@@ -218,15 +227,17 @@ class _Bridge:
             step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, s))
             with Peak(x.device) as peak:
                 guided = self.loss.guide(step)
-            run.peak = max(run.peak, peak())
+            run.peak = max(run.peak, held + peak())
             repeat += 1
             if repeat >= self.loss.repeats_at(step):
                 break
             x = step.back_in_time(given if guided is None else guided.x_s)
-            known = Known(predict, t, predict(x, t))
+            known = Call(predict, x, t, keep=known.wanted)
             state.put_back(self.scheduler, before)
             result = stock(known.prediction)
         run.graph_bytes = predict.graph_bytes
+        run.slots = replay.slots if known.wanted and len({id(call.network) for call in calls}) == 1 else ()
+        self.recorder.slots = () if state.unfinished(self.scheduler) else run.slots
         self._note(step, guided, rows, spent, began)
         run.index += 1
         change = None if guided is None else self.levels.state(guided.x_s - given, s)
@@ -282,7 +293,7 @@ class _Bridge:
         return Noise(self.seed, indices, x.shape[1:], x.dtype, x.device)
 
     def _moments(
-        self, before: dict[str, Any], stock: Callable[[Prediction], Any], known: Known, s: float
+        self, before: dict[str, Any], stock: Callable[[Prediction], Any], known: Call, s: float
     ) -> Callable[[], tuple[Tensor, float]]:
         """Mean and standard deviation of the scheduler's step, in the schedule's terms."""
 

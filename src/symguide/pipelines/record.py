@@ -1,6 +1,6 @@
 """The calls that a pipeline makes to its networks: recorded as they are made, and made again with another x and t."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +10,30 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from symguide.errors import GuidanceError
+from symguide.meter import SavedBytes
 
 _CLOCKS: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1e-3), (1.0, -1e-3))
 """(a, b) of what networks are told for the scheduler's timestep t: a + b t."""
 
 
 @dataclass(frozen=True)
+class Graph:
+    """What a network returned with its graph, the latents that this begins at, and the bytes it holds (on a CPU)."""
+
+    latents: Tensor
+    output: Any
+    held: int
+
+
+@dataclass(frozen=True)
 class Made:
-    """One call of a network, and what it returned."""
+    """One call of a network, what it returned, and its graph where one was asked for."""
 
     network: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     output: Any
+    graph: Graph | None = None
 
     def get(self, key: str | int) -> Any:
         """An argument by name or place."""
@@ -34,22 +45,30 @@ class Recorder:
 
     Args:
         networks: the modules.
+
+    Attributes:
+        slots: where the latents are in the calls to come, if those are to be made with a graph; else empty.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         self.networks, self.calls, self._paused = tuple(networks), list[Made](), False
+        self.slots: Sequence[Slot] = ()
         self._handles: list[Any] = []
+        self._begun: tuple[Tensor, SavedBytes | None] | None = None
 
     def attach(self) -> None:
         """Begin to note."""
         for network in self.networks:
-            self._handles.append(network.register_forward_hook(self._note, with_kwargs=True))
+            self._handles += [
+                network.register_forward_pre_hook(self._begin, with_kwargs=True),
+                network.register_forward_hook(self._note, with_kwargs=True, always_call=True),
+            ]
 
     def detach(self) -> None:
         """Remove all hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self.calls = [], []
+        self._handles, self.calls, self.slots = [], [], ()
 
     def take(self) -> list[Made]:
         """The calls since the last look."""
@@ -68,9 +87,36 @@ class Recorder:
     def __reduce__(self) -> tuple[Any, ...]:
         return Recorder, ((),)  # a copy of a pipeline has hooks that note nothing
 
-    def _note(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if self._handles and not self._paused:
-            self.calls.append(Made(network, args, kwargs, output))
+    def _begin(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the call be made with a graph from its latents on, if that is wanted."""
+        if not self._handles or self._paused or len(self.calls) >= len(self.slots):
+            return None
+        key = self.slots[len(self.calls)].latents
+        given: dict[str | int, Any] = {**dict(enumerate(args)), **kwargs}
+        if torch.is_inference_mode_enabled() or torch.is_grad_enabled() or key not in given:
+            return None
+        leaf = given[key].detach().requires_grad_()
+        meter = SavedBytes().__enter__() if leaf.device.type != "cuda" else None
+        self._begun = leaf, meter
+        torch.set_grad_enabled(True)
+        given[key] = leaf
+        return tuple(given[i] for i in range(len(args))), {name: given[name] for name in kwargs}
+
+    def _note(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Note the call. Called after failures too, without an output, as grad mode must be what it was."""
+        if not self._handles or self._paused:
+            return None
+        graph = None
+        if self._begun is not None:
+            (leaf, meter), self._begun = self._begun, None
+            torch.set_grad_enabled(False)
+            if meter is not None:
+                meter.__exit__(None, None, None)
+            graph = Graph(leaf, output, 0 if meter is None else meter.live)
+            output = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, output)
+        if output is not None:
+            self.calls.append(Made(network, args, kwargs, output, graph))
+        return None if graph is None else output
 
 
 @dataclass(frozen=True)
@@ -161,6 +207,15 @@ class Replay:
         """What the networks said then: a tensor (B, ...) for each of their passes."""
         return self._split([call.output for call in self.calls])
 
+    def graphs(self) -> "Graphs | None":
+        """The graphs that the calls were made with, if they were."""
+        graphs = [call.graph for call in self.calls if call.graph is not None]
+        if len(graphs) < len(self.calls):
+            return None
+        with torch.enable_grad():
+            passes = self._split([graph.output for graph in graphs])
+        return Graphs([graph.latents for graph in graphs], self.slots, passes, sum(graph.held for graph in graphs))
+
     def __call__(self, x: Tensor, timestep: float, network: nn.Module | None = None) -> list[Tensor]:
         """What they say of other latents at another timestep, differentiably; or what another network says."""
         replaced = dict(self._plain)
@@ -217,6 +272,27 @@ class Replay:
         return output
 
 
+@dataclass
+class Graphs:
+    """The graphs of a pipeline's own calls, good for one gradient: of each pass with respect to the latents."""
+
+    leaves: list[Tensor]
+    slots: list[Slot]
+    passes: list[Tensor]
+    held: int
+
+    def vjp(self, cotangents: Sequence[Tensor]) -> Tensor:
+        """sum over passes of (d y_k / d x)^T c_k, (B, ...); the graphs are freed."""
+        passes, self.passes = self.passes, []
+        gradients = torch.autograd.grad(passes, self.leaves, cotangents)
+        parts: list[Tensor] = []
+        for gradient, slot in zip(gradients, self.slots, strict=True):
+            for axis, length in enumerate(cotangents[0].shape[1:], start=1):
+                gradient = gradient.narrow(axis, 0, length)
+            parts += gradient.chunk(slot.repeats)
+        return torch.stack(parts).sum(dim=0)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """The tensor, or where it was made in inference mode a copy that can be part of a graph."""
     if not tensor.is_inference():
@@ -233,7 +309,3 @@ def _tensors(output: Any) -> list[Tensor]:
         for leaf in tree_flatten(list(values) if not isinstance(values, Tensor) else values)[0]
         if isinstance(leaf, Tensor)
     ]
-
-
-Combine = Callable[[Sequence[Tensor]], Tensor]
-"""From the predictions of all passes to the pipeline's one."""

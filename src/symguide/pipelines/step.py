@@ -12,16 +12,20 @@ from symguide.half import in_dtype
 from symguide.lookahead import Call, GuidedPredictor
 from symguide.pipelines.combine import Combine
 from symguide.pipelines.experts import Experts
-from symguide.pipelines.record import Recorder, Replay
+from symguide.pipelines.record import Graphs, Recorder, Replay
 from symguide.prediction_guidance import TwoBranches
 from symguide.step import Run, Step
 
 
 class PipelineNetwork:
-    """A pipeline's own prediction as a network of ours: (x, timestep) -> prediction."""
+    """A pipeline's own prediction as a network of ours: (x, timestep) -> prediction.
+
+    `graphs` of the pipeline's own calls, where they are there, stand in for the next call.
+    """
 
     def __init__(self, replay: Replay, combine: Combine, recorder: Recorder, experts: Experts | None) -> None:
         self.replay, self.combine, self.recorder, self.experts = replay, combine, recorder, experts
+        self.graphs: Graphs | None = None
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
         t = float(timestep[0])
@@ -33,6 +37,9 @@ class PipelineNetwork:
         network = None if self._speaks(t) else self._experts.network(t)
 
         def call(x: Tensor) -> Tensor:
+            if self.graphs is not None:
+                recorded: Tensor = AsRecorded.apply(x, self)  # type: ignore[no-untyped-call]
+                return recorded
             with self.recorder.paused():
                 return torch.stack(self.replay(x, t, network), dim=1)
 
@@ -46,6 +53,20 @@ class PipelineNetwork:
     def _experts(self) -> Experts:
         assert self.experts is not None
         return self.experts
+
+
+class AsRecorded(torch.autograd.Function):
+    """What the networks said when the pipeline called them, (B, passes, ...), with the graphs of those calls."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, network: PipelineNetwork) -> Tensor:
+        ctx.graphs, network.graphs = network.graphs, None
+        return torch.stack(network.replay.recorded(), dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        graphs, ctx.graphs = ctx.graphs, None
+        return graphs.vjp(cotangent.unbind(dim=1)), None
 
 
 class PipelineDenoiser(Denoiser):
@@ -88,11 +109,23 @@ class InPlaceOfItsOwn:
 
 
 class Known(Call):
-    """A call that the pipeline itself has made."""
+    """A call that the pipeline itself has made; its graph is the pipeline's where that was kept."""
 
-    def __init__(self, predict: GuidedPredictor, t: float, prediction: Prediction) -> None:
+    def __init__(self, predict: GuidedPredictor, t: float, prediction: Prediction, graphs: Graphs | None) -> None:
         self.predict, self.t, self.device, self.x = predict, t, prediction.x.device, prediction.x
-        self.prediction, self._graph, self.rows = prediction, None, 0
+        self.prediction, self._graph, self.rows, self.wanted = prediction, None, 0, False
+        self.graphs = graphs
+
+    def _build(self) -> None:
+        graphs, self.graphs = self.graphs, None
+        if graphs is None:
+            return super()._build()
+        denoiser = self.predict.denoiser
+        before = denoiser.counter.forward
+        assert isinstance(denoiser.network, PipelineNetwork)
+        denoiser.network.graphs = graphs
+        super()._build()
+        denoiser.counter.forward = before  # the pipeline's call was counted when it was made
 
 
 class PipelineStep(Step):
@@ -103,7 +136,7 @@ class PipelineStep(Step):
 
     Args:
         run, index, repeat, x: as for `Step`.
-        known: the pipeline's own prediction at x.
+        known: the call at x.
         stock: what the scheduler made of it.
         moments: mean and standard deviation of that, asked for when a recipe needs them.
     """
@@ -113,7 +146,7 @@ class PipelineStep(Step):
         run: Run,
         index: int,
         repeat: int,
-        known: Known,
+        known: Call,
         stock: Tensor,
         moments: Callable[[], tuple[Tensor, float]],
     ) -> None:
