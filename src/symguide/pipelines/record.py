@@ -92,7 +92,7 @@ class Recorder:
         if not self._handles or self._paused or len(self.calls) >= len(self.slots):
             return None
         key = self.slots[len(self.calls)].latents
-        given: dict[str | int, Any] = {**dict(enumerate(args)), **kwargs}
+        given: dict[str | int, Any] = dict([*enumerate(args), *kwargs.items()])
         if torch.is_inference_mode_enabled() or torch.is_grad_enabled() or key not in given:
             return None
         leaf = given[key].detach().requires_grad_()
