@@ -14,6 +14,7 @@ from zoo import bright, build, draw
 
 import symguide as sg
 from symguide.errors import ConfigError
+from symguide.meter import _hooks_in_force
 
 DTYPE = torch.float32
 
@@ -99,6 +100,27 @@ def test_noise_of_recipes_is_by_index(folder):
         drawn([4], range(3))
 
 
+def test_a_network_that_fails_leaves_nothing_behind(folder):
+    """Also in a call that was to be made with a graph: gradients are off again, and so are the hooks that count."""
+    pipe, call = build("sd", folder)
+    plain, calls = draw(pipe, call), []
+
+    def fail(module, args):
+        calls.append(torch.is_grad_enabled())
+        if len(calls) == 3:
+            raise KeyError("the network's own")
+
+    handle = pipe.unet.conv_in.register_forward_pre_hook(fail)
+    with pytest.raises(KeyError, match="the network's own"), torch.no_grad(), sg.guide(pipe, loss=sg.FreeDoM(bright)):
+        try:
+            draw(pipe, call)
+        finally:
+            assert not torch.is_grad_enabled() and _hooks_in_force() is None
+    assert calls == [False, True, True] and _hooks_in_force() is None
+    handle.remove()
+    assert torch.equal(draw(pipe, call), plain)
+
+
 def test_a_network_that_keeps_a_cache_is_refused(folder):
     pipe, _ = build("flux", folder)
     pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.1))
@@ -106,8 +128,9 @@ def test_a_network_that_keeps_a_cache_is_refused(folder):
         pass
 
 
+@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("family", ["sd", "sd-unguided", "sd-controlnet", "sdxl", "flux-cfg", "dit", "ddim", "wan"])
-def test_calls_are_those_that_the_network_counts(family, folder):
+def test_calls_are_those_that_the_network_counts(family, n, folder):
     """Law 7: rows through the network for each sample, forward and backward."""
     pipe, call = build(family, folder)
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
@@ -121,7 +144,7 @@ def test_calls_are_those_that_the_network_counts(family, folder):
             first.register_hook(lambda gradient: rows.update(backward=rows["backward"] + batch))
 
     network.register_forward_hook(count, with_kwargs=True)
-    with sg.guide(pipe, loss=sg.SAG(bright, n=2, scale=0.1)) as run:
+    with sg.guide(pipe, loss=sg.SAG(bright, n=n, scale=0.1)) as run:
         drawn = draw(pipe, call)
     samples = len(drawn)
     assert run.cost.forward_calls == rows["forward"] / samples
