@@ -81,6 +81,17 @@ def test_unguided_and_at_scale_zero_pictures_are_the_pipelines_own(pipelines):
     assert torch.equal(samples("plain"), expected) and torch.equal(samples("zero"), expected)
 
 
+@pytest.mark.parametrize("size", ["10GB", "30KB"])
+def test_weights_in_files_of_half_precision_alone(size, folder, here):
+    """model.fp16.safetensors, and in several files."""
+    pipe, _ = build("sd", folder)
+    pipe.save_pretrained(here / "plain")
+    pipe.save_pretrained(here / "half", variant="fp16", max_shard_size=size)
+    for name in ("plain", "half"):
+        draw(here / name, out=f"of-{name}")
+    assert torch.equal(samples("of-half"), samples("of-plain"))
+
+
 def test_a_rule_in_place_of_the_pipelines_own_guidance(pipelines):
     folder = pipelines("sd")
     line = ("--num", 2, "--cfg", 4)

@@ -1,5 +1,6 @@
 """diffusers pipelines from a folder or from the hub: safetensors only, and no code but that of the library."""
 
+import re
 import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -49,7 +50,7 @@ def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # newer versions call torch_dtype dtype
             pipe = loader.DiffusionPipeline.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype
+                folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype, variant=_variant(folder)
             )
     except (OSError, ValueError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
         raise WeightsError(
@@ -71,6 +72,15 @@ def _downloaded(loader: Any, name: str) -> Path:
             f"no pipeline can be had from {name!r}, which is no folder here, from the hub ({_short(error)}): check the "
             f"id and the connection, or run 'hf download {name}' where there is one and give the folder"
         ) from error
+
+
+def _variant(folder: Path) -> str | None:
+    """What all weights of some network are named after (model.fp16.safetensors), if none have a plain name."""
+    named: dict[Path, set[str | None]] = {}
+    for file in folder.glob("*/*.safetensors"):
+        found = re.search(r"\.(\w+)(-\d+-of-\d+)?\.safetensors$", file.name)
+        named.setdefault(file.parent, set()).add(found and found[1])
+    return next((min(filter(None, names)) for names in named.values() if None not in names), None)
 
 
 def _installed(package: str) -> bool:
