@@ -71,6 +71,11 @@ def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> C
     Raises:
         GuidanceError: if there is none: the pipeline's guidance is of a kind that cannot be made again.
     """
+    if not all(bool(y.isfinite().all()) for y in (*predictions, made)):
+        raise GuidanceError(
+            f"the networks of {type(pipeline).__name__} predict values that are not finite, with or without guidance: "
+            "use another dtype"
+        )
     single = torch.finfo(torch.float32).eps
     tolerance = 64 * max(single, *(torch.finfo(y.dtype).eps for y in (*predictions, made)))
 

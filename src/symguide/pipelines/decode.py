@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint as again
 
 from symguide.errors import ConfigError
 from symguide.half import in_dtype
-from symguide.pipelines.record import Made
+from symguide.pipelines.calls import Made
 
 Decode = Callable[[Tensor], Tensor]
 
