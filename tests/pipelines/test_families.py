@@ -1,21 +1,16 @@
 """guide on every family of diffusers pipelines: off is off, gradients are exact, everything is put back."""
 
-import functools
-
 import pytest
 import torch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from gradients import Looks, own_gradient
 from zoo import FAMILIES, bright, build, double, draw
 
 import symguide as sg
-from symguide.denoiser import Prediction
-from symguide.pipelines.decode import decoder
-from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
-from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
 
 DTYPE = torch.float32
@@ -49,27 +44,6 @@ def test_latents_are_guided_without_a_decoder(family, folder):
     assert (bright(guided) < bright(plain)).all()
 
 
-class Looks(sg.SAG):
-    """Takes a gradient at one step, beside central differences of the same look-ahead."""
-
-    def __init__(self, objective, n, at=1):
-        super().__init__(objective, n=n, scale=1.0)
-        self.at, self.seen = at, []
-
-    def guide(self, step):
-        if step.index == self.at:
-            denoiser, x = step.run.predict.denoiser, step.x.double()  # some pipelines draw float32 whatever they are
-            gradient = sg.lookahead_gradient(denoiser, x, step.t, self.objective, self.n).value
-            direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
-
-            @torch.no_grad()
-            def loss(h):
-                return self.objective(sg.lookahead(denoiser, x + h * direction, step.t, self.n).x0)
-
-            slopes = torch.stack([(loss(h) - loss(-h)) / (2 * h) for h in (1e-4, 1e-3)])
-            self.seen.append(((gradient * direction).flatten(1).sum(dim=1), slopes, gradient))
-
-
 @pytest.mark.parametrize("n", [1, 3])
 @EVERY
 def test_the_gradient_is_that_of_central_differences(family, n, folder):
@@ -79,8 +53,7 @@ def test_the_gradient_is_that_of_central_differences(family, n, folder):
     seen = recipe.seen
     with sg.guide(pipe, loss=recipe):
         draw(pipe, call)
-    ((got, slopes, _),) = seen
-    error = ((slopes - got) / got).abs().amin(dim=0)  # at the better of two distances: rounding wants the larger one
+    ((_, error),) = seen
     assert (error < COARSE.get(family, 1e-5)).all()
 
 
@@ -93,7 +66,7 @@ def test_the_gradient_of_one_call_is_that_of_the_pipelines_own_graph(family, fol
     with sg.guide(pipe, loss=recipe):
         draw(pipe, call)
     expected = own_gradient(pipe, call)
-    got = seen[0][2]
+    got = seen[0][0]
     assert (got - expected).norm() < 1e-5 * expected.norm()
 
 
@@ -131,40 +104,3 @@ class Counter:
 
     def add(self, module, args):
         self.count += 1
-
-
-def own_gradient(pipe, call, at=1):
-    """The gradient at x_t through the pipeline's own code, run with a graph from the sample of that step on."""
-    scheduler, known = pipe.scheduler, levels(pipe.scheduler)
-    stock, schedule, found, count = scheduler.step, known.schedule, {}, iter(range(100))
-    recorder = Recorder(networks(pipe))
-
-    @functools.wraps(stock)
-    def step(model_output, timestep, sample, *args, **kwargs):
-        index, calls = next(count), recorder.take()
-        if index == at:
-            every = [float(value) for value in scheduler.timesteps]
-            t = known.times(scheduler)[every.index(float(timestep))]
-            weights = schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t)
-            estimate = Prediction(known.ours(sample, t), model_output, known.predicts, *weights).x0
-            rows = len(call["class_labels"]) if "class_labels" in call else len(sample)
-            loss = bright(decoder(pipe, calls, False)(estimate[:rows])).sum()
-            gradient = torch.autograd.grad(loss, sample)[0]
-            gradient = gradient.unflatten(0, (-1, rows)).sum(dim=0)  # DiT's halves are one sample, twice
-            found["gradient"] = gradient / schedule.alpha(t) if known.exploded else gradient
-        result = stock(model_output.detach(), timestep, sample.detach(), *args, **kwargs)
-        x_s = (result[0] if isinstance(result, tuple) else result.prev_sample).detach().requires_grad_(index == at - 1)
-        if isinstance(result, tuple):
-            return (x_s, *result[1:])
-        result.prev_sample = x_s
-        return result
-
-    scheduler.step = step
-    recorder.attach()
-    try:
-        with torch.enable_grad():
-            type(pipe).__call__.__wrapped__(pipe, **call, generator=torch.Generator().manual_seed(0))
-    finally:
-        recorder.detach()
-        del scheduler.step
-    return found["gradient"]

@@ -74,12 +74,12 @@ def t5(kind="T5"):
     return getattr(transformers, f"{kind}EncoderModel")(getattr(transformers, f"{kind}Config")(**sizes)).eval()
 
 
-def autoencoder(**more):
+def autoencoder(channels=4, blocks=(16, 32), **more):
     return diffusers.AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
+        block_out_channels=blocks,
+        down_block_types=("DownEncoderBlock2D",) * len(blocks),
+        up_block_types=("UpDecoderBlock2D",) * len(blocks),
+        latent_channels=channels,
         norm_num_groups=8,
         sample_size=32,
         **more,
@@ -142,50 +142,56 @@ def sdxl(folder, name="StableDiffusionXLPipeline", network=None, **more):
     )
 
 
-def sd3(folder):
+SD3 = {
+    "sample_size": 16,
+    "patch_size": 1,
+    "in_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 4,
+    "caption_projection_dim": 32,
+    "joint_attention_dim": 32,
+    "pooled_projection_dim": 64,
+    "out_channels": 4,
+    "pos_embed_max_size": 32,
+}
+
+
+def sd3(folder, name="StableDiffusion3Pipeline", channels=4, **more):
     tokenizer = clip_tokenizer(folder)
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=1,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=32,
-        joint_attention_dim=32,
-        pooled_projection_dim=64,
-        out_channels=4,
-        pos_embed_max_size=32,
-    )
+    transformer = diffusers.SD3Transformer2DModel(**SD3 | {"in_channels": channels, "out_channels": channels})
     text, other = (clip_text(tokenizer, transformers.CLIPTextModelWithProjection) for _ in range(2))
-    return diffusers.StableDiffusion3Pipeline(
+    return getattr(diffusers, name)(
         transformer=transformer.eval(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder(**UNPACKED),
+        vae=autoencoder(channels, **UNPACKED),
         text_encoder=text,
         text_encoder_2=other,
         text_encoder_3=t5(),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         tokenizer_3=word_tokenizer(),
+        **more,
     )
 
 
-def flux(folder, distilled=False):
+FLUX = {
+    "patch_size": 1,
+    "in_channels": 16,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 32,
+    "pooled_projection_dim": 32,
+    "axes_dims_rope": [4, 4, 8],
+}
+
+
+def flux(folder, name="FluxPipeline", network=None, **more):
     tokenizer = clip_tokenizer(folder)
-    transformer = diffusers.FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        axes_dims_rope=[4, 4, 8],
-        guidance_embeds=distilled,
-    )
-    return diffusers.FluxPipeline(
+    transformer = diffusers.FluxTransformer2DModel(**FLUX | (network or {}))
+    return getattr(diffusers, name)(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         vae=autoencoder(**UNPACKED),
         text_encoder=clip_text(tokenizer),
@@ -193,6 +199,7 @@ def flux(folder, distilled=False):
         text_encoder_2=t5(),
         tokenizer_2=word_tokenizer(),
         transformer=transformer.eval(),
+        **more,
     )
 
 
@@ -225,7 +232,7 @@ def pixels(folder, name="DDIM"):
     return getattr(diffusers, f"{name}Pipeline")(network.eval(), scheduler)
 
 
-def pixart(folder):
+def pixart(folder, name="PixArtAlphaPipeline", **more):
     transformer = diffusers.PixArtTransformer2DModel(
         sample_size=16,
         num_layers=2,
@@ -243,12 +250,13 @@ def pixart(folder):
         norm_elementwise_affine=False,
         norm_eps=1e-6,
     )
-    return diffusers.PixArtAlphaPipeline(
+    return getattr(diffusers, name)(
         tokenizer=word_tokenizer(),
         text_encoder=t5(),
         vae=autoencoder(),
         transformer=transformer.eval(),
         scheduler=diffusers.DPMSolverMultistepScheduler(),
+        **more,
     )
 
 
@@ -496,10 +504,22 @@ FAMILIES = {
         {**TEXT, "image": picture()},
     ),
     "sdxl-lora": (lambda f: with_lora(sdxl(f)), TEXT),
-    "sana": (sana, {**TEXT, "negative_prompt": NEGATIVE, "use_resolution_binning": False, **SHORT}),
+    "sana": (
+        sana,
+        {
+            **TEXT,
+            "negative_prompt": NEGATIVE,
+            "use_resolution_binning": False,
+            "complex_human_instruction": None,
+            **SHORT,
+        },
+    ),
     "sd3": (sd3, {**TEXT, **SHORT}),
     "flux": (flux, {"prompt": PROMPT, **SIZE, **SHORT}),
-    "flux-distilled": (lambda f: flux(f, True), {"prompt": PROMPT, "guidance_scale": 3.5, **SIZE, **SHORT}),
+    "flux-distilled": (
+        lambda f: flux(f, network={"guidance_embeds": True}),
+        {"prompt": PROMPT, "guidance_scale": 3.5, **SIZE, **SHORT},
+    ),
     "flux-cfg": (
         flux,
         {"prompt": PROMPT, "negative_prompt": NEGATIVE, "true_cfg_scale": 3.0, **SIZE, **SHORT},
@@ -524,10 +544,15 @@ FAMILIES = {
 def build(name, folder):
     """A family's pipeline, always with the same weights, and the arguments of its call."""
     make, call = FAMILIES[name]
+    return built(make, folder), dict(call)
+
+
+def built(make, folder):
+    """A pipeline by its builder."""
     torch.manual_seed(0)
     pipe = make(Path(folder) / "tokenizer")
     pipe.set_progress_bar_config(disable=True)
-    return pipe, dict(call)
+    return pipe
 
 
 def draw(pipe, call, seed=0):

@@ -34,7 +34,8 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
         return lambda z: z
     arranged = layout(pipe, found, calls[-1].kwargs)
     vae = _wide_enough(pipe, found)
-    more: dict[str, Any] = {"force_not_quantize": True} if hasattr(pipe, "movq") else {}  # as Kandinsky does
+    kandinsky = found is getattr(pipe, "movq", None)  # it neither scales nor quantises
+    more: dict[str, Any] = {"force_not_quantize": True} if kandinsky else {}
 
     def one(z: Tensor) -> Tensor:
         if getattr(vae.config, "timestep_conditioning", False):  # LTX 0.9.1: at decode_timestep=0
@@ -50,7 +51,8 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
         return one(z)
 
     def decode(z: Tensor) -> Tensor:
-        return in_dtype(pictures, unscaled(arranged(z), vae), next(vae.parameters()).dtype)
+        z = arranged(z)
+        return in_dtype(pictures, z if kandinsky else unscaled(z, vae), next(vae.parameters()).dtype)
 
     return one_by_one(decode) if checkpoint else decode
 

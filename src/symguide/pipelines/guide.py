@@ -175,6 +175,7 @@ class _Bridge:
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self.run, self.recorder.slots = None, ()
+            self.recorder.take()  # calls of a run that was broken off, or of a pipeline inside this one
             return prepare(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
@@ -196,6 +197,8 @@ class _Bridge:
         """The scheduler's own step, then the guided change of what it gave."""
         if model_output.shape != sample.shape:
             raise GuidanceError("networks that also predict variances for their scheduler cannot be guided")
+        if torch.as_tensor(timestep).numel() != 1:
+            raise GuidanceError("pipelines that denoise parts of a sample at different timesteps cannot be guided")
         model_output, sample = plain(model_output), plain(sample)
         calls, began, spent = self.recorder.take(), time.perf_counter(), (self.counter.forward, self.counter.backward)
         run = self.run = self.run or self._begin(timestep)

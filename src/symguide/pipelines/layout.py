@@ -26,6 +26,8 @@ def layout(pipe: Any, vae: nn.Module, given: Mapping[str, Any]) -> Layout:
     name, grid = type(pipe).__name__, _grid(given)
     if name.startswith(LAST):
         return _checked(lambda z: z.transpose(1, 2), name, vae)
+    if name.startswith("Kandinsky5"):
+        return _checked(lambda z: z.movedim(-1, 1) if video(vae) else z.movedim(-1, 1).squeeze(2), name, vae)
     if hasattr(pipe, "transformer_temporal_patch_size") and "num_frames" in given:  # LTX
         sizes = [given[key] for key in ("num_frames", "height", "width")]
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
