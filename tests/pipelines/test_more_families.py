@@ -1,4 +1,6 @@
-"""guide on further families of diffusers pipelines, lightly: off is off, and the gradient is exact."""
+"""guide on further families of diffusers pipelines: off is off and the gradient exact, or they are refused."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +10,32 @@ pytest.importorskip("transformers")
 
 import diffusers
 from gradients import Looks, own_gradient
-from zoo import bright, built, double, draw
-from zoo_more import MORE, NEW
+from zoo import (
+    FAMILIES,
+    SHORT,
+    TEXT,
+    animatediff,
+    autoencoder,
+    bright,
+    build,
+    built,
+    control,
+    double,
+    draw,
+    ltx,
+    picture,
+    pixels,
+    sd,
+    sd3,
+)
+from zoo_more import MORE, NEW, parts
 
 import symguide as sg
+from symguide.pipelines.calls import Made
+from symguide.pipelines.decode import decoder
+from symguide.pipelines.layout import layout
+from symguide.pipelines.replay import Replay
+from symguide.pipelines.slots import told_in
 
 DTYPE = torch.float32
 COARSE = 1e-2
@@ -46,3 +70,117 @@ def doubled(value):
     if isinstance(value, list):
         return [doubled(one) for one in value]
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def learned_variance(folder):
+    pipe = pixels(folder, "DDPM")
+    pipe.register_modules(
+        unet=diffusers.UNet2DModel(**{**pipe.unet.config, "out_channels": 6}).eval(),
+        scheduler=diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False),
+    )
+    return pipe
+
+
+def upward(folder):
+    pipe = sd3(folder)
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)  # as Mochi's
+    return pipe
+
+
+def dropout(folder):
+    pipe = sd(folder, network={"dropout": 0.5})
+    pipe.unet.train()
+    return pipe
+
+
+def doubled_control(folder):
+    """What the ControlNet returns is changed on its way to the U-Net."""
+
+    def double(unet, args, kwargs):
+        kwargs["mid_block_additional_residual"] = 2 * kwargs["mid_block_additional_residual"]
+        return args, kwargs
+
+    pipe = sd(folder, "StableDiffusionControlNetPipeline", controlnet=control())
+    pipe.unet.register_forward_pre_hook(double, with_kwargs=True)
+    return pipe
+
+
+def animated_control(folder):
+    return parts(animatediff(folder), "AnimateDiffControlNetPipeline", controlnet=control())
+
+
+REFUSED = {
+    "learned variance": (
+        learned_variance,
+        FAMILIES["ddpm"][1],
+        "networks that also predict variances for their scheduler cannot be guided",
+    ),
+    "rising noise levels": (upward, {**TEXT, **SHORT}, "with invert_sigmas=True cannot be guided"),
+    "dropout": (dropout, TEXT, "called again with what the pipeline gave it, said something else: it is random"),
+    "changed control": (
+        doubled_control,
+        {**TEXT, "image": picture()},
+        "what ControlNetModel returned was changed before UNet2DConditionModel was given it",
+    ),
+    "control of frames": (
+        animated_control,
+        {**TEXT, "num_frames": 4, "conditioning_frames": [picture()] * 4},
+        "ControlNetModel was not called with the latents that the scheduler is given and a timestep",
+    ),
+    "a given first frame": (
+        lambda f: parts(ltx(f), "LTXImageToVideoPipeline"),
+        {**TEXT, **SHORT, "image": picture(), "num_frames": 9},
+        "LTXVideoTransformer3DModel was not called with the latents that the scheduler is given and a timestep",
+    ),
+}
+"""Pipelines that cannot be guided, and what guide says of them."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_guided_is_refused_in_a_sentence(name, folder):
+    make, call, why = REFUSED[name]
+    pipe = built(make, folder)
+    with pytest.raises((sg.ConfigError, sg.GuidanceError), match=why), sg.guide(pipe, loss=sg.SAG(bright, n=2)):
+        draw(pipe, call)
+
+
+def test_latents_that_do_not_come_out_as_the_autoencoders_are_refused():
+    pipe, vae = SimpleNamespace(components={}), autoencoder()
+    assert layout(pipe, vae, {})(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
+    ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(2.0))
+    assert layout(pipe, vae, {"img_ids": ids})(torch.zeros(1, 8, 16)).shape == (1, 4, 8, 4)
+    for shape, given in [((1, 16, 8, 8), {}), ((1, 8, 16), {}), ((1, 7, 16), {"img_ids": ids}), ((1, 8, 4, 8, 8), {})]:
+        with pytest.raises(sg.ConfigError, match="does not know how SimpleNamespace lays out its latents"):
+            layout(pipe, vae, given)(torch.zeros(shape))
+    with pytest.raises(sg.ConfigError, match="does not know how SimpleNamespace decodes with its AutoencoderKL"):
+        decoder(SimpleNamespace(components={"vqgan": vae}), [], False)
+
+
+def test_timesteps_that_networks_are_told():
+    """Zeros are places without noise; at t = 500 two clocks agree."""
+    assert told_in(torch.tensor([[0.0, 0.9], [0.9, 0.9]])) == pytest.approx(0.9)
+    with pytest.raises(sg.GuidanceError, match="different timesteps for parts of a sample"):
+        told_in(torch.tensor([0.5, 0.9]))
+
+    def replay(told, clock=None, timestep=500.0):
+        network, x = torch.nn.Identity(), torch.randn(1, 2)
+        return Replay([Made(network, (x, torch.tensor([told])), {}, x)], x, timestep, clock)
+
+    assert replay(500.0).clock == (0.0, 1.0) and replay(0.5, (1.0, -1e-3)).clock == (1.0, -1e-3)
+    with pytest.raises(sg.GuidanceError, match="begin at another one"):
+        replay(0.5)
+    with pytest.raises(sg.GuidanceError, match=r"was told 0\.3 for the scheduler's timestep 500"):
+        replay(0.3)
+    with pytest.raises(sg.GuidanceError, match=r"was told 0\.3 for the scheduler's timestep 500"):
+        replay(0.3, (0.0, 1e-3))
+    replayed = replay(0.9, timestep=900.0)
+    call, slot = replayed.calls[0], replayed.slots[0]
+    assert replayed._clocked(call, slot, 300.0).tolist() == pytest.approx([0.3])
+
+
+def test_calls_of_before_a_run_do_not_count(folder):
+    pipe, call = build("sd", folder)
+    with sg.guide(pipe, loss=sg.SAG(bright, n=2, scale=0.3)):
+        expected = draw(pipe, call)
+        pipe.unet(torch.randn(1, 4, 16, 16), 3, torch.randn(1, 77, 32))  # of a run that was broken off, say
+        assert torch.equal(draw(pipe, call), expected)

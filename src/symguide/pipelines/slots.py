@@ -111,6 +111,6 @@ def told_in(given: Tensor) -> float:
     told = flat[flat.abs().argmax()]
     if not bool(((flat == told) | (flat == 0)).all()):
         raise GuidanceError(
-            "the network is told other timesteps for parts of a sample: such pipelines cannot be guided"
+            "the network is told different timesteps for parts of a sample: this pipeline cannot be guided"
         )
     return float(told)
