@@ -1,7 +1,27 @@
-"""diffusers pipelines: guidance inside them. Needs nothing of diffusers itself; the pipeline brings it."""
+"""diffusers pipelines: guidance inside them.
 
+Needs nothing of diffusers itself, as the pipeline brings it; but for `Guider`, which is a component of diffusers' kind.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from symguide.errors import ConfigError
 from symguide.pipelines.bridge import text_condition
 from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
 from symguide.pipelines.guide import Record, guide
 
-__all__ = ["Estimate", "Plan", "Record", "estimate_memory", "guide", "text_condition"]
+if TYPE_CHECKING:
+    from symguide.pipelines.modular import Guider
+
+__all__ = ["Estimate", "Guider", "Plan", "Record", "estimate_memory", "guide", "text_condition"]
+
+
+def __getattr__(name: str) -> Any:
+    """Guider, imported when it is asked for and not before: its base class is diffusers'."""
+    if name != "Guider":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from symguide.pipelines.modular import Guider
+    except ImportError as error:
+        raise ConfigError(f'Guider needs diffusers ({error}): pip install "symguide[pipelines]"') from error
+    return Guider

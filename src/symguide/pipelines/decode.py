@@ -58,7 +58,8 @@ def one_by_one(decode: Decode) -> Decode:
 
 def _wide_enough(pipe: Any, vae: Any) -> Any:
     """The autoencoder, or a float32 copy of its decoding half where the pipeline itself would decode in float32."""
-    overflows = hasattr(pipe, "upcast_vae") and getattr(vae.config, "force_upcast", False)
+    upcasts = hasattr(pipe, "upcast_vae") or type(pipe).__name__ == "StableDiffusionXLModularPipeline"
+    overflows = upcasts and getattr(vae.config, "force_upcast", False)
     if not overflows or next(vae.parameters()).dtype != torch.float16:
         return vae
     without = {id(vae.encoder): None} if hasattr(vae, "encoder") else {}
@@ -96,9 +97,13 @@ def _layout(pipe: Any, given: Any) -> Decode:
         sizes = [given[name] for name in ("num_frames", "height", "width")]
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
         return lambda z: pipe._unpack_latents(z, *sizes, *patches)
+    if type(pipe).__name__ == "LTXModularPipeline":
+        sizes = [given[name] for name in ("num_frames", "height", "width")]
+        return lambda z: pipe.pachifier.unpack_latents(z, *sizes)
     if type(pipe).__name__.startswith("CogVideoX"):
         return lambda z: z.transpose(1, 2)
-    if hasattr(pipe, "_unpack_latents"):
+    packed = hasattr(pipe, "update_components") and getattr(given.get("hidden_states"), "ndim", 4) == 3
+    if packed or hasattr(pipe, "_unpack_latents"):  # modular pipelines unpack in their blocks
         raise ConfigError(
             f"guide does not know how {type(pipe).__name__} lays out its latents: use decode=False and an "
             "objective on latents"

@@ -29,6 +29,7 @@ from symguide.pipelines import state
 from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.experts import experts
+from symguide.pipelines.guiders import refuse_perturbing
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import checkpointed, frozen, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
@@ -91,20 +92,34 @@ def guide(
     is made again; with a ControlNet, in all of them. With `checkpoint` a backward call
     includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
+    refuse_unfit(loss, prediction)
+    numbers = None if indices is None else tuple(indices)
+    bridge = bridge_of(pipe, loss, prediction, decode, checkpoint, seed, numbers, on_nan)
+    with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
+        yield bridge.record
+
+
+def refuse_unfit(loss: Any, prediction: Any) -> None:
+    """ConfigError for what is no recipe and no rule."""
     if loss is None and prediction is None:
         raise ConfigError(
             "guide takes loss=, a recipe such as SAG(objective), or prediction=, a rule such as APG(10.0)"
         )
     if loss is not None and not hasattr(loss, "guide"):
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
-    if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
-        raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
     if prediction is not None and not isinstance(prediction, TwoBranches):
         raise ConfigError(f"prediction= takes a rule such as CFGPlusPlus(0.6) or APG(10.0), not {prediction!r}")
-    numbers = None if indices is None else tuple(indices)
-    bridge = _Bridge(pipe, loss or _Unguided(), prediction, decode, checkpoint, seed, numbers, on_nan)
-    with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
-        yield bridge.record
+
+
+def bridge_of(pipe: Any, loss: Any, *settings: Any) -> "_Bridge":
+    """What stands between a pipeline and its scheduler inside `guide`, not in place yet. Arguments as of `_Bridge`.
+
+    Raises:
+        ConfigError: for pipelines and schedulers that cannot be guided.
+    """
+    if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
+        raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
+    return _Bridge(pipe, loss or _Unguided(), *settings)
 
 
 class _Unguided:
@@ -137,6 +152,11 @@ class _Run:
         """Of the calls to come, if their graphs are wanted."""
         self.peak = 0
 
+    @property
+    def over(self) -> bool:
+        """Whether its last step is made."""
+        return self.index == len(self.times) - 1
+
 
 class _Bridge:
     """What stands between a pipeline's loop and its scheduler."""
@@ -153,6 +173,7 @@ class _Bridge:
         on_nan: str,
     ) -> None:
         refuse_caches(pipe)
+        refuse_perturbing(pipe)
         self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
         self.seed, self.indices = seed, indices
         self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
