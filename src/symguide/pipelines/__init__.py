@@ -5,7 +5,7 @@ Needs nothing of diffusers itself, as the pipeline brings it; but for `Guider`, 
 
 from typing import TYPE_CHECKING, Any
 
-from symguide.errors import ConfigError
+from symguide.extras import library
 from symguide.pipelines.bridge import text_condition
 from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
 from symguide.pipelines.guide import Record, guide
@@ -20,8 +20,7 @@ def __getattr__(name: str) -> Any:
     """Guider, imported when it is asked for and not before: its base class is diffusers'."""
     if name != "Guider":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        from symguide.pipelines.modular import Guider
-    except ImportError as error:
-        raise ConfigError(f'Guider needs diffusers ({error}): pip install "symguide[pipelines]"') from error
+    library("diffusers", "Guider", "pipelines")
+    from symguide.pipelines.modular import Guider
+
     return Guider

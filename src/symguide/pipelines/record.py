@@ -68,7 +68,7 @@ class Recorder:
         """Remove all hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self.calls, self.slots = [], [], ()
+        self._handles, self.calls = [], []
 
     def take(self) -> list[Made]:
         """The calls since the last look."""
