@@ -69,6 +69,7 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles, self.calls = [], []
+        self._ended()  # an interrupt ends a call without a word; grad mode is the pipeline's own then
 
     def take(self) -> list[Made]:
         """The calls since the last look."""
@@ -107,16 +108,21 @@ class Recorder:
         if not self._handles or self._paused:
             return None
         graph = None
-        if self._begun is not None:
-            (leaf, meter), self._begun = self._begun, None
+        if begun := self._ended():
             torch.set_grad_enabled(False)
-            if meter is not None:
-                meter.__exit__(None, None, None)
+            leaf, meter = begun
             graph = Graph(leaf, output, 0 if meter is None else meter.live)
             output = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, output)
         if output is not None:
             self.calls.append(Made(network, args, kwargs, output, graph))
         return None if graph is None else output
+
+    def _ended(self) -> tuple[Tensor, SavedBytes | None] | None:
+        """What `_begin` began, if it did."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[1] is not None:
+            begun[1].__exit__(None, None, None)
+        return begun
 
 
 @dataclass(frozen=True)
