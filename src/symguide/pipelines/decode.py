@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint as again
 
 from symguide.errors import ConfigError
 from symguide.half import in_dtype
+from symguide.pipelines.lean import lean
 from symguide.pipelines.record import Made
 
 Decode = Callable[[Tensor], Tensor]
@@ -22,7 +23,7 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     autoencoder in float16 that needs float32 (SDXL's) is copied into it: the pipeline's own stays what it is.
 
     Args:
-        checkpoint: decode several samples one by one, and each once more in the backward sweep.
+        checkpoint: decode several samples one by one, and keep less of each for the backward sweep (`sparing`).
 
     Raises:
         ConfigError: for a pipeline whose latents this does not know how to lay out.
@@ -42,16 +43,20 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     def decode(z: Tensor) -> Tensor:
         return in_dtype(pictures, _unscaled(unpack(z), vae.config, vae), next(vae.parameters()).dtype)
 
-    return one_by_one(decode) if checkpoint else decode
+    return sparing(decode, vae) if checkpoint else decode
 
 
-def one_by_one(decode: Decode) -> Decode:
-    """Several samples decoded one after the other, and each once more in the backward sweep."""
+def sparing(decode: Decode, vae: Any) -> Decode:
+    """`decode`, with the decoder of `vae` lean; several samples one by one, each once more in the backward sweep."""
+
+    def one(z: Tensor) -> Tensor:
+        with lean(vae):
+            return decode(z)
 
     def each(z: Tensor) -> Tensor:
-        if len(z) == 1:  # its blocks are checkpointed themselves
-            return decode(z)
-        return torch.cat([again(decode, one, use_reentrant=False) for one in torch.split(z, 1)])
+        if len(z) == 1:  # lean enough
+            return one(z)
+        return torch.cat([again(one, row, use_reentrant=False) for row in torch.split(z, 1)])
 
     return each
 
