@@ -15,7 +15,8 @@ from symguide.denoiser import Prediction
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
-from symguide.pipelines.record import Recorder, Replay
+from symguide.pipelines.record import Recorder
+from symguide.pipelines.replay import Replay
 
 DTYPE = torch.float32
 EVERY = pytest.mark.parametrize("family", FAMILIES)

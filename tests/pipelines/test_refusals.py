@@ -58,3 +58,41 @@ def test_three_passes():
     assert torch.allclose(rule.weights, torch.tensor([-4.0, 7.0, -2.0]), atol=1e-9)
     with pytest.raises(sg.GuidanceError, match="made 3 passes"):
         conditional(rule, PIPELINE)
+
+
+def normed(u, c, w=4.0, sign=1.0):
+    y = u + w * (c - u)
+    return sign * y * c.norm(dim=-1, keepdim=True) / y.norm(dim=-1, keepdim=True)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_along_the_last_axis_are_a_known_rule(dtype, sign):
+    """QwenImage's and Lumina 2's; the pipeline does not say its scale, and bfloat16 rounds."""
+    u, c = (y.to(dtype) for y in outputs(2))
+    rule = combination([u, c], normed(u, c, sign=sign), PIPELINE)
+    assert conditional(rule, PIPELINE) == 1
+    x, y = (z.double() for z in outputs(2))
+    expected = normed(x.flip(0), y.flip(0), sign=sign)  # elsewhere, where its weights are others
+    assert (rule([x.flip(0), y.flip(0)]) - expected).norm() < (
+        1e-6 if dtype == torch.float32 else 3e-2
+    ) * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", OTHER)
+def test_rounding_hides_no_rule(name, dtype):
+    """In half precision too a rule that depends on the predictions is refused, and a fixed one is found."""
+    u, c = (y.to(dtype) for y in outputs(2))
+    if name != "with noise":  # which is below bfloat16's own
+        with pytest.raises(sg.GuidanceError, match="no fixed weighted sum"):
+            combination([u, c], OTHER[name](u, c), PIPELINE)
+    rule = combination([u, c], u + 3.2 * (c - u), PIPELINE)
+    assert torch.allclose(rule.weights, torch.tensor([-2.2, 3.2]).double(), atol=0.02)
+
+
+def test_values_that_are_not_finite():
+    u, c = outputs(2)
+    c[0, 0, 0, 0] = float("nan")
+    with pytest.raises(sg.GuidanceError, match="not finite"):
+        combination([u, c], u + 5 * (c - u), PIPELINE)

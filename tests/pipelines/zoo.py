@@ -88,7 +88,7 @@ def autoencoder(**more):
 
 def unet(**more):
     settings = {"cross_attention_dim": 32, "attention_head_dim": 4} | more
-    return diffusers.UNet2DConditionModel(sample_size=16, **BLOCKS, **settings).eval()
+    return diffusers.UNet2DConditionModel(sample_size=16, **BLOCKS | settings).eval()
 
 
 def picture(seed=0):
@@ -101,13 +101,13 @@ def hole():
     return Image.fromarray(mask)
 
 
-def sd(folder, name="StableDiffusionPipeline", predicts="epsilon", channels=4, **more):
+def sd(folder, name="StableDiffusionPipeline", predicts="epsilon", network=None, **more):
     tokenizer = clip_tokenizer(folder)
     return getattr(diffusers, name)(
         vae=autoencoder(),
         text_encoder=clip_text(tokenizer),
         tokenizer=tokenizer,
-        unet=unet(in_channels=channels),
+        unet=unet(**network or {}),
         scheduler=diffusers.DDIMScheduler(**BETAS, prediction_type=predicts, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
@@ -116,7 +116,18 @@ def sd(folder, name="StableDiffusionPipeline", predicts="epsilon", channels=4, *
     )
 
 
-def sdxl(folder, name="StableDiffusionXLPipeline", **more):
+XL = {
+    "cross_attention_dim": 64,
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "transformer_layers_per_block": (1, 1),
+    "projection_class_embeddings_input_dim": 32 + 6 * 8,
+}
+
+
+def sdxl(folder, name="StableDiffusionXLPipeline", network=None, **more):
     tokenizer = clip_tokenizer(folder)
     return getattr(diffusers, name)(
         vae=autoencoder(),
@@ -124,15 +135,7 @@ def sdxl(folder, name="StableDiffusionXLPipeline", **more):
         text_encoder_2=clip_text(tokenizer, transformers.CLIPTextModelWithProjection),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=unet(
-            cross_attention_dim=64,
-            attention_head_dim=(2, 4),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            transformer_layers_per_block=(1, 1),
-            projection_class_embeddings_input_dim=32 + 6 * 8,
-        ),
+        unet=unet(**XL | (network or {})),
         scheduler=diffusers.EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
         **more,
@@ -246,6 +249,47 @@ def pixart(folder):
         vae=autoencoder(),
         transformer=transformer.eval(),
         scheduler=diffusers.DPMSolverMultistepScheduler(),
+    )
+
+
+def sana(folder, name="SanaPipeline", **more):
+    transformer = diffusers.SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=32,
+        sample_size=16,
+        patch_size=1,
+    )
+    vae = diffusers.AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=8,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 16),
+        decoder_block_out_channels=(8, 16),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.4,
+    )
+    return getattr(diffusers, name)(
+        tokenizer=word_tokenizer(),
+        text_encoder=t5(),
+        vae=vae.eval(),
+        transformer=transformer.eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        **more,
     )
 
 
@@ -369,17 +413,22 @@ def cogvideox(folder):
     )
 
 
-def controlnet(folder):
-    control = diffusers.ControlNetModel.from_unet(unet(), conditioning_embedding_out_channels=(8, 8))
-    for parameter in control.parameters():  # its last layers begin at zero, and would control nothing
+def control(network=None, kind="ControlNetModel", **more):
+    """A ControlNet of a U-Net, or of what else its class is made from."""
+    made = getattr(diffusers, kind).from_unet(network or unet(), conditioning_embedding_out_channels=(8, 8), **more)
+    return awake(made)
+
+
+def awake(network):
+    """The network with all weights random: layers that begin at zero would control nothing."""
+    for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    return sd(folder, "StableDiffusionControlNetPipeline", controlnet=control.eval())
+    return network.eval()
 
 
-def lora(folder):
+def with_lora(pipe):
     from peft import LoraConfig
 
-    pipe = sd(folder)
     pipe.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_v"]))
     return pipe
 
@@ -423,11 +472,14 @@ FAMILIES = {
         {**TEXT, "image": picture(), "mask_image": hole()},
     ),
     "sd-inpaint-9": (
-        lambda f: sd(f, "StableDiffusionInpaintPipeline", channels=9),
+        lambda f: sd(f, "StableDiffusionInpaintPipeline", network={"in_channels": 9}),
         {**TEXT, "image": picture(), "mask_image": hole()},
     ),
-    "sd-controlnet": (controlnet, {**TEXT, "image": picture()}),
-    "sd-lora": (lora, TEXT),
+    "sd-controlnet": (
+        lambda f: sd(f, "StableDiffusionControlNetPipeline", controlnet=control()),
+        {**TEXT, "image": picture()},
+    ),
+    "sd-lora": (lambda f: with_lora(sd(f)), TEXT),
     "sd-ip-adapter": (lambda f: with_picture_prompt(sd(f), 32), {**TEXT, "ip_adapter_image_embeds": [SEEN]}),
     "sdxl": (sdxl, TEXT),
     "sdxl-ip-adapter": (lambda f: with_picture_prompt(sdxl(f), 64), {**TEXT, "ip_adapter_image_embeds": [SEEN]}),
@@ -435,6 +487,16 @@ FAMILIES = {
         lambda f: sdxl(f, "StableDiffusionXLImg2ImgPipeline"),
         {"prompt": PROMPT, "image": picture(), "strength": 0.8, "num_inference_steps": 4, "output_type": "pt"},
     ),
+    "sdxl-inpaint": (
+        lambda f: sdxl(f, "StableDiffusionXLInpaintPipeline", network={"in_channels": 9}),
+        {**TEXT, "image": picture(), "mask_image": hole(), "strength": 1.0},
+    ),
+    "sdxl-controlnet": (
+        lambda f: sdxl(f, "StableDiffusionXLControlNetPipeline", controlnet=control(unet(**XL))),
+        {**TEXT, "image": picture()},
+    ),
+    "sdxl-lora": (lambda f: with_lora(sdxl(f)), TEXT),
+    "sana": (sana, {**TEXT, "negative_prompt": NEGATIVE, "use_resolution_binning": False, **SHORT}),
     "sd3": (sd3, {**TEXT, **SHORT}),
     "flux": (flux, {"prompt": PROMPT, **SIZE, **SHORT}),
     "flux-distilled": (lambda f: flux(f, True), {"prompt": PROMPT, "guidance_scale": 3.5, **SIZE, **SHORT}),

@@ -47,6 +47,23 @@ class Rescaled:
         return y * (self.phi * ratio + 1 - self.phi)
 
 
+@dataclass(frozen=True)
+class Normed:
+    """Classifier-free guidance y = u + w (c - u), then y |c| / |y| with norms along the last axis, times sign.
+
+    That is how QwenImage and, where told so, Lumina 2 combine their passes.
+    """
+
+    scale: float
+    conditional: int
+    sign: float
+
+    def __call__(self, predictions: Sequence[Tensor]) -> Tensor:
+        c, u = predictions[self.conditional], predictions[1 - self.conditional]
+        y = u + self.scale * (c - u)
+        return self.sign * y * (c.norm(dim=-1, keepdim=True) / y.norm(dim=-1, keepdim=True))
+
+
 Combine = Callable[[Sequence[Tensor]], Tensor]
 
 
@@ -56,7 +73,7 @@ def conditional(rule: Any, pipeline: Any) -> int:
     Raises:
         GuidanceError: if there are not two.
     """
-    if isinstance(rule, Rescaled):
+    if isinstance(rule, Rescaled | Normed):
         return rule.conditional
     if len(rule.weights) != 2:
         raise GuidanceError(
@@ -72,17 +89,23 @@ def combination(predictions: Sequence[Tensor], made: Tensor, pipeline: Any) -> C
     Raises:
         GuidanceError: if there is none: the pipeline's guidance is of a kind that cannot be made again.
     """
-    single = torch.finfo(torch.float32).eps
-    tolerance = 64 * max(single, *(torch.finfo(y.dtype).eps for y in (*predictions, made)))
+    if not all(bool(y.isfinite().all()) for y in (*predictions, made)):
+        raise GuidanceError(
+            f"the networks of {type(pipeline).__name__} predict values that are not finite, with or without guidance: "
+            "use another dtype"
+        )
+    rounding = max(torch.finfo(y.dtype).eps for y in (*predictions, made))
+    tolerance = max(64 * torch.finfo(torch.float32).eps, 4 * rounding)
+    wide, target = [y.double() for y in predictions], made.double()
+    size = target.flatten(1).norm(dim=1).clamp_min(1e-12)
 
-    def fits(rule: Combine) -> bool:
-        gap = (rule([y.double() for y in predictions]) - made.double()).flatten(1).norm(dim=1)
-        return bool((gap <= tolerance * made.double().flatten(1).norm(dim=1).clamp_min(1e-12)).all())
+    def gap(rule: Combine) -> float:
+        return float(((rule(wide) - target).flatten(1).norm(dim=1) / size).max())
 
-    rules: list[Combine] = [*_known(len(predictions), pipeline), *_solved(predictions, made, 10 * tolerance)]
-    for rule in rules:
-        if fits(rule):
-            return rule
+    for rules in (_known(len(wide), pipeline), _solved(wide, target, 2 * rounding), _normed(wide, target)):
+        found = [(gap(rule), place, rule) for place, rule in enumerate(rules)]
+        if found and min(found)[0] <= tolerance:
+            return min(found)[2]
     raise GuidanceError(
         f"{type(pipeline).__name__} made its prediction of {len(predictions)} network outputs in a way that is no "
         "fixed weighted sum of them (APG, CFG-norm and CFG-Zero* are such): switch that off, or use prediction="
@@ -115,15 +138,28 @@ def _told(pipeline: Any) -> Iterator[tuple[float, float]]:
                 yield phi, scale + bool(getattr(holder, "use_original_formulation", False))  # c + w (c - u)
 
 
-def _solved(predictions: Sequence[Tensor], made: Tensor, tolerance: float) -> Iterator[Affine]:
+def _solved(predictions: Sequence[Tensor], made: Tensor, rounding: float) -> Iterator[Affine]:
     """Weights by least squares, where they are those of a fixed rule: the same for all samples, and 1 or -1 in sum.
 
     Any vector in the span of the predictions has weights at this point. Those of a projection or of a division by a
     norm depend on the predictions, and would be others elsewhere; but they add up to another number than 1.
     """
-    columns = torch.stack([y.double().flatten(1) for y in predictions], dim=2)
-    found = torch.linalg.lstsq(columns, made.double().flatten(1)[..., None]).solution[..., 0]
+    columns = torch.stack([y.flatten(1) for y in predictions], dim=2)
+    found = torch.linalg.lstsq(columns, made.flatten(1)[..., None]).solution[..., 0]
     weights, size = found.mean(dim=0), found.abs().max().clamp_min(1.0)
-    same = (found - weights).abs().max() <= max(tolerance, 1e-3) * size
-    if same and abs(abs(weights.sum()) - 1) <= max(tolerance, 1e-3):
+    tolerance = max(1e-3, rounding)
+    if (found - weights).abs().max() <= tolerance * size and abs(abs(weights.sum()) - 1) <= tolerance:
         yield Affine(weights)
+
+
+def _normed(predictions: Sequence[Tensor], made: Tensor) -> Iterator[Normed]:
+    """The scale w of a prediction whose every vector along the last axis is a multiple of u + w (c - u)."""
+    if len(predictions) != 2:
+        return
+    for place in (1, 0):
+        u, d = predictions[1 - place], predictions[place] - predictions[1 - place]
+        uu, ud, dd, um, dm = ((p * q).sum(dim=-1) for p, q in ((u, u), (u, d), (d, d), (u, made), (d, made)))
+        first, second = um * dd - dm * ud, dm * uu - um * ud  # of made = (first u + second d) / (uu dd - ud^2)
+        scale = (second / first).nanmedian()
+        sign = (um + scale * dm).sum().sign()
+        yield Normed(float(scale), place, float(sign))

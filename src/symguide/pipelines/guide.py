@@ -26,14 +26,17 @@ from symguide.meter import Peak
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
+from symguide.pipelines.calls import Made, plain
 from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.experts import experts
 from symguide.pipelines.guiders import refuse_perturbing
-from symguide.pipelines.levels import levels
-from symguide.pipelines.modules import checkpointed, frozen, networks, offloaded, refuse_caches
+from symguide.pipelines.levels import Clock, levels
+from symguide.pipelines.modules import checkpointed, components, frozen, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
-from symguide.pipelines.record import Made, Recorder, Replay, Slot, plain
+from symguide.pipelines.record import Recorder
+from symguide.pipelines.replay import Replay
+from symguide.pipelines.slots import Slot
 from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
 from symguide.prediction_guidance import TwoBranches
 from symguide.step import Run, Step
@@ -95,7 +98,7 @@ def guide(
     refuse_unfit(loss, prediction)
     numbers = None if indices is None else tuple(indices)
     bridge = bridge_of(pipe, loss, prediction, decode, checkpoint, seed, numbers, on_nan)
-    with frozen(pipe), checkpointed(pipe, checkpoint), bridge.in_place():
+    with checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
 
 
@@ -138,7 +141,8 @@ class _Unguided:
 class _Run:
     """One run of the pipeline: its times, and where it stands."""
 
-    def __init__(self, times: list[float]) -> None:
+    def __init__(self, times: list[float], clock: Clock) -> None:
+        self.timesteps = clock
         self.times, place = times[:1], 0
         while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
             place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
@@ -194,7 +198,11 @@ class _Bridge:
             self.run, self.recorder.slots = None, ()
             return prepare(*args, **kwargs)
 
-        with patched(self.scheduler, step=self.step, set_timesteps=set_timesteps):
+        def step(*args: Any, **kwargs: Any) -> Any:
+            with frozen(components(self.pipe)):  # no longer: torch multiplies frozen matrices in another order
+                return self.step(*args, **kwargs)
+
+        with patched(self.scheduler, step=step, set_timesteps=set_timesteps):
             self.recorder.attach()
             try:
                 yield
@@ -286,7 +294,8 @@ class _Bridge:
         every = [float(step) for step in self.scheduler.timesteps]
         began = getattr(self.scheduler, "begin_index", None)
         self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
-        return _Run(times[every.index(float(timestep)) if began is None else began :])
+        start = every.index(float(timestep)) if began is None else began
+        return _Run(times[start:], self.levels.clock(self.scheduler))
 
     def _predictor(
         self, calls: list[Made], x: Tensor, t: float, made: Tensor, timestep: float
@@ -296,7 +305,7 @@ class _Bridge:
         replay = Replay(calls, x, timestep, self.run.clock)
         self.run.clock = replay.clock
         combine = combination(replay.recorded(), made, self.pipe)
-        network = PipelineNetwork(replay, combine, self.recorder, experts(self.pipe))
+        network = PipelineNetwork(replay, combine, self.recorder, self.run.timesteps, experts(self.pipe))
         denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
         denoiser.counter = self.counter
         self.counter.forward += len(x) * replay.passes

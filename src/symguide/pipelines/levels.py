@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,34 @@ class Levels:
         times = [min(self.schedule.time(ratio), 1.0) if ratio > 0 else 0.0 for ratio in values]
         return [*times[: len(scheduler.timesteps)], 0.0]
 
+    def clock(self, scheduler: Any) -> "Clock":
+        """The timesteps that the networks are told between those of the scheduler's own calls."""
+        ours, end = self.schedule.timestep, float(self.schedule.timestep(0.0))
+        steps = zip(self.times(scheduler)[:-1], scheduler.timesteps, strict=True)
+        pairs = {end: end} | {float(ours(t)): float(step) for t, step in steps}
+        return Clock(tuple(sorted(pairs)), tuple(pairs[ours] for ours in sorted(pairs)))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The scheduler's timestep of a time, by that of our schedule: exact at its own times, straight in between.
+
+    They differ where timesteps are not shifted as the noise levels are (CogView4), or are rounded (DPM-Solver's on
+    Karras' levels).
+
+    Attributes:
+        ours, theirs: timesteps of both, rising.
+    """
+
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    def __call__(self, timestep: float) -> float:
+        place = min(range(len(self.ours)), key=lambda i: abs(self.ours[i] - timestep))
+        if math.isclose(self.ours[place], timestep, rel_tol=1e-5, abs_tol=1e-4):
+            return self.theirs[place]
+        return float(np.interp(timestep, self.ours, self.theirs))
+
 
 def levels(scheduler: Any) -> Levels:
     """The levels of a scheduler, by its table and its class.
@@ -87,6 +116,8 @@ def levels(scheduler: Any) -> Levels:
         )
     if getattr(config, "skip_prk_steps", True) is False:
         raise ConfigError(f"{name} cannot be guided in its Runge-Kutta steps: make it with skip_prk_steps=True")
+    if getattr(config, "invert_sigmas", False):
+        raise ConfigError(f"{name} with invert_sigmas=True cannot be guided: guide takes noise levels that fall")
     predicts = _SPACES.get(getattr(config, "prediction_type", None) or "")
     if "FlowMatch" in name or getattr(config, "use_flow_sigmas", False):
         return Levels(RectifiedFlow(float(config.num_train_timesteps)), "flow", exploded=False)

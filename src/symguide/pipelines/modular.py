@@ -9,7 +9,7 @@ from diffusers import ClassifierFreeGuidance
 from symguide.errors import ConfigError
 from symguide.pipelines.guide import Record, _Bridge, bridge_of, refuse_unfit
 from symguide.pipelines.guiders import guiders
-from symguide.pipelines.modules import checkpointed, frozen
+from symguide.pipelines.modules import checkpointed
 from symguide.pipelines.patch import Patched, patched
 from symguide.prediction_guidance import TwoBranches
 
@@ -116,7 +116,6 @@ class _Guided:
             )
         bridge = self.bridge = self._begin() if index == 0 or self.bridge is None else self.bridge
         with ExitStack() as worn:
-            worn.enter_context(frozen(self.pipe))
             worn.enter_context(checkpointed(self.pipe, bridge.checkpoint))
             worn.enter_context(bridge.in_place())
             step, set_timesteps = bridge.scheduler.step, bridge.scheduler.set_timesteps

@@ -1,6 +1,7 @@
 """What a pipeline's modules are while guidance takes gradients through them, and are no more afterwards."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,15 +13,24 @@ NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
 """Names of the components that see a pipeline's latents."""
 
 
+def components(pipe: Any) -> list[nn.Module]:
+    """All modules of a pipeline."""
+    return [module for module in pipe.components.values() if isinstance(module, nn.Module)]
+
+
 def networks(pipe: Any) -> list[nn.Module]:
-    """The components that see the latents."""
-    return [module for name in NETWORKS if isinstance(module := getattr(pipe, name, None), nn.Module)]
+    """The components that see the latents: those of these names, and others that are told a timestep."""
+    modules = {name: m for name, m in pipe.components.items() if isinstance(m, nn.Module)}
+    return [m for name, m in modules.items() if name in NETWORKS or _told(m)]
+
+
+def _told(module: nn.Module) -> bool:
+    return bool({"timestep", "timesteps"} & set(inspect.signature(module.forward).parameters))
 
 
 @contextmanager
-def frozen(pipe: Any) -> Iterator[None]:
-    """Weights of all components without requires_grad inside, as before outside."""
-    modules = [m for m in pipe.components.values() if isinstance(m, nn.Module)]
+def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Weights without requires_grad inside, as before outside."""
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     try:
         for p in trained:

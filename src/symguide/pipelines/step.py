@@ -12,28 +12,33 @@ from symguide.half import in_dtype
 from symguide.lookahead import Call, GuidedPredictor
 from symguide.pipelines.combine import Combine
 from symguide.pipelines.experts import Experts
-from symguide.pipelines.record import Graphs, Recorder, Replay
+from symguide.pipelines.levels import Clock
+from symguide.pipelines.record import Recorder
+from symguide.pipelines.replay import Graphs, Replay
 from symguide.prediction_guidance import TwoBranches
 from symguide.step import Run, Step
 
 
 class PipelineNetwork:
-    """A pipeline's own prediction as a network of ours: (x, timestep) -> prediction.
+    """A pipeline's own prediction as a network of ours: (x, timestep of our schedule) -> prediction.
 
     `graphs` of the pipeline's own calls, where they are there, stand in for the next call.
     """
 
-    def __init__(self, replay: Replay, combine: Combine, recorder: Recorder, experts: Experts | None) -> None:
+    def __init__(
+        self, replay: Replay, combine: Combine, recorder: Recorder, clock: Clock, experts: Experts | None
+    ) -> None:
         self.replay, self.combine, self.recorder, self.experts = replay, combine, recorder, experts
+        self.clock = clock
         self.graphs: Graphs | None = None
 
     def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        t = float(timestep[0])
+        t = self.clock(float(timestep[0]))
         combine = self.combine if self._speaks(t) else self._experts.combine(t, self.replay.passes)
         return combine(self.passes(x, t))
 
     def passes(self, x: Tensor, t: float) -> list[Tensor]:
-        """What the networks say in each of their passes, in x's type."""
+        """What the networks say in each of their passes at the scheduler's timestep t, in x's type."""
         network = None if self._speaks(t) else self._experts.network(t)
 
         def call(x: Tensor) -> Tensor:
@@ -81,7 +86,7 @@ class PipelineDenoiser(Denoiser):
         """The prediction of each pass."""
         assert isinstance(self.network, PipelineNetwork)
         self.counter.forward += self.network.replay.passes * len(x)
-        return [self.prediction(x, t, y) for y in self.network.passes(x, self.schedule.timestep(t))]
+        return [self.prediction(x, t, y) for y in self.network.passes(x, self.network.clock(self.schedule.timestep(t)))]
 
     def prediction(self, x: Tensor, t: float, value: Tensor) -> Prediction:
         """A value of the network at (x, t) as a prediction."""

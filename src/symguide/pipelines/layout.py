@@ -1,0 +1,128 @@
+"""How a pipeline lays out its latents, and what its autoencoder takes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symguide.errors import ConfigError
+
+Layout = Callable[[Tensor], Tensor]
+LAST = ("CogVideoX", "ConsisID", "AceStep")
+"""Families whose second axis is time and whose third has the channels."""
+
+
+def layout(pipe: Any, vae: nn.Module, given: Mapping[str, Any]) -> Layout:
+    """Latents as the scheduler has them -> as the autoencoder has them, channels first: (B, C, ...).
+
+    Args:
+        pipe, vae: the pipeline and its autoencoder.
+        given: named arguments of a call of its network, which say the sizes that a row of tokens does not show.
+
+    Raises:
+        ConfigError: where the latents do not come out with the autoencoder's channels, when it is called.
+    """
+    name, grid = type(pipe).__name__, _grid(given)
+    if name.startswith(LAST):
+        return _checked(lambda z: z.transpose(1, 2), name, vae)
+    if hasattr(pipe, "transformer_temporal_patch_size") and "num_frames" in given:  # LTX
+        sizes = [given[key] for key in ("num_frames", "height", "width")]
+        patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        return _checked(lambda z: z if z.ndim == 5 else pipe._unpack_latents(z, *sizes, *patches), name, vae)
+    if name == "LTXModularPipeline":
+        sizes = [given[key] for key in ("num_frames", "height", "width")]
+        return _checked(lambda z: pipe.pachifier.unpack_latents(z, *sizes), name, vae)
+
+    def arranged(z: Tensor) -> Tensor:
+        if z.ndim != 3 or sound(vae):
+            return z
+        size = None if grid is None else grid(z.shape[1])
+        if size is None:
+            raise _unknown(name)
+        return _unpacked(_normal(z, vae), size, channels(vae))
+
+    return _checked(arranged, name, vae)
+
+
+def unscaled(z: Tensor, vae: Any) -> Tensor:
+    """The latents as the decoder knows them: times their deviation, over their scale, plus their mean or shift."""
+    config = vae.config
+    mean, std = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+    buffers = dict(vae.named_buffers(recurse=False))  # LTX's; asked as attributes, diffusers warns of its configs
+    mean = buffers.get("latents_mean") if mean is None else mean
+    std = buffers.get("latents_std") if std is None else std
+    if std is not None:
+        z = z * _by_channel(std, z)
+    z = z / (getattr(config, "scaling_factor", None) or 1.0)
+    shift = getattr(config, "shift_factor", None)
+    return z + (_by_channel(mean, z) if mean is not None else shift or 0.0)
+
+
+def channels(vae: Any) -> int | None:
+    """Of the autoencoder's latents, where its config says it."""
+    names = ("latent_channels", "z_dim", "decoder_input_channels")
+    return next((c for name in names if isinstance(c := getattr(vae.config, name, None), int)), None)
+
+
+def video(vae: nn.Module) -> bool:
+    """Whether the autoencoder takes frames as an axis, and not as pictures of their own."""
+    return any(isinstance(part, nn.Conv3d) for part in vae.modules())
+
+
+def sound(vae: nn.Module) -> bool:
+    """Whether the autoencoder takes one axis beside the channels."""
+    return not any(isinstance(part, nn.Conv2d | nn.Conv3d) for part in vae.modules())
+
+
+def _by_channel(values: Any, z: Tensor) -> Tensor:
+    return torch.as_tensor(values, dtype=z.dtype, device=z.device).view(1, -1, *[1] * (z.ndim - 2))
+
+
+def _checked(arrange: Layout, name: str, vae: nn.Module) -> Layout:
+    def arranged(z: Tensor) -> Tensor:
+        out = arrange(z)
+        if channels(vae) not in (None, out.shape[1]) or (out.ndim == 3) is not sound(vae):
+            raise _unknown(name)
+        return out
+
+    return arranged
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(
+        f"guide does not know how {name} lays out its latents: use decode=False and an objective on latents"
+    )
+
+
+def _grid(given: Mapping[str, Any]) -> Callable[[int], tuple[int, int] | None] | None:
+    """Rows and columns of the first so many tokens, by their positions (Flux) or the sizes of all pictures (Qwen)."""
+    ids, shapes = given.get("img_ids"), given.get("img_shapes")
+    if isinstance(ids, Tensor):
+
+        def size(tokens: int) -> tuple[int, int] | None:
+            first = (ids[0] if ids.ndim == 3 else ids)[:tokens]
+            rows, columns = (int(first[:, axis].max() - first[:, axis].min()) + 1 for axis in (1, 2))
+            return (rows, columns) if rows * columns == tokens else None
+
+        return size
+    if shapes:
+        first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
+        return lambda tokens: (first[1], first[2]) if first[1] * first[2] == tokens else None
+    return None
+
+
+def _normal(z: Tensor, vae: nn.Module) -> Tensor:
+    """Tokens with the mean and deviation that Flux 2's autoencoder keeps for them."""
+    norm = getattr(vae, "bn", None)
+    if norm is None:
+        return z
+    std = (norm.running_var + vae.config.batch_norm_eps).sqrt()  # type: ignore[union-attr]
+    return z * std.to(z) + norm.running_mean.to(z)
+
+
+def _unpacked(z: Tensor, size: tuple[int, int], wanted: int | None) -> Tensor:
+    """Tokens in a row as a grid, (B, C, rows, columns); a token may hold 2 x 2 places of it."""
+    side = 1 if z.shape[2] == wanted else 2
+    grid = z.reshape(len(z), *size, -1, side, side)
+    return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

@@ -1,0 +1,183 @@
+"""A pipeline's recorded calls, made again with other latents at another timestep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symguide.errors import GuidanceError
+from symguide.pipelines.calls import Made, exchanged, links_between, plain, tensors
+from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, told_in
+
+_CLOCKS: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1e-3), (1.0, -1e-3))
+"""(a, b) of what networks are told for the scheduler's timestep t: a + b t."""
+
+
+class Replay:
+    """A pipeline's calls as one function of the latents and the timestep.
+
+    Args:
+        calls: in order; a later call may be given what an earlier one returned, as a U-Net is by its ControlNet.
+        expected: the latents, (B, ...), that the networks were given.
+        timestep: the scheduler's timestep of these calls.
+        clock: (a, b) of earlier steps of the run, None in the first one.
+
+    Raises:
+        GuidanceError: for calls that cannot be made again.
+    """
+
+    def __init__(
+        self, calls: Sequence[Made], expected: Tensor, timestep: float, clock: tuple[float, float] | None
+    ) -> None:
+        if not calls:
+            raise GuidanceError(
+                "the pipeline called none of the networks that guide knows before its scheduler's step, so its "
+                "prediction cannot be made again: this pipeline cannot be guided"
+            )
+        self.calls, self.timestep, self.expected = tuple(calls), timestep, expected
+        self.slots = [locate(call, expected) for call in calls]
+        self.links = links_between(self.calls)
+        given = tensors([(call.args, dict(call.kwargs)) for call in calls])
+        self._plain = {id(v): plain(v) for v in given if v.is_inference()}
+        self.clock = self._clock(clock)
+        main, self.dtype = calls[-1].network, tensors([calls[-1].get(self.slots[-1].latents)])[0].dtype
+        self.passes = sum(slot.repeats for call, slot in zip(calls, self.slots, strict=True) if call.network is main)
+
+    def _clock(self, known: tuple[float, float] | None) -> tuple[float, float]:
+        given = torch.as_tensor(self.calls[-1].get(self.slots[-1].timestep))
+        told, eps = told_in(given), epsilon(given)
+
+        def fits(clock: tuple[float, float], tolerance: float) -> bool:
+            here = clock[1] * self.timestep
+            return abs(clock[0] + here - told) <= tolerance * max(abs(told), abs(here), 1e-3)
+
+        # half precision rounds what is told; a clock that is known must still go
+        fitting = [c for c in _CLOCKS if fits(c, max(1e-3, 4 * eps))] if known is None else [known]
+        if not fitting or not fits(fitting[0], max(0.02, 4 * eps)):
+            raise GuidanceError(
+                f"the network was told {told:g} for the scheduler's timestep {self.timestep:g}: guide knows "
+                "t, t / 1000 and 1 - t / 1000, so this pipeline cannot be guided"
+            )
+        if len(fitting) > 1:
+            raise GuidanceError(
+                f"at the timestep t = {self.timestep:g} guide cannot tell whether the network is told t / 1000 or "
+                "1 - t / 1000: begin at another one, with another strength"
+            )
+        return fitting[0]
+
+    def recorded(self) -> list[Tensor]:
+        """What the networks said then: a tensor (B, ...) for each of their passes."""
+        return self._split([call.output for call in self.calls])
+
+    def graphs(self) -> "Graphs | None":
+        """The graphs that the calls were made with, if they were."""
+        graphs = [call.graph for call in self.calls if call.graph is not None]
+        if len(graphs) < len(self.calls):
+            return None
+        with torch.enable_grad():
+            passes = self._split([graph.output for graph in graphs])
+        return Graphs([graph.latents for graph in graphs], self.slots, passes, sum(graph.held for graph in graphs))
+
+    def __call__(self, x: Tensor, timestep: float, network: nn.Module | None = None) -> list[Tensor]:
+        """What they say of other latents at another timestep, differentiably; or what another network says.
+
+        Raises:
+            GuidanceError: if at the latents and timestep that are known they say something else than they did.
+        """
+        replaced = dict(self._plain)
+        outputs = []
+        for index, (call, slot) in enumerate(zip(self.calls, self.slots, strict=True)):
+            new = {slot.latents: self._latents(call, slot, x), slot.timestep: self._clocked(call, slot, timestep)}
+            # some are given twice, under two names: LTX-2's timestep
+            replaced |= {id(call.get(key)): value for key, value in new.items() if isinstance(call.get(key), Tensor)}
+            args, kwargs = exchanged(replaced, (list(call.args), dict(call.kwargs)))
+            for key, value in new.items():
+                if isinstance(key, int):
+                    args[key] = value
+                else:
+                    kwargs[key] = value
+            output = (network or call.network)(*args, **kwargs)
+            outputs.append(output)
+            made = tensors(output)
+            replaced |= {id(link.given): link.of(made[link.place]) for link in self.links if link.call == index}
+        parts = self._split(outputs)
+        if network is None and timestep == self.timestep and torch.equal(x.detach(), self.expected.to(x.dtype)):
+            self._refuse_others(parts)
+        return parts
+
+    def _refuse_others(self, parts: Sequence[Tensor]) -> None:
+        """GuidanceError if these are not what the networks said of the same before."""
+        for old, new in zip(self.recorded(), parts, strict=True):
+            gap = (old.double() - new.detach().double()).norm()
+            if not bool(gap <= 2 * epsilon(old) ** 0.5 * old.double().norm().clamp_min(1e-12)):
+                raise GuidanceError(
+                    f"{type(self.calls[-1].network).__name__}, called again with what the pipeline gave it, said "
+                    "something else: it is random (in train mode?) or keeps state between calls, and cannot be guided"
+                )
+
+    def _latents(self, call: Made, slot: Slot, x: Tensor) -> Any:
+        value = call.get(slot.latents)
+        given = batch_of(value)
+        assert given is not None
+        whole = torch.cat([x.to(given.dtype)] * slot.repeats)
+        if slot.axis is not None:
+            more = given.shape[slot.axis] - whole.shape[slot.axis]
+            rest = given.narrow(slot.axis, 0 if slot.last else whole.shape[slot.axis], more)
+            whole = torch.cat([rest, whole] if slot.last else [whole, rest], dim=slot.axis)
+        return list(whole.unsqueeze(2).unbind()) if slot.listed else whole
+
+    def _clocked(self, call: Made, slot: Slot, timestep: float) -> Any:
+        given = call.get(slot.timestep)
+        if timestep == self.timestep:
+            return given
+        value = self.clock[0] + self.clock[1] * timestep
+        if not isinstance(given, Tensor):
+            return value
+        given = given if given.is_floating_point() else given.to(torch.float32)
+        return torch.where(given == told_in(given), value, given).to(given.dtype)
+
+    def _split(self, outputs: Sequence[Any]) -> list[Tensor]:
+        """The predictions of the network that was called last, cut to the latents' shape, pass by pass."""
+        main, parts = self.calls[-1].network, []
+        for call, slot, output in zip(self.calls, self.slots, outputs, strict=True):
+            if call.network is main:
+                said = tensors(output)
+                whole = torch.stack(said).squeeze(2) if slot.listed else said[0]
+                parts += list(self._cut(whole, call, slot).chunk(slot.repeats))
+        return parts
+
+    def _cut(self, output: Tensor, call: Made, slot: Slot) -> Tensor:
+        """Without what is predicted beside the latents: variances, or the tokens of a reference."""
+        shape = (len(self.expected) * slot.repeats, *self.expected.shape[1:])
+        if (
+            output.ndim != len(shape)
+            or len(output) != shape[0]
+            or any(a < b for a, b in zip(output.shape, shape, strict=True))
+        ):
+            raise GuidanceError(
+                f"{type(call.network).__name__} was given latents of shape {shape} and returned a tensor of shape "
+                f"{tuple(output.shape)}, so what it predicts is not known: this pipeline cannot be guided"
+            )
+        return slot.part(output, shape)
+
+
+@dataclass
+class Graphs:
+    """The graphs of a pipeline's own calls, good for one gradient: of each pass with respect to the latents."""
+
+    leaves: list[Tensor]
+    slots: list[Slot]
+    passes: list[Tensor]
+    held: int
+
+    def vjp(self, cotangents: Sequence[Tensor]) -> Tensor:
+        """sum over passes of (d y_k / d x)^T c_k, (B, ...); the graphs are freed."""
+        passes, self.passes = self.passes, []
+        gradients = torch.autograd.grad(passes, self.leaves, cotangents)
+        parts: list[Tensor] = []
+        for gradient, slot in zip(gradients, self.slots, strict=True):
+            shape = (len(gradient), *cotangents[0].shape[1:])
+            parts += slot.part(gradient, shape).chunk(slot.repeats)
+        return torch.stack(parts).sum(dim=0)
