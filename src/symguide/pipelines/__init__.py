@@ -6,9 +6,10 @@ Needs nothing of diffusers itself, as the pipeline brings it; but for `Guider`, 
 from typing import TYPE_CHECKING, Any
 
 from symguide.extras import library
-from symguide.pipelines.bridge import text_condition
+from symguide.pipelines.bridge import Record
 from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
-from symguide.pipelines.guide import Record, guide
+from symguide.pipelines.from_diffusers import text_condition
+from symguide.pipelines.guide import guide
 
 if TYPE_CHECKING:
     from symguide.pipelines.modular import Guider

@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 from diffusers import ClassifierFreeGuidance
 
 from symguide.errors import ConfigError
-from symguide.pipelines.guide import Record, _Bridge, bridge_of, refuse_unfit
+from symguide.pipelines.bridge import Bridge, Record
+from symguide.pipelines.guide import refuse_unfit
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.modules import checkpointed
 from symguide.pipelines.patch import Patched, patched
@@ -101,7 +102,7 @@ class _Guided:
 
     def __init__(self, pipe: Any, *settings: Any) -> None:
         self.pipe, self.settings, self.record = pipe, settings, Record()
-        self.bridge: _Bridge | None = None
+        self.bridge: Bridge | None = None
         self.worn: ExitStack | None = None
 
     def put_on(self, index: int) -> None:
@@ -159,7 +160,7 @@ class _Guided:
 
         return safe
 
-    def _begin(self) -> _Bridge:
+    def _begin(self) -> Bridge:
         name = type(self.pipe).__name__
         if any(getattr(guider, "guided", None) is not self for guider in guiders(self.pipe)):
             raise ConfigError(
@@ -169,6 +170,6 @@ class _Guided:
             )
         if isinstance(vars(self.pipe.scheduler).get("step"), Patched):
             raise ConfigError(f"{name} has a Guider and is guided already: take one of `guide` and Guider")
-        bridge = bridge_of(self.pipe, *self.settings)
+        bridge = Bridge(self.pipe, *self.settings)
         bridge.record = self.record
         return bridge
