@@ -204,7 +204,7 @@ class Denoiser:
         Raises:
             ConfigError: for schedulers whose noise levels are not known, and pipelines with several networks.
         """
-        from symguide.pipelines.bridge import from_diffusers
+        from symguide.pipelines.from_diffusers import from_diffusers
 
         return from_diffusers(model, scheduler, null=null, constant=constant)
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from symguide.errors import ConfigError, WeightsError
 from symguide.meter import SavedBytes
 from symguide.pipelines import estimate_memory
 from symguide.pipelines.architecture import architecture
+from symguide.pipelines.decode import decoder
 from symguide.pipelines.parts import Parts
 from symguide.pipelines.presets import PRESETS
 from symguide.pipelines.simulate import LiveBytes
@@ -79,13 +81,11 @@ def both(family, checkpoint, folder):
     """What a tiny pipeline holds, and what was predicted of it."""
     pipe, call = build(family, folder)
     guess = estimate_memory(pipe, SIZE, SIZE, dtype="float32", n=N, guidance=False if "unguided" in family else None)
-    for module in (getattr(pipe, "unet", None) or pipe.transformer, pipe.vae) if checkpoint else ():
-        module.enable_gradient_checkpointing()
     call.pop("image", None), call.pop("mask_image", None)
     if family == "sd-inpaint-9":
         call |= {"image": torch.zeros(1, 3, SIZE, SIZE), "mask_image": torch.ones(1, 1, SIZE, SIZE)}
     meter = Meter()
-    with sg.guide(pipe, loss=meter):
+    with sg.guide(pipe, loss=meter, checkpoint=checkpoint):
         pipe(**call | LENGTHS.get(family, {}) | {"height": SIZE, "width": SIZE})
     return meter.seen, {plan.memory: plan for plan in guess.plans if plan.checkpoint == checkpoint}
 
@@ -115,6 +115,23 @@ def test_decoding_one_by_one_holds_one_picture(folder):
     assert four[1].checkpoint and four[1].decoder < 1.7 * one[1].decoder
 
 
+def test_what_a_decoder_in_float32_holds_beside_float16(folder):
+    """SDXL's: guide decodes with a copy, and with checkpoints that is lean too."""
+    pipe, _ = build("sdxl", folder)
+    parts, peaks = Parts(architecture(pipe), torch.float16), {}
+    grid = parts.latents(1, SIZE, SIZE)
+    pipe.to(torch.float16)
+    pipe.vae.requires_grad_(False)
+    for checkpoint in (False, True):
+        z, calls = torch.randn(grid, requires_grad=True), [SimpleNamespace(kwargs={})]
+        decode = decoder(pipe, calls, checkpoint)
+        with LiveBytes() as live:
+            torch.autograd.grad(bright(decode(z)).sum(), z)
+        assert parts.held(grid, True, checkpoint)[1].peak == pytest.approx(live.peak, rel=0.1)
+        peaks[checkpoint] = live.peak
+    assert peaks[True] < 0.5 * peaks[False]
+
+
 def test_saved_bytes_of_the_decoder(folder):
     pipe, _ = build("sd", folder)
     parts = Parts(architecture(pipe), torch.float32)
@@ -139,6 +156,16 @@ def test_presets_have_the_published_sizes(name, network, vae):
     made = architecture(name)
     sizes = [sum(p.numel() for p in part.build(torch.float16).parameters()) for part in (made.network, made.vae)]
     assert sizes == [network, vae]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "card", "plans"),
+    [("sdxl", "float16", 16, {"minimal", 0}), ("sdxl", "bfloat16", 12, {"minimal", 0}), ("sd-1.5", "float16", 4, {0})],
+)
+def test_cards_that_are_enough(name, dtype, card, plans):
+    """With 7% of the card for the driver, and all text encoders on it."""
+    fitting = {plan.memory for plan in estimate_memory(name, dtype=dtype).fitting(93 * card * 10**7)}
+    assert plans <= fitting
 
 
 def test_presets_are_all_tested():

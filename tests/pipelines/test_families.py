@@ -15,7 +15,15 @@ from symguide.pipelines.replay import Replay
 
 DTYPE = torch.float32
 EVERY = pytest.mark.parametrize("family", FAMILIES)
-COARSE = {"flux": 1e-3, "flux-distilled": 1e-3, "flux-cfg": 1e-3, "ltx": 1e-3, "wan": 1e-2, "wan-two": 1e-2}
+COARSE = {
+    "flux": 1e-3,
+    "flux-distilled": 1e-3,
+    "flux-cfg": 1e-3,
+    "ltx": 1e-3,
+    "wan": 1e-2,
+    "wan-two": 1e-2,
+    "sana": 1e-2,
+}
 """Relative error of central differences where the transformer itself computes in float32."""
 
 

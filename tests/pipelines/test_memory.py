@@ -142,6 +142,9 @@ def test_an_autoencoder_that_float16_overflows_decodes_in_single(folder):
     seen = look(pipe, call)
     assert next(pipe.vae.parameters()).dtype == torch.float16 and pipe.vae.encoder is not None
     assert seen["value"].isfinite().all() and seen["value"].shape == single.shape
+    less = look(pipe, call, checkpoint=True)
+    assert less["ours"] < seen["ours"]
+    assert (less["value"] - seen["value"]).norm() < 1e-3 * seen["value"].norm()
 
 
 def test_auto_learns_what_a_graph_weighs(folder):

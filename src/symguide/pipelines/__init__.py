@@ -1,7 +1,27 @@
-"""diffusers pipelines: guidance inside them. Needs nothing of diffusers itself; the pipeline brings it."""
+"""diffusers pipelines: guidance inside them.
 
-from symguide.pipelines.bridge import text_condition
+Needs nothing of diffusers itself, as the pipeline brings it; but for `Guider`, which is a component of diffusers' kind.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from symguide.extras import library
+from symguide.pipelines.bridge import Record
 from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
-from symguide.pipelines.guide import Record, guide
+from symguide.pipelines.from_diffusers import text_condition
+from symguide.pipelines.guide import guide
 
-__all__ = ["Estimate", "Plan", "Record", "estimate_memory", "guide", "text_condition"]
+if TYPE_CHECKING:
+    from symguide.pipelines.modular import Guider
+
+__all__ = ["Estimate", "Guider", "Plan", "Record", "estimate_memory", "guide", "text_condition"]
+
+
+def __getattr__(name: str) -> Any:
+    """Guider, imported when it is asked for and not before: its base class is diffusers'."""
+    if name != "Guider":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    library("diffusers", "Guider", "pipelines")
+    from symguide.pipelines.modular import Guider
+
+    return Guider

@@ -1,135 +1,306 @@
-"""diffusers' networks as denoisers of ours: behind `Denoiser.from_diffusers`."""
+"""What stands between a pipeline's loop and its scheduler while the pipeline is guided.
 
-import inspect
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
+All pipelines pass one point: scheduler.step(model_output, timestep, sample), where the prediction is final and the
+sample is the one that it was made at. There the calls that the pipeline has just made to its networks are known, so its
+prediction can be made again at any (x, t), with a graph, and given to the recipes as an ordinary denoiser.
+
+The scheduler makes its own step of its own prediction, so that the histories of multistep schedulers are those of the
+model, and the guided change is added to what it gives.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from symguide.denoiser import Denoiser
-from symguide.errors import ConfigError
+from symguide.denoiser import Counter, Prediction
+from symguide.errors import ConfigError, GuidanceError
+from symguide.lookahead import Call, GuidedPredictor
+from symguide.loop import Cost, StepRecord
+from symguide.meter import Peak
+from symguide.objectives import Decoded
+from symguide.per_sample import Noise
+from symguide.pipelines import state
+from symguide.pipelines.calls import Made, plain
+from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
-from symguide.pipelines.levels import levels
-from symguide.pipelines.modules import networks
-
-THOUSANDTHS = ("Flux", "Chroma", "LongCat", "Ovis")
-"""Families whose transformers are told the scheduler's timestep divided by 1000."""
-
-
-class DiffusersNetwork(nn.Module):
-    """A U-Net or transformer of diffusers as (x, timestep, **condition) -> prediction.
-
-    Arguments that its `forward` does not name go into `added_cond_kwargs` where it has that: SDXL's `text_embeds` and
-    `time_ids`, for example. What it predicts beside the noise (learned variances) is cut off.
-
-    Args:
-        network: the module.
-        factor: of the timestep, for networks that are told another one than the scheduler's.
-        constant: arguments that are the same for all samples and have no row for each, such as Flux's `img_ids`.
-
-    Raises:
-        ConfigError: for a module that takes no latents and timestep, and for conditions that it does not take.
-    """
-
-    def __init__(self, network: nn.Module, factor: float, constant: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.network, self.factor, self.constant = network, factor, dict(constant)
-        named = list(inspect.signature(network.forward).parameters)
-        self._first, self._named = named[0], set(named)
-        if "timestep" not in self._named:
-            raise ConfigError(f"{type(network).__name__} takes no timestep: it is no denoiser")
-
-    def forward(self, x: Tensor, timestep: Tensor, **condition: Any) -> Tensor:
-        given = condition | self.constant
-        named = {name: value for name, value in given.items() if name in self._named}
-        added = {name: value for name, value in given.items() if name not in self._named}
-        if added and "added_cond_kwargs" not in self._named:
-            raise ConfigError(f"{type(self.network).__name__} takes no {', '.join(sorted(added))}")
-        if added:
-            named["added_cond_kwargs"] = added
-        latents = {self._first: x, "timestep": self.factor * timestep}
-        out: Tensor = self.network(**latents, **named, return_dict=False)[0]
-        return out if out.shape == x.shape else out.narrow(1, 0, x.shape[1])
+from symguide.pipelines.experts import experts
+from symguide.pipelines.guiders import refuse_perturbing
+from symguide.pipelines.levels import Clock, levels
+from symguide.pipelines.modules import components, frozen, networks, offloaded, refuse_caches
+from symguide.pipelines.patch import patched
+from symguide.pipelines.record import Recorder
+from symguide.pipelines.replay import Replay
+from symguide.pipelines.slots import Slot
+from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
+from symguide.prediction_guidance import TwoBranches
+from symguide.step import Run, Step
 
 
-def from_diffusers(
-    model: Any, scheduler: Any, *, null: Mapping[str, Any] | None, constant: Mapping[str, Any] | None
-) -> Denoiser:
-    """See `Denoiser.from_diffusers`."""
-    if isinstance(model, nn.Module):
-        network, pipe = model, None
-    else:
-        pipe, found = model, networks(model)
-        if len(found) != 1:
-            names = ", ".join(type(module).__name__ for module in found) or "none"
-            raise ConfigError(
-                f"from_diffusers takes a pipeline with one network, and {type(model).__name__} has {names}: give the "
-                "network itself"
-            )
-        network = found[0]
-        scheduler = pipe.scheduler if scheduler is None else scheduler
-    if scheduler is None:
-        raise ConfigError(
-            "from_diffusers needs the scheduler that goes with the network: from_diffusers(unet, scheduler)"
-        )
-    known, constant = levels(scheduler), constant or {}
-    factor = 1e-3 if type(network).__name__.startswith(THOUSANDTHS) else 1.0
-    return Denoiser(
-        DiffusersNetwork(network, factor, constant),
-        known.schedule,
-        known.predicts,
-        shape=_shape(network),
-        null=null,
-        decoder=None if pipe is None else _decoder(pipe, constant),
-    )
+@dataclass
+class Record:
+    """What the pipeline's last run did: a line for every step, and what it cost so far, calls for each sample."""
+
+    trace: list[StepRecord] = field(default_factory=list)
+    cost: Cost = field(default_factory=lambda: Cost(0, 0, 0.0, 0))
 
 
-def _shape(network: Any) -> tuple[int, ...] | None:
-    """Of one sample, where the network's config says it."""
-    channels, side = (getattr(network.config, name, None) for name in ("in_channels", "sample_size"))
-    if not isinstance(channels, int) or not isinstance(side, int):
-        return None
-    return channels, side, side
+class _Unguided:
+    """No loss guidance: the hook of every recipe, which leaves all steps as they are."""
+
+    objective = None
+
+    def prepare(self, run: Run) -> None: ...
+
+    def repeats_at(self, step: Step) -> int:
+        return 1
+
+    def guide(self, step: Step) -> None: ...
 
 
-def _decoder(pipe: Any, constant: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
-    """The pipeline's own decoding; None for pixel pipelines."""
-    if not hasattr(pipe, "vae"):
-        return None
-    return decoder(pipe, [SimpleNamespace(kwargs=constant)], checkpoint=False)  # type: ignore[list-item]
+class _Run:
+    """One run of the pipeline: its times, and where it stands."""
+
+    def __init__(self, times: list[float], clock: Clock) -> None:
+        self.timesteps = clock
+        self.times, place = times[:1], 0
+        while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
+            place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
+            self.times.append(times[place])
+        self.index, self.group = 0, times[0]
+        self.change: Tensor | None = None
+        """Of a step whose second half is still to come."""
+        self.clock: tuple[float, float] | None = None
+        self.graph_bytes: int | None = None
+        self.slots: Sequence[Slot] = ()
+        """Of the calls to come, if their graphs are wanted."""
+        self.peak = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether its last step is made."""
+        return self.index == len(self.times) - 1
 
 
-@torch.no_grad()
-def text_condition(
-    pipe: Any, prompt: str | list[str], size: tuple[int, int] | None = None, **settings: Any
-) -> dict[str, Tensor]:
-    """The condition of prompts, for a denoiser made of a Stable Diffusion pipeline (1.x, 2.x, XL, 3).
+class Bridge:
+    """What stands between a pipeline's loop and its scheduler."""
 
-    Args:
-        pipe: the pipeline.
-        prompt: one for all samples, or one for each.
-        size: height and width in pixels, which XL is told; the pipeline's default where not given.
-        settings: further arguments of the pipeline's `encode_prompt`, such as `max_sequence_length` or `clip_skip`.
+    def __init__(
+        self,
+        pipe: Any,
+        loss: Any,
+        rule: TwoBranches | None,
+        decode: bool,
+        checkpoint: bool,
+        seed: int,
+        indices: tuple[int, ...] | None,
+        on_nan: str,
+    ) -> None:
+        if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
+            raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
+        refuse_caches(pipe)
+        refuse_perturbing(pipe)
+        self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
+        self.seed, self.indices = seed, indices
+        self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
+        self.loss, self.levels = copy.copy(loss or _Unguided()), levels(pipe.scheduler)
+        if offloaded(pipe) and hasattr(self.loss, "memory"):
+            self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
+        self.recorder = Recorder(networks(pipe))
+        self.objective = self.loss.objective
+        self.record, self.counter = Record(), Counter()
+        self.run: _Run | None = None
 
-    Returns:
-        Tensors with a row for each prompt, by name: for `sample(condition=...)`, for `null=` those of "".
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The scheduler's step and set_timesteps are ours inside, and its own again outside."""
+        self.stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
 
-    Raises:
-        ConfigError: for pipelines of other families: there call the pipeline's own `encode_prompt`.
-    """
-    name = type(pipe).__name__
-    settings |= {"device": pipe.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
-    if name.startswith("StableDiffusionXL"):
-        embeddings, _, pooled, _ = pipe.encode_prompt(prompt, **settings)
-        height, width = size or (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
-        numbers = torch.tensor([[height, width, 0, 0, height, width]], dtype=embeddings.dtype, device=embeddings.device)
-        ids = numbers.expand(len(embeddings), -1)
-        return {"encoder_hidden_states": embeddings, "text_embeds": pooled, "time_ids": ids}
-    if name.startswith("StableDiffusion3"):
-        embeddings, _, pooled, _ = pipe.encode_prompt(prompt, prompt, prompt, **settings)
-        return {"encoder_hidden_states": embeddings, "pooled_projections": pooled}
-    if name.startswith("StableDiffusion"):
-        return {"encoder_hidden_states": pipe.encode_prompt(prompt, **settings)[0]}
-    raise ConfigError(f"text_condition does not know the conditions of {name}: call its own encode_prompt")
+        def set_timesteps(*args: Any, **kwargs: Any) -> Any:
+            self.run, self.recorder.slots = None, ()
+            self.recorder.take()  # calls of a run that was broken off, or of a pipeline inside this one
+            return prepare(*args, **kwargs)
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            with frozen(components(self.pipe)):  # no longer: torch multiplies frozen matrices in another order
+                return self.step(*args, **kwargs)
+
+        with patched(self.scheduler, step=step, set_timesteps=set_timesteps):
+            self.recorder.attach()
+            try:
+                yield
+            finally:
+                self.recorder.detach()
+
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The scheduler's own step, then the guided change of what it gave."""
+        if model_output.shape != sample.shape:
+            raise GuidanceError("networks that also predict variances for their scheduler cannot be guided")
+        if torch.as_tensor(timestep).numel() != 1:
+            raise GuidanceError("pipelines that denoise parts of a sample at different timesteps cannot be guided")
+        model_output, sample = plain(model_output), plain(sample)
+        calls, began, spent = self.recorder.take(), time.perf_counter(), (self.counter.forward, self.counter.backward)
+        run = self.run = self.run or self._begin(timestep)
+        half = run.change is not None  # the first half of this step was guided
+        rows = len(sample) // 2 if _doubled(self.pipe, calls) else len(sample)
+        t = run.times[run.index]
+        x = self.levels.ours(_wide(sample[:rows]), t)
+
+        def stock(prediction: Prediction) -> Any:
+            value, place = getattr(prediction, self.levels.predicts), self.levels.state(prediction.x, t)
+            both = (torch.cat([z.to(sample)] * (len(sample) // rows)) for z in (value, place))
+            return self.stock(next(both), timestep, next(both), *args, **kwargs)
+
+        def own() -> Any:  # with the pipeline's own tensors: the same to the last bit
+            return self.stock(model_output, timestep, sample, *args, **kwargs)
+
+        if half and self.rule is None:
+            self.recorder.slots = run.slots
+            return self._whole(own())
+        before = state.kept(self.scheduler)
+        predict, prediction = self._predictor(calls, x, t, _wide(model_output[:rows]), float(timestep))
+        result = own() if self.rule is None else stock(prediction)
+        if half:
+            self.recorder.slots = run.slots
+            return self._whole(result)
+        replay = predict.denoiser.network.replay  # type: ignore[attr-defined]
+        graphs = replay.graphs()
+        held = 0 if graphs is None else graphs.held
+        known: Call = Known(predict, t, prediction, graphs)
+        del graphs  # known alone has them, and lets go of them
+        everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
+        if run.index == 0:
+            if self.decode and self.objective is not None:
+                self.loss.objective = Decoded(self.objective, decoder(self.pipe, calls, self.checkpoint))
+            self.loss.prepare(everything)
+        s, repeat = run.times[run.index + 1], 0
+        while True:  # as symguide.loop's step, with the scheduler's in place of the solver's
+            given = self.levels.ours(_wide(_sample(result)[:rows]), s)
+            step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, s))
+            with Peak(x.device) as peak:
+                guided = self.loss.guide(step)
+            run.peak = max(run.peak, held + peak())
+            repeat += 1
+            if repeat >= self.loss.repeats_at(step):
+                break
+            x = step.back_in_time(given if guided is None else guided.x_s)
+            known = Call(predict, x, t, keep=known.wanted)
+            state.put_back(self.scheduler, before)
+            result = stock(known.prediction)
+        run.graph_bytes = predict.graph_bytes
+        run.slots = replay.slots if known.wanted and len({id(call.network) for call in calls}) == 1 else ()
+        self.recorder.slots = () if state.unfinished(self.scheduler) else run.slots
+        self._note(step, guided, rows, spent, began)
+        run.index += 1
+        change = None if guided is None else self.levels.state(guided.x_s - given, s)
+        if state.unfinished(self.scheduler):
+            if repeat > 1:
+                raise ConfigError(f"{type(self.scheduler).__name__} makes steps in two halves: repeats must be 1")
+            run.change = torch.zeros_like(given) if change is None else change
+            return result
+        if getattr(self.scheduler, "order_list", None) and self.scheduler.order_list[run.index - 1] == 1:
+            run.group = t
+        if change is None:
+            return result
+        state.move_stored(self.scheduler, change.to(sample), self.levels.schedule, t, s, run.group)
+        return _moved(result, change)
+
+    def _whole(self, result: Any) -> Any:
+        """The second half of a step, with the change that its first half was owed."""
+        assert self.run is not None and self.run.change is not None
+        change, self.run.change = self.run.change, None
+        return _moved(result, change)
+
+    def _begin(self, timestep: Any) -> _Run:
+        """A new run, from the timestep that the pipeline begins at: a later one than the first for img2img."""
+        times = self.levels.times(self.scheduler)
+        every = [float(step) for step in self.scheduler.timesteps]
+        began = getattr(self.scheduler, "begin_index", None)
+        self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
+        start = every.index(float(timestep)) if began is None else began
+        return _Run(times[start:], self.levels.clock(self.scheduler))
+
+    def _predictor(
+        self, calls: list[Made], x: Tensor, t: float, made: Tensor, timestep: float
+    ) -> tuple[GuidedPredictor, Prediction]:
+        """The pipeline's prediction as ours, and what it is at x, by the calls that were made there."""
+        assert self.run is not None
+        replay = Replay(calls, x, timestep, self.run.clock)
+        self.run.clock = replay.clock
+        combine = combination(replay.recorded(), made, self.pipe)
+        network = PipelineNetwork(replay, combine, self.recorder, self.run.timesteps, experts(self.pipe))
+        denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
+        denoiser.counter = self.counter
+        self.counter.forward += len(x) * replay.passes
+        ours = None if self.rule is None else InPlaceOfItsOwn(self.rule, conditional(combine, self.pipe))
+        predict = GuidedPredictor(denoiser, guidance=ours)
+        predict.graph_bytes = self.run.graph_bytes
+        if ours is None:
+            return predict, denoiser.prediction(x, t, made)
+        return predict, ours.combine([denoiser.prediction(x, t, _wide(y)) for y in replay.recorded()])
+
+    def _noise(self, x: Tensor) -> Noise:
+        indices = range(len(x)) if self.indices is None else self.indices
+        if len(indices) != len(x):
+            raise ConfigError(f"indices= names {len(indices)} samples, and the pipeline draws {len(x)}")
+        return Noise(self.seed, indices, x.shape[1:], x.dtype, x.device)
+
+    def _moments(
+        self, before: dict[str, Any], stock: Callable[[Prediction], Any], known: Call, s: float
+    ) -> Callable[[], tuple[Tensor, float]]:
+        """Mean and standard deviation of the scheduler's step, in the schedule's terms."""
+
+        def ask() -> tuple[Tensor, float]:
+            rows = len(known.x)
+            step = state.mean_and_std(self.scheduler, before, lambda: _wide(_sample(stock(known.prediction))[:rows]))
+            mean, std = step
+            factor = self.levels.schedule.alpha(s) if self.levels.exploded else 1.0
+            return factor * mean, factor * std
+
+        return ask
+
+    def _note(self, step: PipelineStep, guided: Any, rows: int, spent: tuple[int, int], began: float) -> None:
+        """A line of the trace, and the totals."""
+        loss, length = (None, None) if guided is None else (guided.loss, guided.gradient_norm)
+        forward, backward = self.counter.forward // rows, self.counter.backward // rows
+        calls = forward - spent[0] // rows, backward - spent[1] // rows
+        assert self.run is not None
+        seconds = time.perf_counter() - began
+        self.record.trace.append(StepRecord(step.index, step.t, step.s, loss, length, *calls, seconds))
+        self.record.cost = Cost(forward, backward, self.record.cost.seconds + seconds, self.run.peak)
+
+
+def _doubled(pipe: Any, calls: list[Made]) -> bool:
+    """Whether the samples that the scheduler sees hold every sample twice, as DiT's with guidance do."""
+    if type(pipe).__name__ != "DiTPipeline":
+        return False
+    first, second = calls[-1].args[0].chunk(2) if len(calls[-1].args[0]) % 2 == 0 else (calls[-1].args[0], None)
+    return second is not None and torch.equal(first, second)
+
+
+def _sample(result: Any) -> Tensor:
+    """x_s of what a scheduler returns."""
+    return result[0] if isinstance(result, tuple) else result.prev_sample
+
+
+def _moved(result: Any, change: Tensor) -> Any:
+    """What a scheduler returns, with x_s moved; changes of half as many rows are for samples that are there twice."""
+    x_s = _sample(result)
+    x_s = x_s + torch.cat([change.to(x_s)] * (len(x_s) // len(change)))
+    if isinstance(result, tuple):
+        return (x_s, *result[1:])
+    moved = copy.copy(result)
+    moved.prev_sample = x_s
+    return moved
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32, which gradients and steps are computed in."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from symguide.errors import GuidanceError
+from symguide.pipelines.guiders import guiders
 
 SCALES = ("guidance_scale", "true_cfg_scale", "guidance_scale_2", "_guidance_scale")
-"""Attributes of pipelines that hold the weight of classifier-free guidance."""
+"""Attributes of pipelines and of guiders that hold the weight of classifier-free guidance."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,7 @@ def _known(count: int, pipeline: Any) -> Iterator[Combine]:
         yield Affine(-torch.ones(1, dtype=torch.float64))
     if count != 2:
         return
-    phi = float(getattr(pipeline, "guidance_rescale", 0.0) or 0.0)
-    for name in SCALES:
-        scale = getattr(pipeline, name, None)
-        if not isinstance(scale, int | float):
-            continue
+    for phi, scale in _told(pipeline):
         for conditional in (1, 0):
             if phi > 0:
                 yield Rescaled(float(scale), phi, conditional)
@@ -129,6 +126,16 @@ def _known(count: int, pipeline: Any) -> Iterator[Combine]:
             weights[conditional] = scale
             yield Affine(weights)
             yield Affine(-weights)
+
+
+def _told(pipeline: Any) -> Iterator[tuple[float, float]]:
+    """(phi, scale) as a pipeline, or its guiders, have them."""
+    for holder in (pipeline, *guiders(pipeline)):
+        phi = float(getattr(holder, "guidance_rescale", 0.0) or 0.0)
+        for name in SCALES:
+            scale = getattr(holder, name, None)
+            if isinstance(scale, int | float):
+                yield phi, scale + bool(getattr(holder, "use_original_formulation", False))  # c + w (c - u)
 
 
 def _solved(predictions: Sequence[Tensor], made: Tensor, rounding: float) -> Iterator[Affine]:

@@ -12,6 +12,7 @@ from symguide.errors import ConfigError
 from symguide.half import in_dtype
 from symguide.pipelines.calls import Made
 from symguide.pipelines.layout import layout, unscaled, video
+from symguide.pipelines.lean import lean
 from symguide.pipelines.modules import components
 
 Decode = Callable[[Tensor], Tensor]
@@ -24,7 +25,7 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
     autoencoder in float16 that needs float32 (SDXL's) is copied into it: the pipeline's own stays what it is.
 
     Args:
-        checkpoint: decode several samples one by one, and each once more in the backward sweep.
+        checkpoint: decode several samples one by one, and keep less of each for the backward sweep (`sparing`).
 
     Raises:
         ConfigError: for a pipeline whose latents this does not know how to lay out.
@@ -54,16 +55,20 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
         z = arranged(z)
         return in_dtype(pictures, z if kandinsky else unscaled(z, vae), next(vae.parameters()).dtype)
 
-    return one_by_one(decode) if checkpoint else decode
+    return sparing(decode, vae) if checkpoint else decode
 
 
-def one_by_one(decode: Decode) -> Decode:
-    """Several samples decoded one after the other, and each once more in the backward sweep."""
+def sparing(decode: Decode, vae: Any) -> Decode:
+    """`decode`, with the decoder of `vae` lean; several samples one by one, each once more in the backward sweep."""
+
+    def one(z: Tensor) -> Tensor:
+        with lean(vae):
+            return decode(z)
 
     def each(z: Tensor) -> Tensor:
-        if len(z) == 1:  # its blocks are checkpointed themselves
-            return decode(z)
-        return torch.cat([again(decode, one, use_reentrant=False) for one in torch.split(z, 1)])
+        if len(z) == 1:  # lean enough
+            return one(z)
+        return torch.cat([again(one, row, use_reentrant=False) for row in torch.split(z, 1)])
 
     return each
 
@@ -88,7 +93,8 @@ def _autoencoder(pipe: Any) -> Any:
 
 def _wide_enough(pipe: Any, vae: Any) -> Any:
     """The autoencoder, or a float32 copy of its decoding half where the pipeline itself would decode in float32."""
-    overflows = hasattr(pipe, "upcast_vae") and getattr(vae.config, "force_upcast", False)
+    upcasts = hasattr(pipe, "upcast_vae") or type(pipe).__name__ == "StableDiffusionXLModularPipeline"
+    overflows = upcasts and getattr(vae.config, "force_upcast", False)
     if not overflows or next(vae.parameters()).dtype != torch.float16:
         return vae
     without = {id(vae.encoder): None} if hasattr(vae, "encoder") else {}

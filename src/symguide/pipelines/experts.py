@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from symguide.pipelines.combine import Affine, Combine
+from symguide.pipelines.guiders import guiders
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ def experts(pipe: Any) -> Experts | None:
     ratio = getattr(pipe.config, "boundary_ratio", None)
     if ratio is None or getattr(pipe, "transformer_2", None) is None:
         return None
-    first = float(pipe.guidance_scale)
-    second = getattr(pipe, "_guidance_scale_2", None)
-    scales = (first, first if second is None else float(second))
+    if both := guiders(pipe):
+        first, second = (guider.guidance_scale for guider in both)
+    else:
+        first, second = pipe.guidance_scale, getattr(pipe, "_guidance_scale_2", None)
+    scales = (float(first), float(first if second is None else second))
     return Experts(ratio * pipe.scheduler.config.num_train_timesteps, pipe.transformer, pipe.transformer_2, scales)

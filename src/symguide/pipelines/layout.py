@@ -32,6 +32,9 @@ def layout(pipe: Any, vae: nn.Module, given: Mapping[str, Any]) -> Layout:
         sizes = [given[key] for key in ("num_frames", "height", "width")]
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
         return _checked(lambda z: z if z.ndim == 5 else pipe._unpack_latents(z, *sizes, *patches), name, vae)
+    if name == "LTXModularPipeline":
+        sizes = [given[key] for key in ("num_frames", "height", "width")]
+        return _checked(lambda z: pipe.pachifier.unpack_latents(z, *sizes), name, vae)
 
     def arranged(z: Tensor) -> Tensor:
         if z.ndim != 3 or sound(vae):

@@ -45,6 +45,8 @@ def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
 def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
     """Blocks of networks and autoencoder are computed again in the backward sweep inside, where that is wanted.
 
+    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place.
+
     Raises:
         ConfigError: if none of the networks can do that.
     """

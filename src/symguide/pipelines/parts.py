@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.pipelines.architecture import Architecture
-from symguide.pipelines.decode import one_by_one
+from symguide.pipelines.decode import sparing
 from symguide.pipelines.inputs import latent_shape, network_call
 from symguide.pipelines.modules import NETWORKS
 from symguide.pipelines.simulate import Held, forward_peak, held
@@ -64,7 +64,7 @@ class Parts:
             made: Tensor = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
             return made.to(z.dtype)
 
-        return one_by_one(pictures)(z) if checkpoint else pictures(z)
+        return sparing(pictures, self.vae)(z) if checkpoint else pictures(z)
 
 
 def _meta(shape: Sequence[int]) -> Tensor:

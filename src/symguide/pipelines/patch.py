@@ -16,8 +16,8 @@ class Patched:
     """
 
     def __init__(self, owner: Any, name: str, call: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, getattr(owner, name))  # first: it copies the attributes of a Patched, too
         self.owner, self.name, self.call = owner, name, call
-        functools.update_wrapper(self, getattr(owner, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
@@ -30,9 +30,11 @@ class Patched:
 def patched(owner: Any, **calls: Callable[..., Any]) -> Iterator[None]:
     """Methods of an object replaced inside, and its own again outside, whatever happens."""
     made = {name: Patched(owner, name, call) for name, call in calls.items()}
+    before = {name: vars(owner)[name] for name in calls if name in vars(owner)}
     try:
         vars(owner).update(made)
         yield
     finally:
         for name in made:
             vars(owner).pop(name, None)
+        vars(owner).update(before)

@@ -43,7 +43,11 @@ class Recorder:
         """Remove all hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self.calls, self.slots, self._given = [], [], (), {}
+        self._handles, self.calls, self._given = [], [], {}
+        if self._begun is not None:  # an interrupt ends a call without a word; grad mode is the pipeline's own then
+            mode = torch.is_grad_enabled()
+            self._end()
+            torch.set_grad_enabled(mode)
 
     def take(self) -> list[Made]:
         """The calls since the last look."""
@@ -89,10 +93,16 @@ class Recorder:
         args, kwargs = self._given.pop(id(network), (args, kwargs))
         graph = None
         if self._begun is not None:
-            (leaf, meter, stack), self._begun = self._begun, None
-            stack.close()
+            leaf, meter = self._end()
             graph = Graph(leaf, output, 0 if meter is None else meter.live)
             output = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, output)
         if output is not None:
             self.calls.append(Made(network, args, kwargs, output, graph))
         return None if graph is None else output
+
+    def _end(self) -> tuple[Tensor, SavedBytes | None]:
+        """What `_begin` began."""
+        assert self._begun is not None
+        (leaf, meter, stack), self._begun = self._begun, None
+        stack.close()
+        return leaf, meter
