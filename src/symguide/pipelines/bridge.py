@@ -137,6 +137,14 @@ class Bridge:
             finally:
                 self.recorder.detach()
 
+    def refuse_unseen(self) -> None:
+        """GuidanceError where networks were called, and this scheduler made no step of what they said."""
+        if self.run is None and self.recorder.calls:
+            raise GuidanceError(
+                f"{type(self.pipe).__name__} made no step with its own scheduler, but with copies, so nothing was "
+                "guided: this pipeline cannot be guided"
+            )
+
     @torch.inference_mode(mode=False)
     @torch.no_grad()
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -60,6 +60,7 @@ def guide(
     bridge = Bridge(pipe, loss, prediction, decode, checkpoint, seed, numbers, on_nan)
     with checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
+        bridge.refuse_unseen()
 
 
 def refuse_unfit(loss: Any, prediction: Any) -> None:
