@@ -30,7 +30,7 @@ PARAMETERS = {
 """Options of the command line and the parameters of recipes that they set."""
 
 
-NORMALISED = ("sag", "freedom", "lgd")
+NORMALISED = ("sag", "freedom", "lgd", "abms", "dreamguider")
 """Recipes whose default step is normalised: as long as their scale says, whatever the gradient."""
 
 
