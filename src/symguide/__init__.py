@@ -32,14 +32,16 @@ from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
-from symguide.solver import timesteps
+from symguide.solver import starting_at, timesteps
 from symguide.step import Step
+from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
 
 __version__ = "0.1.0"
 
 __all__ = [
     "APG",
     "CFG",
+    "DOODL",
     "DPS",
     "DSG",
     "LGD",
@@ -51,13 +53,18 @@ __all__ = [
     "CFGPlusPlus",
     "ConfigError",
     "Cost",
+    "DFlow",
     "Denoiser",
     "Estimate",
     "FreeDoM",
     "GaussianDenoiser",
     "Gradient",
     "GuidanceError",
+    "IterationRecord",
     "MixtureDenoiser",
+    "OCFlow",
+    "OptimalGaussian",
+    "Optimised",
     "Prediction",
     "Recipe",
     "RectifiedFlow",
@@ -76,8 +83,10 @@ __all__ = [
     "noise_window",
     "objectives",
     "on_sphere",
+    "optimise",
     "rules",
     "sample",
     "save",
+    "starting_at",
     "timesteps",
 ]
