@@ -1,5 +1,6 @@
 """Optimisation of whole trajectories: exact gradients of all controls, closed-form optima, and the laws."""
 
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -373,6 +374,21 @@ def test_lbfgs_rows_do_not_know_each_other_and_never_get_worse():
             assert torch.allclose(found, minimise(rosenbrock, row[None], iterations)[0], rtol=1e-9)
     values = [at.value for _, at in lbfgs(lambda at: Function(rosenbrock, at), x, 30)]
     assert all((b <= a).all() for a, b in pairwise(values))
+
+
+def test_a_rejected_trial_of_the_line_search_leaves_nothing_behind():
+    """What it keeps for its gradient is a network graph or many: gone before the next one is made."""
+    held, alive = weakref.WeakSet(), []
+
+    def evaluate(x):
+        alive.append(len(held))
+        made = Function(rosenbrock, x)
+        held.add(made)
+        return made
+
+    visited = sum(1 for _ in lbfgs(evaluate, torch.tensor([[-1.2, 1.0], [30.0, -7.0]]), 20))
+    assert len(alive) > visited + 3
+    assert max(alive) <= 1
 
 
 def test_lbfgs_ends_where_nothing_can_be_improved():

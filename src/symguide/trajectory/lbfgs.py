@@ -55,6 +55,7 @@ def lbfgs(
         accepted = done.clone()
         for trial in range(trials + 1):
             tried = x + expand(a, x) * d
+            del at  # what a rejected trial keeps for its slope is freed before the next one is made
             at = evaluate(tried)
             accepted = accepted | (at.value <= value + 1e-4 * a * slope)
             if bool(accepted.all()):
