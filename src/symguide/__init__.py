@@ -38,8 +38,9 @@ from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
-from symguide.solver import timesteps
+from symguide.solver import starting_at, timesteps
 from symguide.step import Step
+from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "ABMS",
     "APG",
     "CFG",
+    "DOODL",
     "DPS",
     "DSG",
     "ECM",
@@ -61,6 +63,7 @@ __all__ = [
     "CFGPlusPlus",
     "ConfigError",
     "Cost",
+    "DFlow",
     "Denoiser",
     "Dreamguider",
     "EluCD",
@@ -69,7 +72,11 @@ __all__ = [
     "GaussianDenoiser",
     "Gradient",
     "GuidanceError",
+    "IterationRecord",
     "MixtureDenoiser",
+    "OCFlow",
+    "OptimalGaussian",
+    "Optimised",
     "Prediction",
     "Recipe",
     "RectifiedFlow",
@@ -88,8 +95,10 @@ __all__ = [
     "noise_window",
     "objectives",
     "on_sphere",
+    "optimise",
     "rules",
     "sample",
     "save",
+    "starting_at",
     "timesteps",
 ]
