@@ -90,6 +90,17 @@ RECIPES = {
     "universal": lambda o, **k: sg.UniversalGuidance(o, backward_steps=3, repeats=2, **k),
     "lgd": lambda o, **k: sg.LGD(o, samples=3, **k),
     "dsg": sg.DSG,
+    "tfg": lambda o, **k: sg.TFG(o, samples=2, **k),
+    "tfg-mean": lambda o, **k: sg.TFG(o, rho=0, mu=0.2, sigma=0.0, **k),
+    "tfg-sphere": lambda o, **k: sg.TFG(o, constraint=sg.Sphere(0.2), **k),
+    "abms": sg.ABMS,
+    "abms-draws": lambda o, **k: sg.ABMS(o, samples=3, n=2, **k),
+    "abms-sphere": lambda o, **k: sg.ABMS(o, constraint=sg.Sphere(0.2), **k),
+    "adam-dps": sg.AdamDPS,
+    "adam-repeats": lambda o, **k: sg.AdamDPS(o, repeats=2, window=(0.2, 0.8), **k),
+    "ecm": lambda o, **k: sg.ECM(o, scale=0.1, **k),
+    "elucd": sg.EluCD,
+    "dreamguider": sg.Dreamguider,
 }
 """Every registered recipe, with the settings that change its path through the code."""
 

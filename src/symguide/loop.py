@@ -132,11 +132,11 @@ def sample(
     denoiser = denoiser.to(device, dtype)
     device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
     dtype = dtype or torch.get_default_dtype()
-    numbers = _indices(batch, indices, start)
-    shape = _shape(shape, denoiser, start)
+    numbers = sample_indices(batch, indices, start)
+    shape = sample_shape(shape, denoiser, start)
     count = 1 if particles is None else particles.particles
     condition = expand_condition(condition, len(numbers), device, count)
-    times = _times(denoiser, solver, grid, steps)
+    times = sample_times(denoiser, solver, grid, steps)
     if on_nan not in ("raise", "skip"):
         raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
     if not 0 <= eta <= 1:
@@ -145,7 +145,7 @@ def sample(
     counter = Counter()
     predict = GuidedPredictor(denoiser.counted(counter), condition, prediction)
     noise = Noise(seed, numbers, shape, dtype, device, count)
-    x = _start(start, noise, denoiser, times[0], dtype, device, count)
+    x = starting_noise(start, noise, denoiser, times[0], dtype, device, count)
     everything = Run(predict, noise, times, choose(solver, None)[0], eta, on_nan)
     if loss is not None:
         loss.prepare(everything)
@@ -222,7 +222,7 @@ def _check_hooks(prediction: Any, loss: Any, particles: Any) -> None:
         raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
 
 
-def _indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
+def sample_indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
     numbers = None if indices is None else [int(i) for i in indices]
     size = (
         batch if batch is not None else len(numbers) if numbers is not None else len(start) if start is not None else 1
@@ -237,7 +237,7 @@ def _indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | N
     return numbers
 
 
-def _shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None) -> tuple[int, ...]:
+def sample_shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None) -> tuple[int, ...]:
     known = shape or denoiser.shape or (None if start is None else start.shape[1:])
     if not known:
         raise ConfigError("the model does not know the shape of its samples: pass shape=, e.g. shape=(3, 64, 64)")
@@ -248,7 +248,7 @@ def _shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None
     return tuple(int(n) for n in known)
 
 
-def _times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
+def sample_times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
     choose(solver, None)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"steps must be a whole number, at least 1, not {steps!r}")
@@ -257,7 +257,7 @@ def _times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tup
     return times
 
 
-def _start(
+def starting_noise(
     start: Tensor | None,
     noise: Noise,
     denoiser: Denoiser,

@@ -89,6 +89,7 @@ class Step:
         self.transition = transition(run.solver, self.schedule, self.t, self.s, run.eta, before)
         self._first: Call | None = None
         self._noise: Tensor | None = None
+        self._mean: Tensor | None = None
 
     @property
     def std(self) -> float:
@@ -120,16 +121,20 @@ class Step:
 
     def mean(self, x0: Tensor | None = None) -> Tensor:
         """Mean of x_s, with another clean estimate than the network's where one is given."""
-        mine = self.prediction.x0 if x0 is None else x0
-        pending = [mine]
+        if x0 is None and self._mean is not None:
+            return self._mean
+        pending = [self.prediction.x0 if x0 is None else x0]
 
         def call(state: Tensor, t: float) -> Tensor:
             return pending.pop() if pending else self.run.predict(state, t).x0
 
         with torch.no_grad():
-            return run(
+            mean = run(
                 self.transition.program, [self.prediction.x] + ([] if self._past is None else [self._past[1]]), call
             )
+        if x0 is None:
+            self._mean = mean
+        return mean
 
     def x_s(self, x0: Tensor | None = None) -> Tensor:
         """mean + std * noise."""
@@ -165,6 +170,21 @@ class Step:
             first=self._first,
         )
         return gradient, loss
+
+    def gradient_after(
+        self,
+        x_s: Tensor,
+        objective: Objective,
+        n: int,
+        solver: str = "best",
+        grid: str | Grid | None = None,
+        memory: Memory = "minimal",
+        jacobian: str = "exact",
+        offload: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
+        program = lookahead_program(self.run.predict.denoiser, self.s, n, solver, grid)
+        return sweep(self.run.predict, x_s, objective, program, memory=memory, jacobian=jacobian, offload=offload)[:2]
 
     def back_in_time(self, x_s: Tensor) -> Tensor:
         """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""

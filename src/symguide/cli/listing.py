@@ -89,7 +89,7 @@ def methods(name: str | None, json_to: str | None) -> None:
     """The guidance methods: what they do, take and cost; with NAME, all about that one.
 
     Of every kind one can act in the same run: loss guidance (--method), prediction guidance (--cfg), particle guidance
-    (--best-of).
+    (--best-of). Trajectory optimisation is called from Python only.
     """
     from symguide.cli.methods import KINDS, cost, first_line, parameters
 
@@ -99,7 +99,7 @@ def methods(name: str | None, json_to: str | None) -> None:
     rows = []
     for each in [name] if name is not None else every:
         kind, method = every[each]
-        row: dict[str, Any] = {"name": each, "kind": f"{kind} guidance", "about": first_line(method)}
+        row: dict[str, Any] = {"name": each, "kind": kind, "about": first_line(method)}
         row["parameters"] = {key: _plain(value) for key, value in parameters(method).items()}
         row["cost"] = cost(method)
         if name is not None:

@@ -224,8 +224,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--method",
     metavar="NAME",
-    help="How to steer by gradients (sag where only an objective is given): sag, freedom, dps, mpgd, universal, lgd or "
-    "dsg. See symguide methods.",
+    help="How to steer by gradients (sag where only an objective is given): sag, freedom, dps, mpgd, universal, lgd, "
+    "dsg, tfg, abms, adam-dps, ecm, elucd or dreamguider. See symguide methods.",
 )
 @option(
     "Guidance",
@@ -239,7 +239,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--scale",
     type=Finite(0),
     help="Strength of the method; 0 is off. Where not given the "
-    "method's own; 0.1 for models of scenes and sag, freedom or lgd.",
+    "method's own; 0.1 for models of scenes and sag, freedom, lgd, abms or dreamguider.",
 )
 @option(
     "Guidance",
@@ -276,7 +276,12 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 )
 @option("Guidance", "--lookahead-grid", type=Name("grid", _grids), help="Where the look-ahead's steps lie.")
 @option("Guidance", "--rate", type=Finite(0, 1), help="dsg: from 0, the noise alone, to 1, the loss alone.")
-@option("Guidance", "--samples", type=click.IntRange(1), help="lgd: points of the cloud around the clean estimate.")
+@option(
+    "Guidance",
+    "--samples",
+    type=click.IntRange(1),
+    help="lgd, tfg: points of the cloud around the clean estimate; abms: draws of x_s; dreamguider: augmented copies.",
+)
 @option("Guidance", "--backward-steps", type=click.IntRange(0), help="universal: steps of its backward guidance.")
 @option(
     "Guidance",

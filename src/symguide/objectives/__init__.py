@@ -3,7 +3,7 @@
 from symguide.objectives.aesthetic import Aesthetic
 from symguide.objectives.base import BlackBox, Objective, Sum
 from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
-from symguide.objectives.classifier import Classifier
+from symguide.objectives.classifier import Classifier, softened
 from symguide.objectives.decoded import Decoded
 from symguide.objectives.depth import Depth
 from symguide.objectives.edges import Edges
@@ -60,4 +60,5 @@ __all__ = [
     "Style",
     "Sum",
     "TextSimilarity",
+    "softened",
 ]
