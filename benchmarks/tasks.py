@@ -64,13 +64,3 @@ class World:
             "seconds": result.cost.seconds,
             "peak": result.cost.peak_bytes,
         }
-
-
-def best(sweep: list[dict[str, Any]], plain: dict[str, Any]) -> dict[str, Any]:
-    """The cell of a sweep that the judge likes best among those whose pictures are still pictures.
-
-    Those are cells where the judge reads the asked shape at least as often as in unguided samples, less a tenth; where
-    there are none such, it is the one where it reads it most often.
-    """
-    whole = [cell for cell in sweep if cell["shape"] >= plain["shape"] - 0.1]
-    return min(whole, key=lambda c: c["judge"]) if whole else max(sweep, key=lambda c: c["shape"])

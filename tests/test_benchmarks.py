@@ -19,7 +19,7 @@ def quick(name, folder):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["gradients", "lookahead"])
+@pytest.mark.parametrize("name", ["gradients", "lookahead", "nstudy"])
 def test_quick(name, tmp_path):
     assert "| solver |" in quick(name, tmp_path)
 

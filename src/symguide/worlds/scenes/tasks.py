@@ -6,6 +6,7 @@ computed by the world's scorer, and the same quantity by its judge is how the re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Task:
     @torch.no_grad()
     def shape_read(self, samples: Tensor) -> float:
         """Share of the samples whose shape the judge still reads: guidance that is too strong breaks shapes up."""
-        classifier = judge("scenes", "classifier").to(samples)
+        classifier: Any = judge("scenes", "classifier").to(samples)
         read = classifier.split(classifier(samples))["shape"].argmax(dim=1)
         return (read.cpu() == self.shape).double().mean().item()
 
