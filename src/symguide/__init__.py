@@ -19,6 +19,7 @@ from symguide.loss_guidance import (
     LGD,
     MPGD,
     SAG,
+    ClassifierGuidance,
     FreeDoM,
     Recipe,
     Sphere,
@@ -31,6 +32,7 @@ from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
+from symguide.restart import Restart
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
 from symguide.solver import timesteps
 from symguide.step import Step
@@ -49,6 +51,7 @@ __all__ = [
     "VP",
     "BestOfN",
     "CFGPlusPlus",
+    "ClassifierGuidance",
     "ConfigError",
     "Cost",
     "Denoiser",
@@ -61,6 +64,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "RectifiedFlow",
+    "Restart",
     "Result",
     "Schedule",
     "Sphere",

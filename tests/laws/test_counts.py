@@ -17,6 +17,9 @@ FORMULA = {  # forward and backward calls of a guided step, the sampler's own in
     "mpgd-sphere": (1, 0),
     "lgd": (1, 1),
     "dsg": (1, 1),
+    "classifier": (1, 0),
+    "classifier-mean": (1, 0),
+    "classifier-sphere": (1, 0),
 }
 
 

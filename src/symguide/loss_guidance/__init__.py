@@ -1,6 +1,7 @@
 """Loss guidance: recipes that steer by the gradient of an objective. One recipe a file; a new one is a line here."""
 
 from symguide.loss_guidance import rules
+from symguide.loss_guidance.classifier import ClassifierGuidance
 from symguide.loss_guidance.dps import DPS
 from symguide.loss_guidance.dsg import DSG, Sphere, on_sphere
 from symguide.loss_guidance.freedom import FreeDoM
@@ -18,6 +19,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "universal": UniversalGuidance,
     "lgd": LGD,
     "dsg": DSG,
+    "classifier": ClassifierGuidance,
 }
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "MPGD",
     "RECIPES",
     "SAG",
+    "ClassifierGuidance",
     "FreeDoM",
     "Recipe",
     "Sphere",

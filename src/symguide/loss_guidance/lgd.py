@@ -36,10 +36,11 @@ class LGD(SAG):
 
     def objective_at(self, step: Step) -> Objective:
         alpha, sigma = step.schedule.alpha(step.t), step.schedule.sigma(step.t)
+        objective = super().objective_at(step)
         cloud = sigma / math.hypot(alpha, sigma) * step.draw("smooth", self.samples)
 
         def smoothed(x0: Tensor) -> Tensor:
-            losses = torch.stack([self.objective(x0 + shift) for shift in cloud])
+            losses = torch.stack([objective(x0 + shift) for shift in cloud])
             return math.log(self.samples) - torch.logsumexp(-losses, dim=0)
 
         return smoothed

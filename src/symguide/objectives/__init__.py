@@ -8,7 +8,8 @@ from symguide.objectives.decoded import Decoded
 from symguide.objectives.depth import Depth
 from symguide.objectives.edges import Edges
 from symguide.objectives.measurement import Measurement, Region
-from symguide.objectives.motion import MotionField
+from symguide.objectives.motion import Motion, MotionField
+from symguide.objectives.noisy import NoisyClassifier
 from symguide.objectives.operators import CompressedSensing, Downsample, LinearOperator, Mask
 from symguide.objectives.palette import Palette
 from symguide.objectives.preprocess import Preprocess
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "classifier": Classifier,
     "text": TextSimilarity,
     "image": ImageSimilarity,
+    "noisy": NoisyClassifier,
     "identity": Identity,
     "style": Style,
     "aesthetic": Aesthetic,
@@ -55,9 +57,11 @@ __all__ = [
     "Objective",
     "Palette",
     "Preprocess",
+    "Motion",
     "Region",
     "Segmentation",
     "Style",
+    "NoisyClassifier",
     "Sum",
     "TextSimilarity",
 ]
