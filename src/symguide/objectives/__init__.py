@@ -1,6 +1,7 @@
 """Objectives: what to steer toward. Any callable x0 (B, ...) -> loss (B,) is one; these are ready-made."""
 
 from symguide.objectives.aesthetic import Aesthetic
+from symguide.objectives.balanced import Balanced
 from symguide.objectives.base import BlackBox, Objective, Sum
 from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
 from symguide.objectives.classifier import Classifier
@@ -16,12 +17,13 @@ from symguide.objectives.preprocess import Preprocess
 from symguide.objectives.segmentation import Segmentation
 from symguide.objectives.similarity import Identity, ImageSimilarity, TextSimilarity
 from symguide.objectives.style import Style
+from symguide.objectives.views import Augmented, Cutouts
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classifier": Classifier,
+    "noisy": NoisyClassifier,
     "text": TextSimilarity,
     "image": ImageSimilarity,
-    "noisy": NoisyClassifier,
     "identity": Identity,
     "style": Style,
     "aesthetic": Aesthetic,
@@ -38,10 +40,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
 __all__ = [
     "OBJECTIVES",
     "Aesthetic",
+    "Augmented",
+    "Balanced",
     "BlackBox",
     "Blur",
     "Classifier",
     "CompressedSensing",
+    "Cutouts",
     "Decoded",
     "Depth",
     "Downsample",
@@ -52,16 +57,16 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Measurement",
+    "Motion",
     "MotionBlur",
     "MotionField",
+    "NoisyClassifier",
     "Objective",
     "Palette",
     "Preprocess",
-    "Motion",
     "Region",
     "Segmentation",
     "Style",
-    "NoisyClassifier",
     "Sum",
     "TextSimilarity",
 ]
