@@ -8,7 +8,8 @@ TASK: style, aesthetics, personalisation, identity, inpainting; all where none i
 A sweep of strengths (32 samples, seed 100) gives each method's: the one that the judge likes best, among those whose
 Frechet distance is at most a quarter above the unguided samples' of the same sweep, or the one of lowest Frechet
 distance if there is none such. With it each method is measured on seeds 0, 1, 2 with 64 samples each. Shape: the share
-of samples in which the judge reads the shape that was asked for. Frechet distance: in the judge's features, to held-out pictures.
+of samples in which the judge reads the shape that was asked for. Frechet distance: in the judge's features, to held-out
+pictures.
 
 Cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """

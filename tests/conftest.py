@@ -77,6 +77,20 @@ def relative(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
+class Noisy:
+    """An objective that is asked about noisy samples: the same whatever the noise level, but for a factor."""
+
+    def __init__(self, objective):
+        self.objective = objective
+
+    def __call__(self, x0):
+        return self.objective(x0)
+
+    def noisy(self, x, t, schedule):
+        loss = self.objective(x)
+        return loss * schedule.alpha(t) if isinstance(loss, torch.Tensor) else loss
+
+
 RECIPES = {
     "sag": lambda o, **k: sg.SAG(o, n=3, **k),
     "sag-first": lambda o, **k: sg.SAG(o, n=3, jacobian="first", **k),
@@ -101,6 +115,9 @@ RECIPES = {
     "ecm": lambda o, **k: sg.ECM(o, scale=0.1, **k),
     "elucd": sg.EluCD,
     "dreamguider": sg.Dreamguider,
+    "classifier": lambda o, **k: sg.ClassifierGuidance(Noisy(o), **k),
+    "classifier-mean": lambda o, **k: sg.ClassifierGuidance(Noisy(o), form="mean", **k),
+    "classifier-sphere": lambda o, **k: sg.ClassifierGuidance(Noisy(o), constraint=sg.Sphere(0.2), **k),
 }
 """Every registered recipe, with the settings that change its path through the code."""
 

@@ -23,6 +23,7 @@ from symguide.loss_guidance import (
     SAG,
     TFG,
     AdamDPS,
+    ClassifierGuidance,
     Dreamguider,
     EluCD,
     FreeDoM,
@@ -37,6 +38,7 @@ from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
+from symguide.restart import Restart
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
 from symguide.solver import starting_at, timesteps
 from symguide.step import Step
@@ -61,6 +63,7 @@ __all__ = [
     "AdamDPS",
     "BestOfN",
     "CFGPlusPlus",
+    "ClassifierGuidance",
     "ConfigError",
     "Cost",
     "DFlow",
@@ -80,6 +83,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "RectifiedFlow",
+    "Restart",
     "Result",
     "Schedule",
     "Sphere",

@@ -26,6 +26,9 @@ FORMULA = {  # forward and backward calls of a guided step, the sampler's own in
     "ecm": (1, 0),
     "elucd": (1, 0),
     "dreamguider": (1, 0),
+    "classifier": (1, 0),
+    "classifier-mean": (1, 0),
+    "classifier-sphere": (1, 0),
 }
 
 

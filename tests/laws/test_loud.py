@@ -42,6 +42,8 @@ def nan_from(step, value=float("nan")):
         ({"loss": squares}, r"loss= takes a recipe, such as SAG\(objective\)"),
         ({"prediction": 3.0}, r"prediction= takes a rule such as CFG\(3.0\)"),
         ({"particles": 4}, "particles= takes a method"),
+        ({"restart": 3}, "restart= takes Restart"),
+        ({"restart": sg.Restart(1.0, 1.001)}, "no step of 4 lies between the noise levels"),
     ],
 )
 def test_settings_of_a_run(settings, sentence):
@@ -79,6 +81,9 @@ def test_settings_of_a_run(settings, sentence):
         (lambda: sg.Dreamguider(squares, augment=3), "augment takes a callable"),
         (lambda: sg.BestOfN(squares, 0), "whole number of particles"),
         (lambda: sg.noise_window(2, 1), "noise_window"),
+        (lambda: sg.Restart(2.0, 1.0), "noise levels 0 <= low < high"),
+        (lambda: sg.Restart(1.0, 2.0, times=-1), "times must be a whole number"),
+        (lambda: sg.ClassifierGuidance(squares, form="epz"), "did you mean 'eps'"),
         (lambda: sg.Denoiser(lambda x, t: x, predicts="epsilon"), "did you mean 'eps'"),
         (lambda: sg.Denoiser(3), "network must be a callable"),
         (lambda: sg.load("digts"), "did you mean 'digits'"),
@@ -207,6 +212,14 @@ def test_black_boxes_are_refused_where_a_gradient_is_needed():
 def test_the_rho_rule_needs_classifier_free_guidance():
     with pytest.raises(GuidanceError, match="pass prediction=CFG"):
         run(steps=10, loss=sg.SAG.paper(squares))
+
+
+def test_classifier_guidance_needs_a_noise_aware_objective():
+    for objective in (squares, squares + sg.objectives.Classifier(torch.nn.Linear(6, 2), 0)):
+        with pytest.raises(GuidanceError, match=r"knows clean samples only.* objectives.NoisyClassifier"):
+            run(loss=sg.ClassifierGuidance(objective))
+    with pytest.raises(GuidanceError, match='form="mean" needs noisy steps'):
+        run(eta=0.0, loss=RECIPES["classifier-mean"](squares))
 
 
 def test_dps_refuses_negative_losses():

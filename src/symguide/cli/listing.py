@@ -121,6 +121,7 @@ def _plain(value: Any) -> Any:
 
 MORE = {
     "classifier": "sample i goes toward the label whose turn it is in a comma list, 0,1,2 or shape=star,disk",
+    "noisy": "labels as in classifier, for --method classifier, which asks it about noisy samples",
     "text": "a comma list of texts goes to the samples in turn",
     "segmentation": "a grey or indexed picture of classes, 255 being any, or an array, -1 being any",
     "aesthetic": "HEAD is a safetensors file, on a CLIP given by --encoder",

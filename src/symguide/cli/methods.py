@@ -32,6 +32,7 @@ PARAMETERS = {
     "samples": "samples",
     "backward_steps": "backward_steps",
     "sphere": "constraint",
+    "form": "form",
 }
 """Options of the command line and the parameters of recipes that they set."""
 

@@ -205,11 +205,11 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--objective",
     metavar="SPEC",
-    help="What to steer toward: classifier:LABELS, classifier:shape=star, text:WORDS, image:PICTURE, identity:PICTURE, "
-    "style:PICTURE, aesthetic, segmentation:MASK, depth:PICTURE, palette:COLOURS|PICTURE, edges:SKETCH, "
-    "motion:PICTURE@FLOW, region:PICTURE@left|right|top|bottom|center|MASK, a measurement (superres:PICTURE@FACTOR, "
-    "deblur:PICTURE@SIGMA), blackbox:module:Name, module:Name of your own, or a weighted sum, e.g. '0.5*classifier:3 + "
-    "region:a.png@left'. "
+    help="What to steer toward: classifier:LABELS, classifier:shape=star, noisy:LABELS, text:WORDS, image:PICTURE, "
+    "identity:PICTURE, style:PICTURE, aesthetic, segmentation:MASK, depth:PICTURE, palette:COLOURS|PICTURE, "
+    "edges:SKETCH, motion:PICTURE@FLOW, region:PICTURE@left|right|top|bottom|center|MASK, a measurement "
+    "(superres:PICTURE@FACTOR, deblur:PICTURE@SIGMA), blackbox:module:Name, module:Name of your own, or a weighted "
+    "sum, e.g. '0.5*classifier:3 + region:a.png@left'. "
     "See symguide objectives.",
 )
 @option(
@@ -225,7 +225,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--method",
     metavar="NAME",
     help="How to steer by gradients (sag where only an objective is given): sag, freedom, dps, mpgd, universal, lgd, "
-    "dsg, tfg, abms, adam-dps, ecm, elucd or dreamguider. See symguide methods.",
+    "dsg, tfg, abms, adam-dps, ecm, elucd, dreamguider, or classifier (a classifier of noisy samples, noisy:LABELS). "
+    "See symguide methods.",
 )
 @option(
     "Guidance",
@@ -283,6 +284,12 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     help="lgd, tfg: points of the cloud around the clean estimate; abms: draws of x_s; dreamguider: augmented copies.",
 )
 @option("Guidance", "--backward-steps", type=click.IntRange(0), help="universal: steps of its backward guidance.")
+@option(
+    "Guidance",
+    "--form",
+    type=click.Choice(["eps", "mean"]),
+    help="classifier: shift eps (any eta), or the mean of noisy steps.",
+)
 @option(
     "Guidance",
     "--sphere",

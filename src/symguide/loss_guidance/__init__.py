@@ -3,6 +3,7 @@
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.abms import ABMS
 from symguide.loss_guidance.adam import AdamDPS
+from symguide.loss_guidance.classifier import ClassifierGuidance
 from symguide.loss_guidance.dps import DPS
 from symguide.loss_guidance.dreamguider import Dreamguider
 from symguide.loss_guidance.dsg import DSG, Sphere, on_sphere
@@ -30,6 +31,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "ecm": ECM,
     "elucd": EluCD,
     "dreamguider": Dreamguider,
+    "classifier": ClassifierGuidance,
 }
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "SAG",
     "TFG",
     "AdamDPS",
+    "ClassifierGuidance",
     "Dreamguider",
     "EluCD",
     "FreeDoM",

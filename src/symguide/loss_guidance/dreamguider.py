@@ -64,9 +64,9 @@ class Dreamguider(AtEstimate):
         self.samples, self.augment = samples, augment or jitter
 
     def objective_at(self, step: Step) -> Objective:
-        drawn = step.draw("smooth", self.samples)
+        objective, drawn = super().objective_at(step), step.draw("smooth", self.samples)
 
         def mean(x0: Tensor) -> Tensor:
-            return torch.stack([self.objective(self.augment(x0, z)) for z in drawn]).mean(dim=0)
+            return torch.stack([objective(self.augment(x0, z)) for z in drawn]).mean(dim=0)
 
         return mean

@@ -40,10 +40,11 @@ class LGD(SAG):
         return sigma / math.hypot(alpha, sigma)
 
     def objective_at(self, step: Step) -> Objective:
+        objective = super().objective_at(step)
         cloud = self.spread(step) * step.draw("smooth", self.samples)
 
         def smoothed(x0: Tensor) -> Tensor:
-            losses = torch.stack([self.objective(x0 + shift) for shift in cloud])
+            losses = torch.stack([objective(x0 + shift) for shift in cloud])
             return math.log(self.samples) - torch.logsumexp(-losses, dim=0)
 
         return smoothed

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import require_finite
+from symguide.lookahead import Objective, require_finite
+from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
 from symguide.step import Guided, Run, Step
 
@@ -100,6 +101,10 @@ class Recipe(ABC):
             if not any(p.kind is p.VAR_KEYWORD for p in own):
                 break
         return {name: default for name, default in found.items() if name not in cls.fixed}
+
+    def objective_at(self, step: Step) -> Objective:
+        """The objective that is asked at this step, with the step's own noise where it draws some."""
+        return at_step(self.objective, step)
 
     @abstractmethod
     def push(self, step: Step) -> Push:

@@ -101,6 +101,35 @@ def root_loss() -> Rule:
     return rule
 
 
+def polyak(target: float = 0.0) -> Rule:
+    """(loss - target) g / |g|²: as far as the loss would fall to `target` if it went on falling as it does here.
+
+    Where the loss is at or below the target, nothing. With FreeDoM, SAG and LGD the last step is guided too. Source:
+    Polyak, 1969; Shen et al., 2403.12404, algorithm 2, whose code puts |eps| in place of the loss's excess.
+    """
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        excess = expand((loss - target).clamp_min(0).to(gradient), gradient)
+        return excess * direction(gradient) / norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    return rule
+
+
+def feedback(level: float) -> Rule:
+    """loss / (loss + level) g: half of it where the loss is `level`, and less and less the lower it is. Ours.
+
+    Put it behind the rule that sets the length, as in chain(normalise(), feedback(0.5)). For losses from 0.
+    """
+    if not level > 0:
+        raise ConfigError(f"the level of feedback is the loss at which guidance is halved, positive, not {level}")
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        low = expand(loss.clamp_min(0).to(gradient), gradient)
+        return low / (low + level) * gradient
+
+    return rule
+
+
 def forward_weight() -> Rule:
     """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6)."""
     return lambda gradient, step, loss: step.schedule.sigma(step.t) ** 2 / step.schedule.alpha(step.t) * gradient

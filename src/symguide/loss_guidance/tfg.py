@@ -9,7 +9,7 @@ from symguide.errors import ConfigError
 from symguide.lookahead import Objective, value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.lgd import LGD
-from symguide.loss_guidance.recipe import OverTime, Push, at
+from symguide.loss_guidance.recipe import OverTime, Push, Recipe, at
 from symguide.loss_guidance.rules import Rule
 from symguide.step import Step
 
@@ -94,7 +94,7 @@ class TFG(LGD):
         return at(self.sigma, step.t) * super().spread(step)
 
     def objective_at(self, step: Step) -> Objective:
-        return super().objective_at(step) if self.spread(step) > 0 else self.objective
+        return super().objective_at(step) if self.spread(step) > 0 else Recipe.objective_at(self, step)
 
     def push(self, step: Step) -> Push:
         objective = self.objective_at(step)
