@@ -61,14 +61,14 @@ class ClassifierGuidance(Recipe):
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
-        at_noise(self.objective)
-        if self.form == "mean" and run.eta == 0:
-            raise GuidanceError('form="mean" needs noisy steps: use eta=1, or form="eps" with any eta')
+        at_noise(self.objective)  # raises before the first step
 
     def active(self, step: Step) -> bool:
         return super().active(step) and step.schedule.alpha(step.t) > 0
 
     def push(self, step: Step) -> Push:
+        if self.form == "mean" and not step.std > 0:
+            raise GuidanceError('form="mean" needs noisy steps: use eta=1, or form="eps" with any eta')
         judge = at_noise(self.objective)
         loss, gradient = value_and_gradient(lambda x: judge(x, step.t, step.schedule), step.x)
         weight = step.std**2

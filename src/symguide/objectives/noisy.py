@@ -31,8 +31,8 @@ class NoisyClassifier(Objective):
     >>> class Side(nn.Module):
     ...     def forward(self, x, timestep):
     ...         return torch.cat([-x, x], dim=1) / (1 + timestep[:, None])
-    >>> NoisyClassifier(Side(), 1)(torch.tensor([[9.0], [-9.0]])).round(decimals=3)
-    tensor([ 0., 18.])
+    >>> NoisyClassifier(Side(), 1)(torch.tensor([[1.0], [-9.0]])).round(decimals=3)
+    tensor([ 0.1270, 18.0000])
     """
 
     def __init__(self, network: nn.Module, label: int | Sequence[int] | Tensor) -> None:
