@@ -140,7 +140,6 @@ def gradients(ns: list[int], batch: int) -> list[dict]:
                     "gradient": name,
                     "forward": denoiser.counter.forward // batch,
                     "backward": denoiser.counter.backward // batch,
-                    "bytes": saved.peak,
                     "saved": show_bytes(saved.peak),
                     "states": show_bytes(states(steps) * x.nbytes),
                     "error, float32": f"{errors[torch.float32]:.1e}",
@@ -198,8 +197,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps, updates and samples, nothing written")
     quick = parser.parse_args().quick
     made = gradients([2, 4] if quick else [10, 50], batch=2 if quick else 10)
-    print(table([{k: v for k, v in row.items() if k != "bytes"} for row in made]), end="\n\n")
-    runs = doodl(steps=4 if quick else 20, updates=2 if quick else 20, batch=2 if quick else 40)
+    print(table(made), end="\n\n", flush=True)
+    runs = doodl(steps=4 if quick else 20, updates=2 if quick else 10, batch=2 if quick else 20)
     print(table(runs))
     if not quick:
         print("written:", save("trajectory", {"gradients": made, "doodl": runs}))
