@@ -20,6 +20,7 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/lookahead.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/scenes.py
+	$(BIN)/python benchmarks/trajectory.py
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.
 $(VENV)/.torch:

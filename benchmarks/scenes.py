@@ -7,8 +7,9 @@ TASK: style, aesthetics, personalisation, identity, inpainting; all where none i
 
 A sweep of strengths (32 samples, seed 100) gives each method's: the one that the judge likes best, among those whose
 Frechet distance is at most a quarter above the unguided samples' of the same sweep, or the one of lowest Frechet
-distance if there is none such. With it each method is measured on seeds 0, 1, 2 with 64 samples each. Frechet distance:
-in the judge's features, to held-out pictures.
+distance if there is none such. With it each method is measured on seeds 0, 1, 2 with 64 samples each. Shape: the share
+of samples in which the judge reads the shape that was asked for. Frechet distance: in the judge's features, to held-out
+pictures.
 
 Cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
@@ -20,16 +21,14 @@ from typing import Any
 
 import torch
 from common import Cells, over_seeds, save, table
+from tasks import FIGURES, STEPS, World
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.models import judge
-from symguide.report import frechet
-from symguide.worlds import scenes
-from symguide.worlds.scenes.tasks import TASKS, task
+from symguide.worlds.scenes.tasks import TASKS
 
 FOLDER = Path("out/benchmarks")
-TUNE, SEEDS, NUM, SWEEP, STEPS, WEIGHT = 100, (0, 1, 2), 64, 32, 25, 3.0
+TUNE, SEEDS, NUM, SWEEP = 100, (0, 1, 2), 64, 32
 SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -42,43 +41,16 @@ METHODS: dict[str, tuple[Callable[[Any, float], Any] | None, tuple[float, ...]]]
 """The recipe and its strengths. "fast" makes n forward and n backward calls a guided step."""
 
 
-class World:
-    """The models, loaded once."""
+class Bench:
+    """One cell: a method at one strength on one seed."""
 
-    def __init__(self) -> None:
-        self.denoiser, self.judge = sg.load("scenes"), judge("scenes", "classifier")
-        real = scenes.render(scenes.draw("held_out", range(2048)), 32, torch.float32)
-        with torch.no_grad():
-            self.real = torch.cat([self.judge.features(part) for part in real.split(256)])
+    def __init__(self, world: World) -> None:
+        self.world = world
 
     def cell(self, name: str, method: str, strength: float, seed: int, num: int) -> dict[str, Any]:
-        """One method at one strength on one seed."""
-        goal, make = task(name, range(num)), METHODS[method][0]
-        result = sg.sample(
-            self.denoiser,
-            batch=num,
-            steps=STEPS,
-            seed=seed,
-            condition=goal.condition,
-            prediction=sg.CFG(WEIGHT) if any(goal.prompts) else None,
-            loss=None if make is None else make(goal.scorer, strength),
-        )
-        with torch.no_grad():
-            features = self.judge.features(result.samples)
-            reached, judged = goal.scorer(result.samples), goal.judge(result.samples)
-        return {
-            "task": name,
-            "method": method,
-            "strength": strength,
-            "seed": seed,
-            "num": num,
-            "scorer": reached.mean().item(),
-            "judge": judged.mean().item(),
-            "frechet": frechet(features, self.real),
-            "forward": result.cost.forward_calls,
-            "backward": result.cost.backward_calls,
-            "seconds": result.cost.seconds,
-        }
+        make = METHODS[method][0]
+        key = {"task": name, "method": method, "strength": strength, "seed": seed, "num": num}
+        return key | self.world.measure(name, None if make is None else lambda o: make(o, strength), seed, num)
 
 
 def choose(sweep: list[dict[str, Any]]) -> dict[str, float]:
@@ -98,15 +70,13 @@ def measure(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
     seeds, num, tries = ((0,), 4, 4) if quick else (SEEDS, NUM, SWEEP)
     plan = [(method, s) for method, (_, all_) in METHODS.items() for s in (all_[1:2] if quick and all_[1:] else all_)]
     sweep = [cells.get(name, *pair, TUNE, tries) for pair in tqdm(plan, desc=f"{name}: sweep")]
-    best = choose(sweep)
+    strengths = choose(sweep)
     final = {
         method: [cells.get(name, method, strength, seed, num) for seed in seeds]
-        for method, strength in tqdm(best.items(), desc=f"{name}: all seeds")
+        for method, strength in tqdm(strengths.items(), desc=f"{name}: all seeds")
     }
     rows = [
-        {"method": method, "strength": best[method]}
-        | over_seeds(part, {"scorer": ("scorer", 3), "judge": ("judge", 3), "Frechet": ("frechet", 2)})
-        for method, part in final.items()
+        {"method": method, "strength": strengths[method]} | over_seeds(part, FIGURES) for method, part in final.items()
     ]
     print(f"\n{name}: {TASKS[name].goal}; {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}")
     return {"rows": rows, "sweep": sweep, "cells": [cell for part in final.values() for cell in part]}
@@ -117,6 +87,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
     parser.add_argument("--quick", action="store_true", help="4 samples, one strength, one seed; nothing written")
     parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
     arguments = parser.parse_args()
     if unknown := set(arguments.tasks) - set(TASKS):
@@ -124,7 +95,8 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     path = FOLDER / f"scenes{'-quick' if arguments.quick else ''}.jsonl"
-    cells = Cells(path, ("task", "method", "strength", "seed", "num"), World().cell, arguments.fresh)
+    bench = Bench(World(arguments.device))
+    cells = Cells(path, ("task", "method", "strength", "seed", "num"), bench.cell, arguments.fresh)
     results = {name: measure(name, cells, arguments.quick) for name in arguments.tasks or TASKS}
     if not arguments.quick:
         suffix = "-" + "-".join(arguments.tasks) if arguments.tasks else ""

@@ -77,6 +77,20 @@ def relative(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
+class Noisy:
+    """An objective that is asked about noisy samples: the same whatever the noise level, but for a factor."""
+
+    def __init__(self, objective):
+        self.objective = objective
+
+    def __call__(self, x0):
+        return self.objective(x0)
+
+    def noisy(self, x, t, schedule):
+        loss = self.objective(x)
+        return loss * schedule.alpha(t) if isinstance(loss, torch.Tensor) else loss
+
+
 RECIPES = {
     "sag": lambda o, **k: sg.SAG(o, n=3, **k),
     "sag-first": lambda o, **k: sg.SAG(o, n=3, jacobian="first", **k),
@@ -90,6 +104,20 @@ RECIPES = {
     "universal": lambda o, **k: sg.UniversalGuidance(o, backward_steps=3, repeats=2, **k),
     "lgd": lambda o, **k: sg.LGD(o, samples=3, **k),
     "dsg": sg.DSG,
+    "tfg": lambda o, **k: sg.TFG(o, samples=2, **k),
+    "tfg-mean": lambda o, **k: sg.TFG(o, rho=0, mu=0.2, sigma=0.0, **k),
+    "tfg-sphere": lambda o, **k: sg.TFG(o, constraint=sg.Sphere(0.2), **k),
+    "abms": sg.ABMS,
+    "abms-draws": lambda o, **k: sg.ABMS(o, samples=3, n=2, **k),
+    "abms-sphere": lambda o, **k: sg.ABMS(o, constraint=sg.Sphere(0.2), **k),
+    "adam-dps": sg.AdamDPS,
+    "adam-repeats": lambda o, **k: sg.AdamDPS(o, repeats=2, window=(0.2, 0.8), **k),
+    "ecm": lambda o, **k: sg.ECM(o, scale=0.1, **k),
+    "elucd": sg.EluCD,
+    "dreamguider": sg.Dreamguider,
+    "classifier": lambda o, **k: sg.ClassifierGuidance(Noisy(o), **k),
+    "classifier-mean": lambda o, **k: sg.ClassifierGuidance(Noisy(o), form="mean", **k),
+    "classifier-sphere": lambda o, **k: sg.ClassifierGuidance(Noisy(o), constraint=sg.Sphere(0.2), **k),
 }
 """Every registered recipe, with the settings that change its path through the code."""
 

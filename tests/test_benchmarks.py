@@ -19,9 +19,19 @@ def quick(name, folder):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["gradients", "lookahead"])
+@pytest.mark.parametrize("name", ["gradients", "lookahead", "nstudy"])
 def test_quick(name, tmp_path):
     assert "| solver |" in quick(name, tmp_path)
+
+
+def test_trajectory(tmp_path):
+    printed = quick("trajectory", tmp_path)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| 4")]
+    errors = {row[1]: float(row[-1]) for row in rows}
+    assert len(errors) == 5 and max(errors.values()) < 1e-10
+    calls = {row[1]: (int(row[2]), int(row[3])) for row in rows}
+    assert calls['symguide, "minimal"'] == (7, 4)
+    assert calls["EDICT, inverted"] == (16, 8)
 
 
 def test_pipelines_and_that_finished_cells_are_kept(tmp_path):

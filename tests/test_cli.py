@@ -35,6 +35,7 @@ from symguide.objectives import OBJECTIVES
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, PRESETS, SOLVERS
+from symguide.trajectory import TRAJECTORIES
 from symguide.worlds import WORLDS, World, digits, scenes
 
 APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
@@ -209,7 +210,9 @@ assert "torch" not in sys.modules and "numpy" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command, registered", [("methods", [*RECIPES, *RULES, *METHODS]), ("objectives", OBJECTIVES)])
+@pytest.mark.parametrize(
+    "command, registered", [("methods", [*RECIPES, *RULES, *METHODS, *TRAJECTORIES]), ("objectives", OBJECTIVES)]
+)
 def test_listings_have_a_row_for_all_that_is_registered(command, registered):
     rows = json.loads(run(command, "--json", "-").output)
     assert [row["name"] for row in rows] == list(registered)

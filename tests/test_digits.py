@@ -10,7 +10,7 @@ from symguide.errors import ConfigError
 from symguide.schedule import VP
 from symguide.worlds import WORLDS, digits
 
-FOLDERS = [digits.DENOISER, digits.SCORER, digits.JUDGE]
+FOLDERS = [digits.DENOISER, digits.SCORER, digits.NOISY, digits.JUDGE]
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,20 @@ def test_classifiers_read_held_out_digits(make):
     assert classifier.features(x).shape == (len(x), 64)
 
 
+def test_the_noisy_classifier_reads_what_noise_leaves():
+    """And knows how much that is: it is never surer than right, on average, at any level."""
+    classifier, schedule, x, label = digits.noisy(), VP.cosine(), digits.images("held_out"), digits.labels("held_out")
+    torch.manual_seed(0)
+    accuracy = []
+    for t in (0.0, 0.3, 0.6, 0.9):
+        noisy = schedule.alpha(t) * x + schedule.sigma(t) * torch.randn(x.shape)
+        logits = classifier(noisy, torch.full((len(x),), schedule.timestep(t)))
+        accuracy.append((logits.argmax(1) == label).double().mean().item())
+        assert logits.softmax(1).amax(1).mean() < accuracy[-1] + 0.1
+    assert accuracy[0] > 0.95 and accuracy[1] > 0.9 and 0.1 < accuracy[3] < 0.5
+    assert accuracy == sorted(accuracy, reverse=True)
+
+
 def test_scorer_and_judge_are_built_differently():
     assert type(digits.scorer()) is not type(digits.judge())
 
@@ -91,5 +105,5 @@ def test_cards_tell_how_the_weights_were_made(folder):
 
 def test_the_world_is_small():
     sizes = {folder.name: (folder / "model.safetensors").stat().st_size for folder in FOLDERS}
-    assert sizes["denoiser"] < 4.1e6 and sizes["scorer"] < 1e6 and sizes["judge"] < 1e6
-    assert sum(p.stat().st_size for p in digits.FOLDER.rglob("*") if p.suffix != ".pyc") < 5e6
+    assert sizes["denoiser"] < 4.1e6 and sizes["scorer"] < 1e6 and sizes["judge"] < 1e6 and sizes["noisy"] < 1e6
+    assert sum(p.stat().st_size for p in digits.FOLDER.rglob("*") if p.suffix != ".pyc") < 5.5e6

@@ -11,6 +11,7 @@ from symguide.loss_guidance import RECIPES
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, SOLVERS
+from symguide.trajectory import TRAJECTORIES
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,7 +25,9 @@ def test_the_readmes_first_example_runs_as_printed(tmp_path):
     assert (tmp_path / "out" / "quickstart.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", [c.__name__ for c in (*RECIPES.values(), *RULES.values(), *METHODS.values())])
+@pytest.mark.parametrize(
+    "name", [c.__name__ for c in (*RECIPES.values(), *RULES.values(), *METHODS.values(), *TRAJECTORIES.values())]
+)
 def test_every_method_has_its_paragraph(name):
     titles = {"UniversalGuidance": "Universal Guidance"}
     assert re.search(rf"^## {titles.get(name, name)}\b", (ROOT / "docs" / "methods.md").read_text(), re.MULTILINE)

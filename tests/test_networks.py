@@ -44,6 +44,7 @@ def everything():
     return {
         "UNet": (unet(), (x, t, label)),
         "ConvClassifier": (filled(networks.ConvClassifier(channels=(8, 16), width=12, groups=4)), (x,)),
+        "TimedClassifier": (filled(networks.TimedClassifier(channels=(8, 16), groups=4)), (x, t)),
         "TokenClassifier": (filled(networks.TokenClassifier(width=16, depth=2, heads=2)), (x,)),
     }
 
@@ -136,6 +137,7 @@ def test_wrong_inputs(inputs, message):
         lambda: networks.UNet(channels=(9, 9), groups=3),
         lambda: networks.UNet(heads=5),
         lambda: networks.ConvClassifier(size=9),
+        lambda: networks.TimedClassifier(channels=(8, 15)),
         lambda: networks.TokenClassifier(patch=3),
         lambda: networks.TokenClassifier(heads=5),
     ],

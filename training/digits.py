@@ -1,6 +1,6 @@
 """Remake the `digits` world: its data, classifiers and denoiser, each with a model card of what was measured.
 
-    python training/digits.py [all|data|scorer|judge|denoiser] [--seed 0] [--steps N] [--device cpu] [--resume]
+    python training/digits.py [all|data|scorer|judge|noisy|denoiser] [--seed 0] [--steps N] [--device cpu] [--resume]
 
 Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
 The denoiser's samples are measured with the judge of the same --out folder, so `all` trains that first.
@@ -30,8 +30,8 @@ from symguide.worlds import digits
 
 SCHEDULE = VP.cosine()
 NULL = 10
-STEPS = {"scorer": 3000, "judge": 4000, "denoiser": 7000}
-SEEDS = {"denoiser": 0, "scorer": 1, "judge": 2}  # added to --seed, so that scorer and judge share no randomness
+STEPS = {"scorer": 3000, "judge": 4000, "noisy": 2500, "denoiser": 7000}
+SEEDS = {"denoiser": 0, "scorer": 1, "judge": 2, "noisy": 3}  # added to --seed, so that no two share randomness
 
 DATA = """{count:,} training images of the 1,797 handwritten digits that scikit-learn ships (the split is in
   `symguide.worlds.digits.data`): the test set of "Optical Recognition of Handwritten Digits", E. Alpaydin and
@@ -156,6 +156,54 @@ def train_judge(args: argparse.Namespace) -> None:
     train_classifier("judge", network, judge_view, about, args)
 
 
+def train_noisy(args: argparse.Namespace, batch: int = 128) -> None:
+    """Train on moved training images at every noise level of the denoiser's schedule; measure level by level."""
+    torch.manual_seed(args.seed + SEEDS["noisy"])
+    images, labels = digits.images("train").to(args.device), digits.labels("train").to(args.device)
+    unseen, truth = digits.images("held_out").to(args.device), digits.labels("held_out").to(args.device)
+    network = networks.TimedClassifier(1, (24, 48), dropout=0.1).to(args.device)
+
+    def noised(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (expand(level(t), x).to(x) for level in (SCHEDULE.alpha, SCHEDULE.sigma))
+        return alpha * x + sigma * torch.randn(x.shape).to(x)
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.randint(len(images), (batch,)).to(args.device)
+        x, t = warp(images[chosen], shift=0.4, turn=0.12, zoom=0.06, shear=0.0), times(batch, SCHEDULE)
+        return F.cross_entropy(network(noised(x, t), SCHEDULE.timestep(t).to(args.device)), labels[chosen])
+
+    @torch.no_grad()
+    def said(average: nn.Module, t: float) -> tuple[float, float]:
+        """Accuracy on the held-out images at time t, and -log p of the truth, each over 20 draws of the noise."""
+        torch.manual_seed(0)
+        x, truths = unseen.repeat(20, 1, 1, 1), truth.repeat(20)
+        level = torch.full((len(x),), t)
+        logits = average(noised(x, level), SCHEDULE.timestep(level).to(args.device))
+        return (logits.argmax(1) == truths).double().mean().item(), F.cross_entropy(logits, truths).item()
+
+    def note(average: nn.Module) -> str:
+        return "held-out accuracy {:.4f}, loss {:.4f} at t = 0.5".format(*said(average, 0.5))
+
+    settings = run("noisy", args, rate=2e-3, decay=0.998)
+    average, hours = fit(network, loss, settings, note)
+    lines = [
+        f"On the {len(truth)} held-out images, each with 20 draws of the noise; log 10 = 2.303 is what knowing nothing",
+        "costs. The held-out images chose neither settings nor the moment to stop.",
+        "",
+        "| t | sigma / alpha | accuracy | -log p of the truth |",
+        "| --- | --- | --- | --- |",
+    ]
+    levels = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.995)
+    lines += ["| {:g} | {:.2f} | {:.4f} | {:.3f} |".format(t, SCHEDULE.ratio(t), *said(average, t)) for t in levels]
+    about = (
+        "A small classifier of 8x8 digits at every noise level of the denoiser's schedule, which it is told: for\n"
+        "classifier guidance, which asks at x_t itself. Logits of (x_t, timestep); where noise hides the digit, it\n"
+        "should say how surely, so the loss matters as much as the accuracy."
+    )
+    words = {"title": "digits: noisy classifier", "about": about, "measured": "\n".join(lines)}
+    finish(average, "noisy", settings, hours, args, **words)
+
+
 # Denoiser
 
 DENOISER = {
@@ -251,7 +299,13 @@ def train_denoiser(args: argparse.Namespace, batch: int = 128, drop: float = 0.1
     )
 
 
-MAKERS = {"data": make_data, "scorer": train_scorer, "judge": train_judge, "denoiser": train_denoiser}
+MAKERS = {
+    "data": make_data,
+    "scorer": train_scorer,
+    "judge": train_judge,
+    "noisy": train_noisy,
+    "denoiser": train_denoiser,
+}
 
 
 def main() -> None:

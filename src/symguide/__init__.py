@@ -14,11 +14,18 @@ from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsEr
 from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
 from symguide.loop import Cost, Result, StepRecord, sample
 from symguide.loss_guidance import (
+    ABMS,
     DPS,
     DSG,
+    ECM,
     LGD,
     MPGD,
     SAG,
+    TFG,
+    AdamDPS,
+    ClassifierGuidance,
+    Dreamguider,
+    EluCD,
     FreeDoM,
     Recipe,
     Sphere,
@@ -31,36 +38,52 @@ from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
+from symguide.restart import Restart
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
-from symguide.solver import timesteps
+from symguide.solver import starting_at, timesteps
 from symguide.step import Step
+from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABMS",
     "APG",
     "CFG",
+    "DOODL",
     "DPS",
     "DSG",
+    "ECM",
     "LGD",
     "MPGD",
     "SAG",
+    "TFG",
     "VE",
     "VP",
+    "AdamDPS",
     "BestOfN",
     "CFGPlusPlus",
+    "ClassifierGuidance",
     "ConfigError",
     "Cost",
+    "DFlow",
     "Denoiser",
+    "Dreamguider",
+    "EluCD",
     "Estimate",
     "FreeDoM",
     "GaussianDenoiser",
     "Gradient",
     "GuidanceError",
+    "IterationRecord",
     "MixtureDenoiser",
+    "OCFlow",
+    "OptimalGaussian",
+    "Optimised",
     "Prediction",
     "Recipe",
     "RectifiedFlow",
+    "Restart",
     "Result",
     "Schedule",
     "Sphere",
@@ -76,8 +99,10 @@ __all__ = [
     "noise_window",
     "objectives",
     "on_sphere",
+    "optimise",
     "rules",
     "sample",
     "save",
+    "starting_at",
     "timesteps",
 ]

@@ -100,6 +100,10 @@ class MixtureDenoiser(Denoiser):
         means = torch.stack([c._evaluate(x, t, {}) for c in self.components], dim=1)
         return torch.einsum("bk,bk...->b...", log_r.softmax(dim=1), means)
 
+    def log_posterior(self, x: Tensor, t: Level) -> Tensor:
+        """log p(component | x_t), (B, K): the noise-aware classifier of this data, in closed form."""
+        return (self.log_weights.to(x) + self._log_likelihood(x, t)).log_softmax(dim=1)
+
     def _log_likelihood(self, x: Tensor, t: Level) -> Tensor:
         """log N(x; alpha mean_k, alpha² S_k + sigma² I) up to a shared constant, (B, K)."""
         alpha, sigma = (_column(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))

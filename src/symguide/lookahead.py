@@ -20,7 +20,7 @@ from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction, expand_condition
 from symguide.errors import ConfigError, GuidanceError, unknown
-from symguide.memory import Memory, graphs_to_keep
+from symguide.memory import Memory, check_memory, graphs_to_keep
 from symguide.meter import SavedBytes
 from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
@@ -254,9 +254,40 @@ def sweep(
     """
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
+    check_memory(memory)
+    x0, calls = record(
+        predict,
+        [x],
+        program,
+        memory=memory if jacobian == "exact" else 0,
+        offload=offload,
+        first=first,
+        first_too=jacobian == "first",
+    )
+    loss, cotangent = value_and_gradient(objective, x0)
+    if jacobian == "identity":
+        return cotangent, loss, x0, calls[0]
+    if jacobian == "first":
+        return calls[0].vjp(cotangent), loss, x0, calls[0]
+    return read_backwards(program, calls, cotangent)[0], loss, x0, calls[0]
+
+
+def record(
+    predict: GuidedPredictor,
+    inputs: list[Tensor],
+    program: Program,
+    *,
+    memory: Memory,
+    offload: bool = False,
+    first: Call | None = None,
+    first_too: bool = False,
+) -> tuple[Tensor, list[Call]]:
+    """(output, calls): the program read forwards, with what the sweep needs of it.
+
+    Kept are the graphs of the last calls, as many as `memory` says; with `first_too` that of the first call as well.
+    """
     total = program.calls
-    keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device)
-    keep = keep if jacobian == "exact" else 0
+    keep = graphs_to_keep(memory, total, predict.graph_bytes, inputs[0].device)
     calls: list[Call] = []
 
     def call(state: Tensor, time: float) -> Tensor:
@@ -264,14 +295,14 @@ def sweep(
         k = len(calls)
         if k == 0 and first is not None:
             made = first
-            made.wanted = jacobian == "first" or (keep is not None and keep >= total)
+            made.wanted = first_too or (keep is not None and keep >= total)
         elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
             made = _weighed(predict, state, time)
-            keep = graphs_to_keep(memory, total, predict.graph_bytes, x.device)
+            keep = graphs_to_keep(memory, total, predict.graph_bytes, inputs[0].device)
             if keep != total:
                 made.free()
         else:
-            wanted = k >= total - (1 if keep is None else keep) or (k == 0 and jacobian == "first")
+            wanted = k >= total - (1 if keep is None else keep) or (k == 0 and first_too)
             made = _weighed(predict, state, time) if wanted and keep is None else Call(predict, state, time, wanted)
         calls.append(made)
         x0 = made.prediction.x0
@@ -282,13 +313,7 @@ def sweep(
         return x0
 
     with torch.no_grad():
-        x0 = run(program, [x], call)
-    loss, cotangent = value_and_gradient(objective, x0)
-    if jacobian == "identity":
-        return cotangent, loss, x0, calls[0]
-    if jacobian == "first":
-        return calls[0].vjp(cotangent), loss, x0, calls[0]
-    return _read_backwards(program, calls, cotangent), loss, x0, calls[0]
+        return run(program, inputs, call), calls
 
 
 def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, float], Tensor]) -> Tensor:
@@ -310,7 +335,8 @@ def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, float], 
     return values[program.inputs + len(program.nodes) - 1]
 
 
-def _read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> Tensor:
+def read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> list[Tensor]:
+    """The sweep: cotangents of all inputs of a program, one VJP for each of its calls whatever their number."""
     bars: dict[int, Tensor] = {program.inputs + len(program.nodes) - 1: cotangent}
     remaining = list(calls)
     for k in reversed(range(len(program.nodes))):
@@ -322,7 +348,7 @@ def _read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> T
             passed = [(j, c * bar) for c, j in node.terms]
         for j, part in passed:
             bars[j] = bars[j] + part if j in bars else part
-    return bars[0]
+    return [bars[j] for j in range(program.inputs)]
 
 
 def _parents(node: Linear | Predict) -> tuple[int, ...]:

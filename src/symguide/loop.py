@@ -4,6 +4,7 @@
         prediction guidance   makes the prediction at (x_t, t) out of network calls
         loss guidance         changes x_0 or x_s along the gradient of an objective   (repeated with time travel)
         particle guidance     moves or selects among the particles of every sample
+    (restarts lead back to earlier steps)
 
 The loop knows the hooks' protocols (symguide.step) and none of the methods. A sample depends on (seed, index) and on
 nothing else: not on its batch, its shard, or on how many numbers a method draws.
@@ -24,8 +25,9 @@ from symguide.errors import ConfigError, GuidanceError, SymguideError
 from symguide.lookahead import GuidedPredictor
 from symguide.meter import Peak
 from symguide.per_sample import Noise
+from symguide.restart import Restart
 from symguide.solver import Grid, check_times, choose, get_grid, get_solver
-from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, Step
+from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, Step, noised
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Result:
-    """samples (B, ...), the per-step trace, the cost, and the trajectory (steps + 1, B, ...) where asked for."""
+    """samples (B, ...), the per-step trace, the cost, and the trajectory where asked for.
+
+    The trajectory is the start and x_s after every step that was made, (1 + len(trace), B, ...).
+    """
 
     samples: Tensor
     trace: list[StepRecord]
@@ -80,6 +85,7 @@ def sample(
     prediction: PredictionHook | None = None,
     loss: LossHook | None = None,
     particles: ParticleHook | None = None,
+    restart: Restart | None = None,
     indices: Iterable[int] | None = None,
     start: Tensor | None = None,
     dtype: torch.dtype | None = None,
@@ -104,6 +110,7 @@ def sample(
         grid: "uniform" (default), "arctan", "flow", "karras", `timesteps([...])`, or a callable.
         eta: 0 deterministic, 1 ancestral (DDPM with "ddim").
         prediction, loss, particles: the three kinds of guidance, e.g. CFG(3.0), SAG(objective, n=4), BestOfN(...).
+        restart: Restart(low, high, times), to go back up and sample a stretch of the steps again.
         indices: the samples' indices, to draw part of a larger set: sample i is the same wherever it is drawn.
         start: starting noise (B, ...) at the grid's first time, in place of the seed's.
         dtype: precision of the run, torch's default where not given. A network of another one is copied into it if
@@ -120,23 +127,23 @@ def sample(
     Raises:
         ConfigError: bad or unknown settings. GuidanceError: a loss, gradient or network that cannot be used.
 
-    Cost: `steps` forward calls for one-stage solvers, times the calls of the prediction guidance; loss guidance adds
-    what its docstring says.
+    Cost: `steps` forward calls for one-stage solvers, times the calls of the prediction guidance; loss guidance and
+    restarts add what their docstrings say.
 
     >>> from symguide import GaussianDenoiser
     >>> result = sample(GaussianDenoiser(torch.zeros(2), torch.eye(2)), batch=3, steps=5)
     >>> result.samples.shape, result.cost.forward_calls
     (torch.Size([3, 2]), 5)
     """
-    _check_hooks(prediction, loss, particles)
+    _check_hooks(prediction, loss, particles, restart)
     denoiser = denoiser.to(device, dtype)
     device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
     dtype = dtype or torch.get_default_dtype()
-    numbers = _indices(batch, indices, start)
-    shape = _shape(shape, denoiser, start)
+    numbers = sample_indices(batch, indices, start)
+    shape = sample_shape(shape, denoiser, start)
     count = 1 if particles is None else particles.particles
     condition = expand_condition(condition, len(numbers), device, count)
-    times = _times(denoiser, solver, grid, steps)
+    times = sample_times(denoiser, solver, grid, steps)
     if on_nan not in ("raise", "skip"):
         raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
     if not 0 <= eta <= 1:
@@ -145,7 +152,8 @@ def sample(
     counter = Counter()
     predict = GuidedPredictor(denoiser.counted(counter), condition, prediction)
     noise = Noise(seed, numbers, shape, dtype, device, count)
-    x = _start(start, noise, denoiser, times[0], dtype, device, count)
+    x = starting_noise(start, noise, denoiser, times[0], dtype, device, count)
+    plan = [(i, 0) for i in range(len(times) - 1)] if restart is None else restart.plan(denoiser.schedule, times)
     everything = Run(predict, noise, times, choose(solver, None)[0], eta, on_nan)
     if loss is not None:
         loss.prepare(everything)
@@ -155,12 +163,17 @@ def sample(
     trajectory = [x] if return_trajectory else []
     finite: list[Tensor] = []
     past: tuple[float, Tensor] | None = None
+    reached = 0
     with denoiser.frozen(), Peak(device) as peak:
         begun = time.perf_counter()
-        for index in tqdm(range(len(times) - 1), desc="sampling", disable=not progress, leave=False):
+        for index, visit in tqdm(plan, desc="sampling", disable=not progress, leave=False):
             before = (counter.forward, counter.backward, time.perf_counter())
+            if index < reached:  # a restart; what a multistep solver remembers is of another path
+                z = noise.draw("restart", index, visit)
+                x, past = noised(denoiser.schedule, x, times[reached], times[index], z), None
+            reached = index + 1
             try:
-                step, x, guided = _advance(everything, index, x, past, loss, particles)
+                step, x, guided = _advance(everything, index, visit, x, past, loss, particles)
             except SymguideError as error:
                 raise type(error)(f"step {index} of {steps} (t = {times[index]:.4f}): {error}") from error
             if get_solver(everything.solver).multistep:
@@ -184,7 +197,7 @@ def sample(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begun
-    _check_finite(finite, times)
+    _check_finite(finite, [times[index] for index, _ in plan])
     samples = x if particles is None else x[particles.choose(x)]
     cost = Cost(counter.forward // samples_drawn, counter.backward // samples_drawn, seconds, peak())
     return Result(samples, trace, cost, torch.stack(trajectory) if return_trajectory else None)
@@ -193,6 +206,7 @@ def sample(
 def _advance(
     run: Run,
     index: int,
+    visit: int,
     x: Tensor,
     past: tuple[float, Tensor] | None,
     loss: LossHook | None,
@@ -201,7 +215,7 @@ def _advance(
     """One step with its repeats: (the last repeat's step, x_s, what guidance made of it)."""
     repeat = 0
     while True:
-        step = Step(run, index, repeat, x, past)
+        step = Step(run, index, repeat, x, past, visit)
         guided = None if loss is None else loss.guide(step)
         x_s = step.x_s() if guided is None else guided.x_s
         repeat += 1
@@ -213,16 +227,18 @@ def _advance(
     return step, x_s, guided
 
 
-def _check_hooks(prediction: Any, loss: Any, particles: Any) -> None:
+def _check_hooks(prediction: Any, loss: Any, particles: Any, restart: Any) -> None:
     if prediction is not None and not callable(prediction):
         raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
     if loss is not None and not hasattr(loss, "guide"):
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if particles is not None and not hasattr(particles, "choose"):
         raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
+    if restart is not None and not isinstance(restart, Restart):
+        raise ConfigError(f"restart= takes Restart(low, high, times), not {restart!r}")
 
 
-def _indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
+def sample_indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
     numbers = None if indices is None else [int(i) for i in indices]
     size = (
         batch if batch is not None else len(numbers) if numbers is not None else len(start) if start is not None else 1
@@ -237,7 +253,7 @@ def _indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | N
     return numbers
 
 
-def _shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None) -> tuple[int, ...]:
+def sample_shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None) -> tuple[int, ...]:
     known = shape or denoiser.shape or (None if start is None else start.shape[1:])
     if not known:
         raise ConfigError("the model does not know the shape of its samples: pass shape=, e.g. shape=(3, 64, 64)")
@@ -248,7 +264,7 @@ def _shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None
     return tuple(int(n) for n in known)
 
 
-def _times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
+def sample_times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
     choose(solver, None)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ConfigError(f"steps must be a whole number, at least 1, not {steps!r}")
@@ -257,7 +273,7 @@ def _times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tup
     return times
 
 
-def _start(
+def starting_noise(
     start: Tensor | None,
     noise: Noise,
     denoiser: Denoiser,

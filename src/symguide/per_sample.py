@@ -56,7 +56,7 @@ class Noise:
     True
     """
 
-    streams = ("start", "step", "travel", "smooth", "propose", "measure")
+    streams = ("start", "step", "travel", "smooth", "propose", "measure", "augment", "grain", "restart")
 
     def __init__(
         self,
@@ -70,9 +70,17 @@ class Noise:
         self.seed, self.indices, self.shape, self.particles = seed, tuple(indices), tuple(shape), particles
         self.dtype, self.device = dtype or torch.get_default_dtype(), device
 
-    def draw(self, stream: str, step: int = 0, repeat: int = 0, times: int | None = None) -> Tensor:
-        """N(0, I) of shape (B, ...), or (times, B, ...) where `times` is given."""
-        shape = self.shape if times is None else (times, *self.shape)
+    def draw(
+        self,
+        stream: str,
+        step: int = 0,
+        repeat: int = 0,
+        times: int | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """N(0, I) of shape (B, ...), or (times, B, ...) where `times` is given; `shape` in place of a sample's own."""
+        own = self.shape if shape is None else tuple(shape)
+        shape = own if times is None else (times, *own)
         philox = np.random.Philox(0)
         generator, state = np.random.Generator(philox), philox.state
         state["state"]["counter"][2:] = ((repeat << 32) + step, self.streams.index(stream))

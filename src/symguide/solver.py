@@ -164,6 +164,10 @@ class Solver:
         rest = n - len(last)
         return (self.stages,) * (rest // self.stages) + (1,) * (rest % self.stages) + last
 
+    def of_steps(self, steps: int) -> tuple[int, ...]:
+        """Calls of each step of a run of so many steps down to sigma = 0, as `sample` makes them."""
+        return (self.stages,) * (steps - 1) + (self.stages if self.full_at_end else 1,)
+
 
 SOLVERS: dict[str, Solver] = {
     "ddim": Solver(ddim),
@@ -233,6 +237,14 @@ def timesteps(own: Sequence[float]) -> Grid:
     return grid
 
 
+def starting_at(t: float, grid: str | Grid = "uniform") -> Grid:
+    """A grid that starts at t instead of the schedule's first time, for runs whose `start` is less than pure noise."""
+    if not 0 < t <= 1:
+        raise ConfigError(f"t must be in (0, 1], not {t}")
+    made = get_grid(grid)
+    return lambda schedule, _, steps: made(schedule, t, steps)
+
+
 GRIDS: dict[str, Grid] = {"uniform": uniform, "arctan": arctan, "flow": flow, "karras": karras}
 PRESETS: dict[str, tuple[str, str]] = {"best": ("dpmpp_2m", "flow"), "paper": ("ddim", "uniform")}
 
@@ -258,14 +270,31 @@ def choose(solver: str, grid: str | Grid | None) -> tuple[str, str | Grid]:
 @lru_cache(maxsize=4096)
 def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: int) -> Program:
     """The program of n network calls that carries x from t to the clean sample."""
-    program, past, x = Program(inputs=1), Past(), 0
-    method = get_solver(solver)
-    calls = method.calls(n)
-    times = list(get_grid(grid)(schedule, t, len(calls)))
-    check_times(times, len(calls), t)
-    for stages, a, b in zip(calls, times[:-1], times[1:], strict=True):
-        x = method.step(program, schedule, x, a, b, past, stages)
+    stages = get_solver(solver).calls(n)
+    times = list(get_grid(grid)(schedule, t, len(stages)))
+    check_times(times, len(stages), t)
+    return through(solver, schedule, times, stages)
+
+
+def through(
+    solver: str, schedule: Schedule, times: Sequence[float], stages: Sequence[int], controlled: bool = False
+) -> Program:
+    """The program that carries x through all times, with so many stages in each step.
+
+    With `controlled` every step j has a further input c_j, a velocity that is added in the flow frame:
+    y_s = step(y_t) + (u_t - u_s) c_j, that is x_s = step(x_t) + `control_weight` c_j.
+    """
+    program, past, x = Program(inputs=1 + len(stages) if controlled else 1), Past(), 0
+    for j, (t, s) in enumerate(pairwise(times)):
+        x = get_solver(solver).step(program, schedule, x, t, s, past, stages[j])
+        if controlled:
+            x = program.linear((1.0, x), (control_weight(schedule, t, s), 1 + j))
     return program
+
+
+def control_weight(schedule: Schedule, t: float, s: float) -> float:
+    """What a velocity of the flow frame moves x_s by in the step from t to s: (alpha_s + sigma_s) (u_t - u_s)."""
+    return (schedule.alpha(s) + schedule.sigma(s)) * (_flow_time(schedule, t) - _flow_time(schedule, s))
 
 
 def check_times(times: Sequence[float], steps: int, t: float | None = None) -> None:

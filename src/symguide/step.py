@@ -5,7 +5,7 @@ of every look-ahead from here.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from symguide.denoiser import Denoiser, Prediction
 from symguide.lookahead import Call, GuidedPredictor, Objective, lookahead_program, run, sweep
 from symguide.memory import Memory
 from symguide.per_sample import Noise
+from symguide.schedule import Schedule
 from symguide.solver import Grid, transition
 
 
@@ -79,16 +80,23 @@ class Run:
 
 
 class Step:
-    """One step from t to s, as the hooks see it. Nothing is computed before it is asked for, and nothing twice."""
+    """One step from t to s, as the hooks see it. Nothing is computed before it is asked for, and nothing twice.
 
-    def __init__(self, run: Run, index: int, repeat: int, x: Tensor, past: tuple[float, Tensor] | None) -> None:
+    `repeat` counts how often time travel has made it again, `visit` how often a restart has led back to it.
+    """
+
+    def __init__(
+        self, run: Run, index: int, repeat: int, x: Tensor, past: tuple[float, Tensor] | None, visit: int = 0
+    ) -> None:
         self.run, self.index, self.repeat, self.x, self._past = run, index, repeat, x, past
+        self._key = index + visit * run.steps  # of its noise, so that no two visits share any
         self.t, self.s = run.times[index], run.times[index + 1]
         self.schedule = run.predict.denoiser.schedule
         before = None if past is None else past[0]
         self.transition = transition(run.solver, self.schedule, self.t, self.s, run.eta, before)
         self._first: Call | None = None
         self._noise: Tensor | None = None
+        self._mean: Tensor | None = None
 
     @property
     def std(self) -> float:
@@ -111,25 +119,29 @@ class Step:
     def noise(self) -> Tensor:
         """The step's own z ~ N(0, I)."""
         if self._noise is None:
-            self._noise = self.run.noise.draw("step", self.index, self.repeat)
+            self._noise = self.run.noise.draw("step", self._key, self.repeat)
         return self._noise
 
-    def draw(self, stream: str, times: int | None = None) -> Tensor:
-        """Further noise of this step, from a stream of its own."""
-        return self.run.noise.draw(stream, self.index, self.repeat, times)
+    def draw(self, stream: str, times: int | None = None, shape: Sequence[int] | None = None) -> Tensor:
+        """Further noise of this step, from a stream of its own: (B, ...) or (times, B, ...), in a sample's shape."""
+        return self.run.noise.draw(stream, self._key, self.repeat, times, shape)
 
     def mean(self, x0: Tensor | None = None) -> Tensor:
         """Mean of x_s, with another clean estimate than the network's where one is given."""
-        mine = self.prediction.x0 if x0 is None else x0
-        pending = [mine]
+        if x0 is None and self._mean is not None:
+            return self._mean
+        pending = [self.prediction.x0 if x0 is None else x0]
 
         def call(state: Tensor, t: float) -> Tensor:
             return pending.pop() if pending else self.run.predict(state, t).x0
 
         with torch.no_grad():
-            return run(
+            mean = run(
                 self.transition.program, [self.prediction.x] + ([] if self._past is None else [self._past[1]]), call
             )
+        if x0 is None:
+            self._mean = mean
+        return mean
 
     def x_s(self, x0: Tensor | None = None) -> Tensor:
         """mean + std * noise."""
@@ -166,9 +178,28 @@ class Step:
         )
         return gradient, loss
 
+    def gradient_after(
+        self,
+        x_s: Tensor,
+        objective: Objective,
+        n: int,
+        solver: str = "best",
+        grid: str | Grid | None = None,
+        memory: Memory = "minimal",
+        jacobian: str = "exact",
+        offload: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
+        program = lookahead_program(self.run.predict.denoiser, self.s, n, solver, grid)
+        return sweep(self.run.predict, x_s, objective, program, memory=memory, jacobian=jacobian, offload=offload)[:2]
+
     def back_in_time(self, x_s: Tensor) -> Tensor:
         """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""
-        alpha, sigma = self.schedule.alpha, self.schedule.sigma
-        ratio = alpha(self.t) / alpha(self.s)
-        std = math.sqrt(max(sigma(self.t) ** 2 - (ratio * sigma(self.s)) ** 2, 0.0))
-        return ratio * x_s + std * self.draw("travel")
+        return noised(self.schedule, x_s, self.s, self.t, self.draw("travel"))
+
+
+def noised(schedule: Schedule, x_s: Tensor, s: float, t: float, noise: Tensor) -> Tensor:
+    """x_t drawn from q(x_t | x_s), t noisier than s, with this noise ~ N(0, I)."""
+    ratio = schedule.alpha(t) / schedule.alpha(s)
+    std = math.sqrt(max(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0))
+    return ratio * x_s + std * noise

@@ -17,6 +17,18 @@ FORMULA = {  # forward and backward calls of a guided step, the sampler's own in
     "mpgd-sphere": (1, 0),
     "lgd": (1, 1),
     "dsg": (1, 1),
+    "tfg": (1, 1),
+    "tfg-mean": (1, 0),
+    "abms": (2, 1),
+    "abms-draws": (1 + 3 * 3, 3 * 2),
+    "adam-dps": (1, 1),
+    "adam-repeats": (2, 2),
+    "ecm": (1, 0),
+    "elucd": (1, 0),
+    "dreamguider": (1, 0),
+    "classifier": (1, 0),
+    "classifier-mean": (1, 0),
+    "classifier-sphere": (1, 0),
 }
 
 

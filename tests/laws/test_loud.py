@@ -42,6 +42,8 @@ def nan_from(step, value=float("nan")):
         ({"loss": squares}, r"loss= takes a recipe, such as SAG\(objective\)"),
         ({"prediction": 3.0}, r"prediction= takes a rule such as CFG\(3.0\)"),
         ({"particles": 4}, "particles= takes a method"),
+        ({"restart": 3}, "restart= takes Restart"),
+        ({"restart": sg.Restart(1.0, 1.001)}, "no step of 4 lies between the noise levels"),
     ],
 )
 def test_settings_of_a_run(settings, sentence):
@@ -67,8 +69,21 @@ def test_settings_of_a_run(settings, sentence):
         (lambda: sg.Sphere(1.5), "rate must be between 0"),
         (lambda: sg.LGD(squares, samples=0), "samples >= 1"),
         (lambda: sg.UniversalGuidance(squares, backward_steps=-1), "backward_steps"),
+        (lambda: sg.TFG(squares, rho=0, mu=0), "guides nothing: use scale=0"),
+        (lambda: sg.TFG(squares, rho=-1), "rho must not be negative"),
+        (lambda: sg.TFG(squares, sigma=-0.1), "must not be negative"),
+        (lambda: sg.TFG(squares, inner=0), "inner >= 1"),
+        (lambda: sg.TFG(squares, samples=0), "TFG needs samples >= 1"),
+        (lambda: sg.ABMS(squares, samples=0), "ABMS needs samples >= 1"),
+        (lambda: sg.AdamDPS(squares, beta1=1.0), "betas must be at least 0"),
+        (lambda: sg.ECM(squares, limit=0), "must be positive"),
+        (lambda: sg.Dreamguider(squares, samples=0), "Dreamguider needs samples >= 1"),
+        (lambda: sg.Dreamguider(squares, augment=3), "augment takes a callable"),
         (lambda: sg.BestOfN(squares, 0), "whole number of particles"),
         (lambda: sg.noise_window(2, 1), "noise_window"),
+        (lambda: sg.Restart(2.0, 1.0), "noise levels 0 <= low < high"),
+        (lambda: sg.Restart(1.0, 2.0, times=-1), "times must be a whole number"),
+        (lambda: sg.ClassifierGuidance(squares, form="epz"), "did you mean 'eps'"),
         (lambda: sg.Denoiser(lambda x, t: x, predicts="epsilon"), "did you mean 'eps'"),
         (lambda: sg.Denoiser(3), "network must be a callable"),
         (lambda: sg.load("digts"), "did you mean 'digits'"),
@@ -115,8 +130,8 @@ def test_losses_of_the_wrong_shape_or_without_a_path(name):
         (lambda x0: squares(x0.detach()), "no gradient path to the sample"),
         (lambda x0: (x0 > 0).double().sum(dim=1), "no gradient path to the sample"),
     ):
-        if name == "lgd" and "list" in sentence:
-            continue
+        if name in ("lgd", "tfg", "tfg-sphere", "dreamguider") and "list" in sentence:
+            continue  # they make a tensor of several losses
         with pytest.raises((GuidanceError, TypeError), match=sentence):
             run(loss=RECIPES[name](objective))
 
@@ -124,9 +139,10 @@ def test_losses_of_the_wrong_shape_or_without_a_path(name):
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_losses_that_are_not_finite_name_step_and_sample(name, value):
-    per_step = {"universal": 8, "lgd": 3, "sag-repeats": 2}.get(name, 1)
+    per_step = {"universal": 8, "lgd": 3, "sag-repeats": 2, "tfg": 10, "tfg-mean": 4, "tfg-sphere": 5}
+    per_step |= {"abms-draws": 3, "adam-repeats": 2, "dreamguider": 4}
     with pytest.raises(GuidanceError, match=r"step \d of 6 .*the loss is not finite for samples \[1\]"):
-        run(steps=6, loss=RECIPES[name](nan_from(2 * per_step, value)))
+        run(steps=6, loss=RECIPES[name](nan_from(2 * per_step.get(name, 1), value)))
 
 
 def test_gradients_that_are_not_finite():
@@ -137,7 +153,7 @@ def test_gradients_that_are_not_finite():
         run(loss=sg.FreeDoM(pole))
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n not in ("sag-repeats", "universal")])
+@pytest.mark.parametrize("name", [n for n in RECIPES if n not in ("sag-repeats", "adam-repeats", "universal")])
 def test_skip_leaves_the_bad_sample_unguided_and_the_good_one_guided(name):
     settings = {"steps": 6, "solver": "heun"}
     # not with repeats: time travel moves a sample that is not guided, too
@@ -196,6 +212,14 @@ def test_black_boxes_are_refused_where_a_gradient_is_needed():
 def test_the_rho_rule_needs_classifier_free_guidance():
     with pytest.raises(GuidanceError, match="pass prediction=CFG"):
         run(steps=10, loss=sg.SAG.paper(squares))
+
+
+def test_classifier_guidance_needs_a_noise_aware_objective():
+    for objective in (squares, squares + sg.objectives.Classifier(torch.nn.Linear(6, 2), 0)):
+        with pytest.raises(GuidanceError, match=r"knows clean samples only.* objectives.NoisyClassifier"):
+            run(loss=sg.ClassifierGuidance(objective))
+    with pytest.raises(GuidanceError, match='form="mean" needs noisy steps'):
+        run(eta=0.0, loss=RECIPES["classifier-mean"](squares))
 
 
 def test_dps_refuses_negative_losses():

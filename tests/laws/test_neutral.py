@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import quartic, squares, tiny
+from conftest import Noisy, quartic, squares, tiny
 
 import symguide as sg
 
@@ -13,6 +13,14 @@ NEUTRAL = {
     "mpgd scale 0": {"loss": sg.MPGD(squares, scale=0)},
     "universal scale 0": {"loss": sg.UniversalGuidance(squares, scale=0, repeats=3)},
     "lgd scale 0": {"loss": sg.LGD(squares, scale=0)},
+    "tfg scale 0": {"loss": sg.TFG(squares, scale=0, repeats=2)},
+    "abms scale 0": {"loss": sg.ABMS(squares, scale=0)},
+    "adam-dps scale 0": {"loss": sg.AdamDPS(squares, scale=0)},
+    "ecm scale 0": {"loss": sg.ECM(squares, scale=0)},
+    "elucd scale 0": {"loss": sg.EluCD(squares, scale=0)},
+    "dreamguider scale 0": {"loss": sg.Dreamguider(squares, scale=0)},
+    "classifier scale 0": {"loss": sg.ClassifierGuidance(Noisy(squares), scale=0)},
+    "no restarts": {"restart": sg.Restart(0.1, 2.0, times=0)},
     "a window of noise that is never met": {"loss": sg.SAG(squares, window=sg.noise_window(1e8, 1e9))},
     "cfg scale 1": {"prediction": sg.CFG(1.0)},
     "best of 1": {"particles": sg.BestOfN(squares, 1)},

@@ -232,6 +232,13 @@ def test_guided_steps_lower_the_loss():
         sg.UniversalGuidance(right, backward_steps=5),
         sg.LGD(right),
         sg.DSG(right, rate=0.5),
+        sg.TFG(right),
+        sg.TFG.paper(right, rho=0.05, mu=0.02),
+        sg.ABMS(right),
+        sg.AdamDPS(right, scale=0.1),
+        sg.ECM(right, scale=0.05),
+        sg.EluCD(right),
+        sg.Dreamguider(right),
     ):
         guided = right(sg.sample(denoiser, batch=200, steps=30, loss=loss).samples).mean()
         assert guided < 0.6 * plain, type(loss).__name__

@@ -15,8 +15,8 @@ from symguide.pipelines import text_condition
 from symguide.pipelines.levels import levels
 
 DTYPE = torch.float32
-NOISY = [name for name in RECIPES if "sphere" in name or name == "dsg"]
-GRAPH_OF_FIRST = ("sag-first", "sag-n-of-t", "freedom", "dps", "universal", "lgd")
+NOISY = [name for name in RECIPES if "sphere" in name or name in ("dsg", "classifier-mean")]
+GRAPH_OF_FIRST = ("sag-first", "sag-n-of-t", "freedom", "dps", "universal", "lgd", "tfg", "adam-dps", "adam-repeats")
 """Recipes that need the graph of the first call: a pipeline makes its first call without one."""
 CASES = [(name, kind) for name in RECIPES if name not in NOISY for kind in ("DDIM", "EulerDiscrete")]
 

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ CODES = [
 ]
 
 
+def _quiet_libraries() -> None:
+    """transformers warns of what it does without (torchvision, above all), which is nobody's concern here."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
 class Group(click.Group):
     """A group of commands given as name: (module:function, line of help).
 
@@ -42,7 +48,7 @@ class Group(click.Group):
         super().__init__(
             "symguide",
             help="Steer pretrained diffusion and flow models at sampling time, without training.",
-            callback=lambda: None,
+            callback=_quiet_libraries,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
         )
         self._lazy = dict(commands)

@@ -23,6 +23,7 @@ from symguide.objectives import (
     ImageSimilarity,
     Measurement,
     MotionField,
+    NoisyClassifier,
     Palette,
     Region,
     Segmentation,
@@ -101,6 +102,11 @@ def _classifier(parts: tuple[str, ...], place: Place) -> Maker:
         return Classifier(network, cycle(labels, indices), head if equals else None)
 
     return make
+
+
+def _noisy(parts: tuple[str, ...], place: Place) -> Maker:
+    labels = [_label(None, value.strip(), parts[0]) for value in parts[0].split(",")]
+    return lambda network, indices: NoisyClassifier(network, cycle(labels, indices))
 
 
 def _label(head: str | None, text: str, whole: str) -> int:
@@ -236,6 +242,7 @@ def _palette_files(parts: Sequence[str]) -> Iterable[int]:
 
 KINDS: Mapping[str, Kind] = {
     "classifier": Kind(("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"), _classifier, scorer="classifier"),
+    "noisy": Kind(("noisy:LABELS",), _noisy, scorer="noisy"),
     "text": Kind(('text:"WORDS"',), _text, scorer="clip", encoder=CLIP),
     "image": Kind(("image:PICTURE",), _like(ImageSimilarity), scorer="clip", encoder=CLIP, files=_first),
     "identity": Kind(("identity:PICTURE",), _like(Identity), scorer="identity", files=_first),

@@ -89,7 +89,7 @@ def methods(name: str | None, json_to: str | None) -> None:
     """The guidance methods: what they do, take and cost; with NAME, all about that one.
 
     Of every kind one can act in the same run: loss guidance (--method), prediction guidance (--cfg), particle guidance
-    (--best-of).
+    (--best-of). Trajectory optimisation is called from Python only.
     """
     from symguide.cli.methods import KINDS, cost, first_line, parameters
 
@@ -99,7 +99,7 @@ def methods(name: str | None, json_to: str | None) -> None:
     rows = []
     for each in [name] if name is not None else every:
         kind, method = every[each]
-        row: dict[str, Any] = {"name": each, "kind": f"{kind} guidance", "about": first_line(method)}
+        row: dict[str, Any] = {"name": each, "kind": kind, "about": first_line(method)}
         row["parameters"] = {key: _plain(value) for key, value in parameters(method).items()}
         row["cost"] = cost(method)
         if name is not None:
@@ -121,6 +121,7 @@ def _plain(value: Any) -> Any:
 
 MORE = {
     "classifier": "sample i goes toward the label whose turn it is in a comma list, 0,1,2 or shape=star,disk",
+    "noisy": "labels as in classifier, for --method classifier, which asks it about noisy samples",
     "text": "a comma list of texts goes to the samples in turn",
     "segmentation": "a grey or indexed picture of classes, 255 being any, or an array, -1 being any",
     "aesthetic": "HEAD is a safetensors file, on a CLIP given by --encoder",

@@ -10,8 +10,14 @@ from symguide.loss_guidance import RECIPES, Recipe, Sphere
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES, TwoBranches
 from symguide.solver import choose
+from symguide.trajectory import TRAJECTORIES
 
-KINDS: dict[str, Mapping[str, Any]] = {"loss": RECIPES, "prediction": RULES, "particle": METHODS}
+KINDS: dict[str, Mapping[str, Any]] = {
+    "loss guidance": RECIPES,
+    "prediction guidance": RULES,
+    "particle guidance": METHODS,
+    "trajectory optimisation": TRAJECTORIES,
+}
 
 PARAMETERS = {
     "scale": "scale",
@@ -26,11 +32,12 @@ PARAMETERS = {
     "samples": "samples",
     "backward_steps": "backward_steps",
     "sphere": "constraint",
+    "form": "form",
 }
 """Options of the command line and the parameters of recipes that they set."""
 
 
-NORMALISED = ("sag", "freedom", "lgd")
+NORMALISED = ("sag", "freedom", "lgd", "abms", "dreamguider")
 """Recipes whose default step is normalised: as long as their scale says, whatever the gradient."""
 
 
@@ -72,6 +79,8 @@ def get_recipe(name: str) -> type[Recipe]:
         raise ConfigError(f"{name} makes the prediction and is no gradient method: use {how}")
     if name in METHODS:
         raise ConfigError(f"{name} chooses among particles and is no gradient method: use --best-of N")
+    if name in TRAJECTORIES:
+        raise ConfigError(f"{name} optimises whole trajectories and guides no step: call sg.optimise from Python")
     if name not in RECIPES:
         raise unknown("method", name, RECIPES)
     return RECIPES[name]

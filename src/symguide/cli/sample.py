@@ -205,11 +205,11 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--objective",
     metavar="SPEC",
-    help="What to steer toward: classifier:LABELS, classifier:shape=star, text:WORDS, image:PICTURE, identity:PICTURE, "
-    "style:PICTURE, aesthetic, segmentation:MASK, depth:PICTURE, palette:COLOURS|PICTURE, edges:SKETCH, "
-    "motion:PICTURE@FLOW, region:PICTURE@left|right|top|bottom|center|MASK, a measurement (superres:PICTURE@FACTOR, "
-    "deblur:PICTURE@SIGMA), blackbox:module:Name, module:Name of your own, or a weighted sum, e.g. '0.5*classifier:3 + "
-    "region:a.png@left'. "
+    help="What to steer toward: classifier:LABELS, classifier:shape=star, noisy:LABELS, text:WORDS, image:PICTURE, "
+    "identity:PICTURE, style:PICTURE, aesthetic, segmentation:MASK, depth:PICTURE, palette:COLOURS|PICTURE, "
+    "edges:SKETCH, motion:PICTURE@FLOW, region:PICTURE@left|right|top|bottom|center|MASK, a measurement "
+    "(superres:PICTURE@FACTOR, deblur:PICTURE@SIGMA), blackbox:module:Name, module:Name of your own, or a weighted "
+    "sum, e.g. '0.5*classifier:3 + region:a.png@left'. "
     "See symguide objectives.",
 )
 @option(
@@ -224,8 +224,9 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--method",
     metavar="NAME",
-    help="How to steer by gradients (sag where only an objective is given): sag, freedom, dps, mpgd, universal, lgd or "
-    "dsg. See symguide methods.",
+    help="How to steer by gradients (sag where only an objective is given): sag, freedom, dps, mpgd, universal, lgd, "
+    "dsg, tfg, abms, adam-dps, ecm, elucd, dreamguider, or classifier (a classifier of noisy samples, noisy:LABELS). "
+    "See symguide methods.",
 )
 @option(
     "Guidance",
@@ -239,7 +240,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--scale",
     type=Finite(0),
     help="Strength of the method; 0 is off. Where not given the "
-    "method's own; 0.1 for models of scenes and sag, freedom or lgd.",
+    "method's own; 0.1 for models of scenes and sag, freedom, lgd, abms or dreamguider.",
 )
 @option(
     "Guidance",
@@ -276,8 +277,19 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 )
 @option("Guidance", "--lookahead-grid", type=Name("grid", _grids), help="Where the look-ahead's steps lie.")
 @option("Guidance", "--rate", type=Finite(0, 1), help="dsg: from 0, the noise alone, to 1, the loss alone.")
-@option("Guidance", "--samples", type=click.IntRange(1), help="lgd: points of the cloud around the clean estimate.")
+@option(
+    "Guidance",
+    "--samples",
+    type=click.IntRange(1),
+    help="lgd, tfg: points of the cloud around the clean estimate; abms: draws of x_s; dreamguider: augmented copies.",
+)
 @option("Guidance", "--backward-steps", type=click.IntRange(0), help="universal: steps of its backward guidance.")
+@option(
+    "Guidance",
+    "--form",
+    type=click.Choice(["eps", "mean"]),
+    help="classifier: shift eps (any eta), or the mean of noisy steps.",
+)
 @option(
     "Guidance",
     "--sphere",

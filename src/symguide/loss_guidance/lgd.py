@@ -30,16 +30,21 @@ class LGD(SAG):
 
     def __init__(self, objective: Any, samples: int = 8, scale: float = 0.5, n: int = 1, **settings: Any) -> None:
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"LGD needs samples >= 1, a whole number, not {samples!r}")
+            raise ConfigError(f"{type(self).__name__} needs samples >= 1, a whole number, not {samples!r}")
         super().__init__(objective, n, scale, **settings)
         self.samples = samples
 
-    def objective_at(self, step: Step) -> Objective:
+    def spread(self, step: Step) -> float:
+        """r, the cloud's standard deviation."""
         alpha, sigma = step.schedule.alpha(step.t), step.schedule.sigma(step.t)
-        cloud = sigma / math.hypot(alpha, sigma) * step.draw("smooth", self.samples)
+        return sigma / math.hypot(alpha, sigma)
+
+    def objective_at(self, step: Step) -> Objective:
+        objective = super().objective_at(step)
+        cloud = self.spread(step) * step.draw("smooth", self.samples)
 
         def smoothed(x0: Tensor) -> Tensor:
-            losses = torch.stack([self.objective(x0 + shift) for shift in cloud])
+            losses = torch.stack([objective(x0 + shift) for shift in cloud])
             return math.log(self.samples) - torch.logsumexp(-losses, dim=0)
 
         return smoothed

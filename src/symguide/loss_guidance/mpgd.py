@@ -37,5 +37,5 @@ class MPGD(Recipe):
         self.update = update or rules.estimate_length()
 
     def push(self, step: Step) -> Push:
-        loss, gradient = value_and_gradient(self.objective, step.prediction.x0)
+        loss, gradient = value_and_gradient(self.objective_at(step), step.prediction.x0)
         return Push(gradient, loss, x0=-self.scale * self.update(gradient, step, loss))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import require_finite
+from symguide.lookahead import Objective, require_finite
+from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
 from symguide.step import Guided, Run, Step
 
@@ -37,6 +38,14 @@ class Constraint(Protocol):
     def prepare(self, run: Run) -> None: ...
 
     def __call__(self, step: Step, change: Tensor) -> Tensor: ...
+
+
+class Stateful:
+    """A part of a recipe, such as an update rule, that remembers earlier steps: every run begins with `prepare`."""
+
+    def prepare(self, run: Run) -> None:
+        """Forgets what an earlier run left."""
+        raise NotImplementedError
 
 
 class Recipe(ABC):
@@ -93,6 +102,10 @@ class Recipe(ABC):
                 break
         return {name: default for name, default in found.items() if name not in cls.fixed}
 
+    def objective_at(self, step: Step) -> Objective:
+        """The objective that is asked at this step, with the step's own noise where it draws some."""
+        return at_step(self.objective, step)
+
     @abstractmethod
     def push(self, step: Step) -> Push:
         """The recipe's gradient and the changes it wants."""
@@ -113,6 +126,9 @@ class Recipe(ABC):
                 )
         if self.constraint is not None:
             self.constraint.prepare(run)
+        for part in vars(self).values():
+            if isinstance(part, Stateful):
+                part.prepare(run)
 
     def active(self, step: Step) -> bool:
         """Whether the step is guided."""

@@ -1,31 +1,42 @@
-"""Update rules: pure functions (gradient, step, loss) -> update, which chain; the step is against the update.
+"""Update rules: functions (gradient, step, loss) -> update, which chain; the step is against the update.
 
-All are per sample. `scale` and `clip` are what they say; `normalise` and `estimate_length` make a scale mean the same
-for every loss and model; `rho` and `root_loss` are the rules of the FreeDoM / SAG and DPS papers.
+All are per sample, and all but `adam` pure. `scale`, `clip` and `clamp` are what they say; `normalise` and
+`estimate_length` make a scale mean the same for every loss and model; the others are rules of papers.
 """
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 
+import torch
 from torch import Tensor
 
-from symguide.errors import GuidanceError
-from symguide.loss_guidance.recipe import OverTime, at
+from symguide.errors import ConfigError, GuidanceError
+from symguide.loss_guidance.recipe import OverTime, Stateful, at
 from symguide.per_sample import direction, expand, norm, rms
-from symguide.step import Step
+from symguide.schedule import Schedule
+from symguide.solver import transition
+from symguide.step import Run, Step
 
 Rule = Callable[[Tensor, Step, Tensor], Tensor]
 
 
-def chain(*rules: Rule) -> Rule:
+class chain(Stateful):
     """One rule after the other."""
 
-    def chained(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
-        for rule in rules:
+    def __init__(self, *rules: Rule) -> None:
+        self.rules = rules
+
+    def prepare(self, run: Run) -> None:
+        for rule in self.rules:
+            if isinstance(rule, Stateful):
+                rule.prepare(run)
+
+    def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        for rule in self.rules:
             gradient = rule(gradient, step, loss)
         return gradient
-
-    return chained
 
 
 def scale(factor: OverTime) -> Rule:
@@ -36,6 +47,11 @@ def scale(factor: OverTime) -> Rule:
 def clip(length: float) -> Rule:
     """g, shortened to |g| <= length."""
     return lambda gradient, step, loss: gradient * (length / norm(gradient).clamp_min(length))
+
+
+def clamp(limit: float) -> Rule:
+    """g with every entry between -limit and limit."""
+    return lambda gradient, step, loss: gradient.clamp(-limit, limit)
 
 
 def normalise() -> Rule:
@@ -85,6 +101,140 @@ def root_loss() -> Rule:
     return rule
 
 
+def polyak(target: float = 0.0) -> Rule:
+    """(loss - target) g / |g|²: as far as the loss would fall to `target` if it went on falling as it does here.
+
+    Where the loss is at or below the target, nothing. With FreeDoM, SAG and LGD the last step is guided too. Source:
+    Polyak, 1969; Shen et al., 2403.12404, algorithm 2, whose code puts |eps| in place of the loss's excess.
+    """
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        excess = expand((loss - target).clamp_min(0).to(gradient), gradient)
+        return excess * direction(gradient) / norm(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    return rule
+
+
+def feedback(level: float) -> Rule:
+    """loss / (loss + level) g: half of it where the loss is `level`, and less and less the lower it is. Ours.
+
+    Put it behind the rule that sets the length, as in chain(normalise(), feedback(0.5)). For losses from 0.
+    """
+    if not level > 0:
+        raise ConfigError(f"the level of feedback is the loss at which guidance is halved, positive, not {level}")
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        low = expand(loss.clamp_min(0).to(gradient), gradient)
+        return low / (low + level) * gradient
+
+    return rule
+
+
 def forward_weight() -> Rule:
     """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6)."""
     return lambda gradient, step, loss: step.schedule.sigma(step.t) ** 2 / step.schedule.alpha(step.t) * gradient
+
+
+def of_x0() -> Rule:
+    """alpha_s g: what a change of x_0 is in x_s, where the step keeps the network's own eps (MPGD's paper, ECM, TFG).
+
+    A step that finds eps anew lets less of the change arrive: `of_moved_x0`.
+    """
+    return lambda gradient, step, loss: step.schedule.alpha(step.s) * gradient
+
+
+def of_moved_x0() -> Rule:
+    """What a change of x_0 is in x_s, where the (straight) step finds eps anew, as that of `MPGD` here."""
+    return lambda gradient, step, loss: step.x0_weight * gradient
+
+
+def of_x_t(most: float = 2.0) -> Rule:
+    """alpha_s / alpha_t g: what a change of x_t is in x_s, where the step keeps the network's own eps (TFG, Adam).
+
+    The ratio has no bound where x_t is nearly all noise, as in the first step of a flow: `most` is ours.
+    """
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        alpha_t, alpha_s = step.schedule.alpha(step.t), step.schedule.alpha(step.s)
+        return (alpha_s / alpha_t if alpha_s < most * alpha_t else most) * gradient
+
+    return rule
+
+
+def increase(mean: float = 1.0) -> Rule:
+    """w_t g, with w_t along abar_t / abar_s, so larger toward the clean end, and `mean` on average over the steps.
+
+    abar = alpha² / (alpha² + sigma²), so that schedules which are not variance preserving have the weights of the one
+    with the same ratio. Source: Ye et al., "TFG", 2409.15761, as published in code.
+    """
+    return lambda gradient, step, loss: mean * _signal_kept(step)[0] * gradient
+
+
+def decrease(mean: float = 1.0) -> Rule:
+    """w_t g, with w_t along 1 - abar_t / abar_s, the other way than `increase`."""
+    return lambda gradient, step, loss: mean * _signal_kept(step)[1] * gradient
+
+
+def variance(gamma: float = 0.0) -> Rule:
+    """(std² + gamma max(std²) sin(pi t)) g, std of the ancestral step and its largest of the run.
+
+    std² g is classifier guidance (Dhariwal & Nichol, 2105.05233), the sine EluCD's (2310.11311), which keeps guidance
+    up through the middle of the run.
+    """
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        here = step.transition.radius_std**2
+        largest = _largest_std(step.run.solver, step.schedule, step.run.times) ** 2
+        return (here + gamma * largest * math.sin(math.pi * step.t)) * gradient
+
+    return rule
+
+
+class adam(Stateful):
+    """m / (sqrt(v) + 1e-8), with m and v the bias-corrected averages of g and g² over the gradients of the run so far.
+
+    Every element has its own averages, so samples stay independent; every gradient that is taken counts, those of
+    steps made again with `repeats` too. A gradient that is not finite leaves the averages of its sample alone. Each run
+    begins anew, so a recipe may be used again; two runs at the same time need a recipe each.
+
+    Source: Belardi et al., "Adaptive Moments are Surprisingly Effective for Plug-and-Play Diffusion Sampling",
+    2603.16797. The defaults are those of the published code; its tuned values are 0.1 to 0.77 and 0.03 to 0.94.
+    """
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.995) -> None:
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+            raise ConfigError(f"adam's betas must be at least 0 and below 1, not {beta1} and {beta2}")
+        self.beta1, self.beta2 = beta1, beta2
+        self._state: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def prepare(self, run: Run) -> None:
+        self._state = None
+
+    def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        g = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        m, v, count = self._state or (torch.zeros_like(g), torch.zeros_like(g), g.new_zeros(len(g)))
+        good = torch.isfinite(norm(g)) & expand(torch.isfinite(loss), g)
+        m = torch.where(good, torch.lerp(g, m, self.beta1), m)
+        v = torch.where(good, torch.lerp(g * g, v, self.beta2), v)
+        count = count + good.flatten()
+        self._state = m, v, count
+        first, second = (1 - expand(beta**count, g) for beta in (self.beta1, self.beta2))
+        return torch.where(good, m / first / ((v / second).sqrt() + 1e-8), g).to(gradient)
+
+
+@lru_cache(maxsize=64)
+def _weights(schedule: Schedule, times: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """For each step abar_t / abar_s and 1 minus it, each divided by its mean over the steps."""
+    abar = [schedule.alpha(t) ** 2 / (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2) for t in times]
+    kept = [t / s for t, s in pairwise(abar)]
+    up, down = sum(kept) / len(kept), 1 - sum(kept) / len(kept)
+    return tuple((k / up if up > 0 else 1.0, (1 - k) / down) for k in kept)
+
+
+def _signal_kept(step: Step) -> tuple[float, float]:
+    return _weights(step.schedule, step.run.times)[step.index]
+
+
+@lru_cache(maxsize=64)
+def _largest_std(solver: str, schedule: Schedule, times: tuple[float, ...]) -> float:
+    return max(transition(solver, schedule, t, s, 1.0, None).radius_std for t, s in pairwise(times))

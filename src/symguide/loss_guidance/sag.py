@@ -3,7 +3,7 @@
 from typing import Any
 
 from symguide.errors import ConfigError, unknown
-from symguide.lookahead import JACOBIANS, Objective
+from symguide.lookahead import JACOBIANS
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule
@@ -85,10 +85,6 @@ class SAG(Recipe):
         for t in run.times[:-1]:
             if self.n(t) != int(self.n(t)) or self.n(t) < 1:
                 raise ConfigError(f"n gave {self.n(t)!r} at t = {t:.4f}: it must be a whole number, at least 1")
-
-    def objective_at(self, step: Step) -> Objective:
-        """The objective that is differentiated at this step."""
-        return self.objective
 
     def push(self, step: Step) -> Push:
         n = int(self.n(step.t)) if callable(self.n) else self.n

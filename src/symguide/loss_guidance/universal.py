@@ -49,7 +49,7 @@ class UniversalGuidance(Recipe):
         self.update = update or rules.estimate_length()
 
     def push(self, step: Step) -> Push:
-        gradient, loss = step.lookahead_gradient(self.objective, n=1)
+        gradient, loss = step.lookahead_gradient(self.objective_at(step), n=1)
         change = -self.scale * self.update(gradient, step, loss)
         if self.backward_steps:
             change = change + self._backward(step)
@@ -57,10 +57,10 @@ class UniversalGuidance(Recipe):
 
     def _backward(self, step: Step) -> torch.Tensor:
         """Delta; Adam is elementwise, so samples stay independent."""
-        x0 = step.prediction.x0
+        objective, x0 = self.objective_at(step), step.prediction.x0
         delta = torch.zeros_like(x0, requires_grad=True)
         adam = torch.optim.Adam([delta], lr=self.backward_rate)
         for _ in range(self.backward_steps):
-            _, delta.grad = value_and_gradient(self.objective, x0 + delta.detach())
+            _, delta.grad = value_and_gradient(objective, x0 + delta.detach())
             adam.step()
         return delta.detach()

@@ -4,7 +4,7 @@ from symguide.networks.attention import CrossAttention, SelfAttention
 from symguide.networks.autoencoder import Autoencoder
 from symguide.networks.averaged import Averaged
 from symguide.networks.caption_unet import CaptionUNet
-from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
+from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TimedClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
 from symguide.networks.io import NETWORKS, load, save
 from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
@@ -21,6 +21,7 @@ __all__ = [
     "PyramidSegmenter",
     "ResidualClassifier",
     "SelfAttention",
+    "TimedClassifier",
     "TokenClassifier",
     "TwinEncoder",
     "UNet",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError, unknown
 from symguide.networks.attention import TokenBlock
+from symguide.networks.unet import Residual, sinusoids
 
 
 class Heads(nn.Module):
@@ -244,3 +245,67 @@ class TokenClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, C, size, size) -> (B, classes)."""
         return self.head(self.features(x))
+
+
+class TimedClassifier(nn.Module):
+    """A classifier of noisy pictures that is told the noise level: the U-Net's way down, averaged over all positions.
+
+    Args:
+        in_channels: channels of x.
+        channels: width of every level, finest first; sides are halved between levels.
+        blocks: residual blocks of a level.
+        classes: number of logits.
+        groups: groups of every GroupNorm; divides all channels.
+        dropout: rate inside the blocks while training.
+
+    Raises:
+        ConfigError: where channels are none, the first is odd, or groups does not divide them.
+
+    Source: as the classifiers of Dhariwal & Nichol, 2105.05233, section 4.1, which are their U-Net's way down too.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: Sequence[int] = (32, 48),
+        blocks: int = 1,
+        classes: int = 10,
+        groups: int = 8,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.arguments: dict[str, Any] = {
+            "in_channels": in_channels,
+            "channels": list(channels),
+            "blocks": blocks,
+            "classes": classes,
+            "groups": groups,
+            "dropout": dropout,
+        }
+        if not channels or channels[0] % 2 or any(width % groups for width in channels):
+            raise ConfigError(
+                f"channels must be one width for each level, the first even, all multiples of groups ({groups}), not "
+                f"{list(channels)}"
+            )
+        base, wide = channels[0], 4 * channels[0]
+        self.time = nn.Sequential(nn.Linear(base, wide), nn.SiLU(), nn.Linear(wide, wide))
+        self.input = nn.Conv2d(in_channels, base, 3, padding=1)
+        self.levels = nn.ModuleList()
+        last = base
+        for width in channels:
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(Residual(last, width, wide, groups, dropout, 0))
+                last = width
+            self.levels.append(stage)
+        self.norm, self.head = nn.GroupNorm(groups, last), nn.Linear(last, classes)
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        """Logits, (B, C, H, W) and (B,) -> (B, classes)."""
+        sines = sinusoids(timestep, self.input.out_channels).to(x.dtype)
+        embedding, h = nn.functional.silu(self.time(sines)), self.input(x)
+        for level, stage in enumerate(self.levels):
+            h = nn.functional.avg_pool2d(h, 2) if level else h
+            for block in stage:  # type: ignore[attr-defined]
+                h = block(h, embedding)
+        return self.head(nn.functional.silu(self.norm(h)).mean(dim=(2, 3)))

@@ -15,7 +15,7 @@ from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.files import write
 from symguide.networks.autoencoder import Autoencoder
 from symguide.networks.caption_unet import CaptionUNet
-from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TokenClassifier
+from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TimedClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
 from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
 from symguide.networks.unet import UNet
@@ -27,6 +27,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
         CaptionUNet,
         ConvClassifier,
         ResidualClassifier,
+        TimedClassifier,
         TokenClassifier,
         TwinEncoder,
         PyramidSegmenter,

@@ -23,7 +23,7 @@ def sinusoids(timestep: Tensor, width: int, longest: float = 10_000.0) -> Tensor
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """x + conv(silu(film(norm(conv(silu(norm(x))))))), where the embedding gives film's scale and shift.
 
     Where it attends, its pixels then attend to each other and, where there is a context, to the context's tokens.
@@ -114,8 +114,8 @@ class Trunk(nn.Module):
         self.time = nn.Sequential(nn.Linear(base, wide), nn.SiLU(), nn.Linear(wide, wide))
         self.input = nn.Conv2d(in_channels, base, 3, padding=1)
 
-        def block(width_in: int, width: int, attend: bool) -> _Residual:
-            return _Residual(width_in, width, wide, groups, dropout, heads if attend else 0, context)
+        def block(width_in: int, width: int, attend: bool) -> Residual:
+            return Residual(width_in, width, wide, groups, dropout, heads if attend else 0, context)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()

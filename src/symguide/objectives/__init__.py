@@ -1,23 +1,27 @@
 """Objectives: what to steer toward. Any callable x0 (B, ...) -> loss (B,) is one; these are ready-made."""
 
 from symguide.objectives.aesthetic import Aesthetic
+from symguide.objectives.balanced import Balanced
 from symguide.objectives.base import BlackBox, Objective, Sum
 from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
-from symguide.objectives.classifier import Classifier
+from symguide.objectives.classifier import Classifier, softened
 from symguide.objectives.decoded import Decoded
 from symguide.objectives.depth import Depth
 from symguide.objectives.edges import Edges
 from symguide.objectives.measurement import Measurement, Region
-from symguide.objectives.motion import MotionField
+from symguide.objectives.motion import Motion, MotionField
+from symguide.objectives.noisy import NoisyClassifier
 from symguide.objectives.operators import CompressedSensing, Downsample, LinearOperator, Mask
 from symguide.objectives.palette import Palette
 from symguide.objectives.preprocess import Preprocess
 from symguide.objectives.segmentation import Segmentation
 from symguide.objectives.similarity import Identity, ImageSimilarity, TextSimilarity
 from symguide.objectives.style import Style
+from symguide.objectives.views import Augmented, Cutouts
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "classifier": Classifier,
+    "noisy": NoisyClassifier,
     "text": TextSimilarity,
     "image": ImageSimilarity,
     "identity": Identity,
@@ -36,10 +40,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
 __all__ = [
     "OBJECTIVES",
     "Aesthetic",
+    "Augmented",
+    "Balanced",
     "BlackBox",
     "Blur",
     "Classifier",
     "CompressedSensing",
+    "Cutouts",
     "Decoded",
     "Depth",
     "Downsample",
@@ -50,8 +57,10 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Measurement",
+    "Motion",
     "MotionBlur",
     "MotionField",
+    "NoisyClassifier",
     "Objective",
     "Palette",
     "Preprocess",
@@ -60,4 +69,5 @@ __all__ = [
     "Style",
     "Sum",
     "TextSimilarity",
+    "softened",
 ]

@@ -1,15 +1,23 @@
 """Objectives: what to steer toward. Clean samples (B, ...) in, one loss per sample (B,) out, lower is better."""
 
 import copy
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, GuidanceError
+from symguide.schedule import Schedule
 
 T = TypeVar("T")
+
+
+class Draws(Protocol):
+    """What an objective may ask of a step: noise that belongs to each sample and to the step, and to nothing else."""
+
+    def draw(self, stream: str, times: int | None = None, shape: Sequence[int] | None = None) -> Tensor:
+        """N(0, I), (B, *shape) or (times, B, *shape), the same whenever it is asked for within the step."""
 
 
 class Keeper:
@@ -36,6 +44,10 @@ class Objective(Keeper):
 
     def __call__(self, x0: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def at_step(self, step: Draws) -> Callable[[Tensor], Tensor]:
+        """The objective as loss guidance asks it at one step: itself, but for objectives that draw noise."""
+        return self
 
     def __add__(self, other: Any) -> "Objective":
         return Sum([(1.0, self), (1.0, other)])
@@ -74,6 +86,33 @@ class Sum(Objective):
     def __call__(self, x0: Tensor) -> Tensor:
         losses = [factor * objective(x0) for factor, objective in self.terms]
         return sum(losses[1:], losses[0])
+
+    def at_step(self, step: Draws) -> "Sum":
+        return Sum([(factor, at_step(objective, step)) for factor, objective in self.terms])
+
+    def noisy(self, x: Tensor, t: float, schedule: Schedule) -> Tensor:
+        """The sum of noise-aware objectives, see `NoisyClassifier`; GuidanceError where one of them is not."""
+        losses = [factor * at_noise(objective)(x, t, schedule) for factor, objective in self.terms]
+        return sum(losses[1:], losses[0])
+
+
+def at_step(objective: Callable[[Tensor], Tensor], step: Draws) -> Callable[[Tensor], Tensor]:
+    """Any callable as it is asked at a step."""
+    return objective.at_step(step) if isinstance(objective, Objective) else objective
+
+
+def at_noise(objective: Any) -> Callable[[Tensor, float, Schedule], Tensor]:
+    """The loss of noisy samples, (x_t (B, ...), t, schedule) -> (B,), of an objective that has one.
+
+    Raises GuidanceError for one that knows clean samples only.
+    """
+    if not callable(getattr(objective, "noisy", None)):
+        raise GuidanceError(
+            f"{type(objective).__name__} knows clean samples only, and is asked about noisy ones: give a noise-aware "
+            "objective such as objectives.NoisyClassifier (in a pipeline with decode=False), or use FreeDoM or SAG"
+        )
+    loss: Callable[[Tensor, float, Schedule], Tensor] = objective.noisy
+    return loss
 
 
 class BlackBox(Objective):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective
+from symguide.objectives.base import Draws, Objective, at_step
 
 
 class Decoded(Objective):
@@ -38,6 +38,9 @@ class Decoded(Objective):
     @property
     def differentiable(self) -> Any:  # type: ignore[override]
         return getattr(self.objective, "differentiable", True)
+
+    def at_step(self, step: Draws) -> "Decoded":
+        return Decoded(at_step(self.objective, step), self.decode)
 
     def __call__(self, x0: Tensor) -> Tensor:
         return self.objective(self.decode(x0))

@@ -1,11 +1,14 @@
 """Steer toward a picture set in motion."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, pictures, rows_for, wide
+from symguide.objectives.base import Follower, Objective, pictures, rows_for, wide
 
 ROUNDING = 0.01
 """Differences below this, in [-1, 1], count as squares: the absolute value, smooth at zero."""
@@ -21,8 +24,8 @@ class MotionField(Objective):
     sight: where a pixel that moves at least one pixel farther lands on the same place, what moves being in front. What
     appears where things moved away is nobody's target and left to the model. Range 0 to about 2.
 
-    This is the colour term of motion guidance, with the flow as given; its other term needs a network that estimates
-    the flow between reference and sample, and can be added to this objective.
+    This is the colour term of motion guidance, with the flow as given; `Motion` adds the term that needs a network to
+    estimate the flow between reference and sample.
 
     Args:
         reference: (C, H, W), or (B, C, H, W) with one for each sample.
@@ -55,9 +58,9 @@ class MotionField(Objective):
             raise ConfigError("the mask must lie in [0, 1], 1 where the reference counts")
         flow = flow.double()
         self.reference = reference
-        target = flow + torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij")[::-1]).to(flow)
+        target = flow + _places(flow)
         sides = target.new_tensor(size[::-1])
-        self.grid = (2 * target.movedim(1, 3) + 1) / sides - 1  # grid_sample's units under align_corners=False
+        self.flow = flow
         inside = ((target >= 0) & (target <= sides[:, None, None] - 1)).all(dim=1, keepdim=True)
         try:
             self.visible = mask.to(flow) * (inside & _in_front(target, flow))
@@ -75,12 +78,95 @@ class MotionField(Objective):
         reference = rows_for(self.reference.to(x), x0, "the reference")
         if reference.shape != x.shape:
             raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
-        grid = rows_for(self.grid.to(x), x0, "the flow")
         visible = rows_for(self.visible.to(x), x0, "the mask")
-        back = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        squares = (back - reference).square()
-        apart = squares / ((squares + ROUNDING**2).sqrt() + ROUNDING)  # rho, without its round-off
+        apart = _rho(_warped(x, rows_for(self.flow.to(x), x0, "the flow")) - reference)
         return (apart.mean(dim=1, keepdim=True) * visible).flatten(1).sum(dim=1) / visible.flatten(1).sum(dim=1)
+
+
+class Motion(Objective):
+    """Motion guidance: the flow that a network sees between reference and sample is the wanted one.
+
+        f    = flow network(reference, x_0)
+        loss = flow_weight mean_p |f_p - flow_p| + colour_weight mean_p v_p rho(x_0[p + f_p] - reference[p])
+
+    The first term, a mean over both components and all pixels, wants the motion; the second, with v and rho of
+    `MotionField`, wants what moved to look as before, wherever the network says that it went, and gradients go through
+    the flow of both terms. With `oracle` the colours are read along the given flow instead. The paper makes every step
+    ten times (`repeats=10`) and shortens the gradient (`rules.clip`).
+
+    Args:
+        network: differentiable, (reference (B, C, H, W), x_0 (B, C, H, W)) -> flow (B, 2, H, W) in pixels from the
+            first to the second, channel 0 to the right and 1 down; both in [-1, 1]. RAFT, for example, wrapped.
+        reference, flow, mask: as for `MotionField`.
+        flow_weight, colour_weight: of the terms, 1 and 100 in the paper's code for pictures in [0, 1], hence 50 here.
+        oracle: whether colours are read along the given flow.
+
+    Raises:
+        ConfigError: as MotionField, for weights that are negative or both 0, and for a network of another output.
+
+    Cost: one evaluation of the network and one bilinear warp.
+
+    Source: Geng & Owens, "Motion Guidance", 2401.18085, equations 5 to 7, with its L1 of colours made smooth and over
+    what is in sight (its masked mean divides by all pixels, ours by those in sight).
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor, Tensor], Tensor],
+        reference: Tensor,
+        flow: Tensor,
+        mask: Tensor | None = None,
+        *,
+        flow_weight: float = 1.0,
+        colour_weight: float = 50.0,
+        oracle: bool = False,
+    ) -> None:
+        if not callable(network):
+            raise ConfigError(
+                f"a flow network is a callable of reference and sample -> flow, not {type(network).__name__}"
+            )
+        if not flow_weight >= 0 or not colour_weight >= 0 or flow_weight + colour_weight == 0:
+            raise ConfigError(
+                f"the weights of motion must not be negative or both 0, not {flow_weight} and {colour_weight}"
+            )
+        self.network: Any = Follower(network) if isinstance(network, nn.Module) else network
+        self.field, self.oracle = MotionField(reference, flow, mask), oracle
+        self.flow_weight, self.colour_weight = flow_weight, colour_weight
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        x = x0.to(wide(x0))
+        reference = rows_for(self.field.reference.to(x), x0, "the reference")
+        if reference.shape != x.shape:
+            raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
+        network = self.network.at(x) if isinstance(self.network, Follower) else self.network
+        seen = network(reference, x)
+        if not isinstance(seen, Tensor) or seen.shape != (len(x), 2, *x.shape[2:]):
+            got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
+            raise ConfigError(f"a flow network gives (B, 2, H, W) in pixels, not {got}")
+        wanted = rows_for(self.field.flow.to(x), x0, "the flow")
+        visible = rows_for(self.field.visible.to(x), x0, "the mask")
+        apart = _rho(_warped(x, wanted if self.oracle else seen) - reference).mean(dim=1, keepdim=True)
+        colour = (apart * visible).flatten(1).sum(dim=1) / visible.flatten(1).sum(dim=1)
+        return self.flow_weight * (seen - wanted).abs().flatten(1).mean(dim=1) + self.colour_weight * colour
+
+
+def _places(flow: Tensor) -> Tensor:
+    """(2, H, W): column and row of every pixel."""
+    rows, columns = (torch.arange(side, device=flow.device) for side in flow.shape[-2:])
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1]).to(flow)
+
+
+def _warped(x: Tensor, flow: Tensor) -> Tensor:
+    """x[p + flow_p] at every pixel p, bilinear; (B, C, H, W) and (B, 2, H, W)."""
+    sides = flow.new_tensor(x.shape[:-3:-1])
+    grid = (2 * (flow + _places(flow)).movedim(1, 3) + 1) / sides - 1  # grid_sample's units under align_corners=False
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _rho(difference: Tensor) -> Tensor:
+    """sqrt(r² + delta²) - delta, without its round-off."""
+    squares = difference.square()
+    return squares / ((squares + ROUNDING**2).sqrt() + ROUNDING)
 
 
 def _in_front(target: Tensor, flow: Tensor) -> Tensor:

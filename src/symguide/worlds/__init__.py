@@ -36,7 +36,7 @@ WORLDS: dict[str, World] = {
     "digits": World(
         "handwritten digits, 8x8 pixels, grey; condition: label 0-9, or 10 for none",
         _DIGITS / "denoiser",
-        {"classifier": _DIGITS / "scorer"},
+        {"classifier": _DIGITS / "scorer", "noisy": _DIGITS / "noisy"},
         {"classifier": _DIGITS / "judge"},
     ),
     "scenes": _scenes(

@@ -6,6 +6,7 @@ computed by the world's scorer, and the same quantity by its judge is how the re
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Task:
 
     Attributes:
         prompts: what every sample's caption says; "" is no caption.
+        shape: the shape that every sample should show, by the caption or the reference; index in SHAPES, (B,).
         reference: what guidance is given to follow, (B, 3, side, side), None where it follows no picture.
         scorer: the objective, by the scorer: what guidance may use.
         judge: the same by the judge, for measuring alone.
@@ -32,6 +34,7 @@ class Task:
     """
 
     prompts: list[str]
+    shape: Tensor
     reference: Tensor | None
     scorer: Callable[[Tensor], Tensor]
     judge: Callable[[Tensor], Tensor]
@@ -41,6 +44,13 @@ class Task:
     def condition(self) -> dict[str, Tensor]:
         """The prompts as the models take them."""
         return {"caption": tokens(self.prompts)}
+
+    @torch.no_grad()
+    def shape_read(self, samples: Tensor) -> float:
+        """Share of the samples whose shape the judge still reads: guidance that is too strong breaks shapes up."""
+        classifier: Any = judge("scenes", "classifier").to(samples)
+        read = classifier.split(classifier(samples))["shape"].argmax(dim=1)
+        return (read.cpu() == self.shape).double().mean().item()
 
 
 @dataclass(frozen=True)
@@ -60,15 +70,16 @@ def _references(indices: Sequence[int], keep: Callable[[Scenes], Tensor]) -> Sce
     return pool[rows[torch.as_tensor(list(indices)) % len(rows)]]
 
 
-def _prompts(indices: Sequence[int], ground: bool) -> list[str]:
-    texts = plain(max(indices, default=0) + 1).texts
-    return [texts[i] if ground else texts[i].partition(" on ")[0] for i in indices]
+def _captions(indices: Sequence[int]) -> tuple[list[str], Tensor]:
+    """Captions that leave the background open, and the shapes in them."""
+    asked = plain(max(indices, default=0) + 1)
+    return [asked.texts[i].partition(" on ")[0] for i in indices], asked.shape[torch.as_tensor(list(indices))]
 
 
 def _style(indices: Sequence[int], side: int) -> Task:
     reference = render(_references(indices, lambda s: s.background > 0), side, torch.float32)
     return Task(
-        _prompts(indices, ground=False),
+        *_captions(indices),
         reference,
         Style(reference, scorer("scenes", "classifier")),
         Style(reference, judge("scenes", "classifier")),
@@ -77,7 +88,7 @@ def _style(indices: Sequence[int], side: int) -> Task:
 
 def _aesthetics(indices: Sequence[int], side: int) -> Task:
     return Task(
-        _prompts(indices, ground=False),
+        *_captions(indices),
         None,
         Aesthetic(scorer("scenes", "aesthetic")),
         Aesthetic(judge("scenes", "aesthetic")),
@@ -97,6 +108,7 @@ def _personalisation(indices: Sequence[int], side: int) -> Task:
         prompts.append(f"{article} {COLOURS[colour]} {SHAPES[shape]} on {COLOURS[other]}")
     return Task(
         prompts,
+        scenes.shape[:, 0],
         reference,
         ImageSimilarity(reference, scorer("scenes", "clip")),
         ImageSimilarity(reference, judge("scenes", "clip")),
@@ -104,9 +116,11 @@ def _personalisation(indices: Sequence[int], side: int) -> Task:
 
 
 def _identity(indices: Sequence[int], side: int) -> Task:
-    reference = render(_references(indices, lambda s: s.count == 1), side, torch.float32)
+    scenes = _references(indices, lambda s: s.count == 1)
+    reference = render(scenes, side, torch.float32)
     return Task(
-        [""] * len(list(indices)),
+        [""] * len(scenes.shape),
+        scenes.shape[:, 0],
         reference,
         Identity(reference, scorer("scenes", "identity")),
         Identity(reference, judge("scenes", "identity")),
@@ -127,11 +141,13 @@ class _Features(Objective):
 
 
 def _inpainting(indices: Sequence[int], side: int) -> Task:
-    reference = render(_references(indices, lambda s: s.count == 1), side, torch.float32)
+    scenes = _references(indices, lambda s: s.count == 1)
+    reference = render(scenes, side, torch.float32)
     mask = torch.ones(side, side)
     mask[:, side // 2 :] = 0
     return Task(
-        [""] * len(list(indices)),
+        [""] * len(scenes.shape),
+        scenes.shape[:, 0],
         reference,
         Region(reference, mask),
         _Features(reference, judge("scenes", "classifier")),

@@ -1,0 +1,137 @@
+"""How does the length n of the look-ahead change quality and cost? On five tasks of scenes, by judges never guided by.
+
+    python benchmarks/nstudy.py [estimate] [guided] [TASK ...] [--quick] [--fresh] [--device cuda] [--threads 2]
+
+estimate: on the way of unguided samples (100 steps of dpmpp_2m, no noise) the relative error of the n-call clean
+estimate to the final sample of that way, by time, solver and grid.
+
+guided: SAG by n and solver at the same normalised strengths. For each n a sweep (seed 100) gives the strength by the
+rule of `best`, and seeds 0, 1, 2 the figures. Beside the exact gradient the cheaper ones: through the first call
+alone, n = 2 and 4.
+
+Without a word both are done, on all tasks. Cells that are done are kept under out/benchmarks and not computed again;
+--fresh starts over.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Cells, over_seeds, save, table
+from tasks import FIGURES, STEPS, WEIGHT, World
+from tqdm import tqdm
+
+import symguide as sg
+from symguide.worlds import scenes
+from symguide.worlds.scenes.tasks import TASKS
+
+FOLDER = Path("out/benchmarks")
+NS = (1, 2, 3, 4, 5, 8, 10)
+LOOKS = (("ddim", "uniform"), ("ddim", "flow"), ("dpmpp_2m", "uniform"), ("dpmpp_2m", "flow"), ("midpoint", "flow"))
+TUNE, SEEDS, NUM, SCALES = 100, (0, 1, 2), 32, (0.2, 0.4, 0.8)
+PLANS = (
+    *((n, "dpmpp_2m", "exact") for n in NS),
+    *((n, "ddim", "exact") for n in NS if n > 1),
+    *((n, "dpmpp_2m", "first") for n in (2, 4)),
+)
+"""(n, solver, Jacobian) of the guided study; all on the flow grid."""
+
+
+@torch.no_grad()
+def estimates(world: World, num: int, steps: int, ns: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Relative error |x_0' - x_0| / |x_0|, mean over samples, of n-call estimates on the way to x_0.
+
+    A row for every time that is looked from, ten of them, solver and grid; the way is one of `steps` without noise.
+    """
+    captions = scenes.captions(scenes.draw("held_out", range(num)))
+    told: dict[str, Any] = {"condition": {"caption": scenes.tokens(captions)}, "prediction": sg.CFG(WEIGHT)}
+    way = sg.sample(world.denoiser, batch=num, steps=steps, solver="dpmpp_2m", eta=0.0, return_trajectory=True, **told)
+    assert way.trajectory is not None
+    final, rows = way.samples.flatten(1), []
+    for line in tqdm(way.trace[:: steps // 10], desc="estimates"):
+        for solver, grid in LOOKS:
+            row: dict[str, Any] = {"t": round(line.t, 2), "solver": solver, "grid": grid}
+            for n in ns:
+                x0 = sg.lookahead(world.denoiser, way.trajectory[line.index], line.t, n, solver, grid, **told).x0
+                error = (x0.flatten(1) - final).norm(dim=1) / final.norm(dim=1)
+                row[f"n={n}"] = round(error.mean().item(), 3)
+            rows.append(row)
+    return rows
+
+
+class Guided:
+    """Cells of the guided study."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def cell(self, name: str, n: int, solver: str, jacobian: str, scale: float, seed: int, num: int) -> dict[str, Any]:
+        """One n at one strength on one seed; n = 0 is unguided."""
+
+        def make(objective: Any) -> sg.SAG:
+            return sg.SAG(objective, n, scale, solver=solver, grid="flow", memory="fast", jacobian=jacobian)
+
+        key = {"task": name, "n": n, "solver": solver, "jacobian": jacobian, "scale": scale, "seed": seed, "num": num}
+        return key | self.world.measure(name, make if n else None, seed, num)
+
+
+def guided(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
+    """Sweep, choose, measure on all seeds; the table of one task."""
+    seeds, num, scales = ((0,), 2, SCALES[:1]) if quick else (SEEDS, NUM, SCALES)
+    plans = PLANS[:1] if quick else PLANS
+    plain = cells.get(name, 0, "", "", 0.0, TUNE, num)
+    nothing = [cells.get(name, 0, "", "", 0.0, seed, num) for seed in seeds]
+    rows = [{"n": 0, "solver": "unguided", "gradient": "", "scale": ""} | over_seeds(nothing, FIGURES)]
+    done, sweeps = [*nothing, plain], []
+    for n, solver, jacobian in tqdm(plans, desc=name):
+        sweep = [cells.get(name, n, solver, jacobian, scale, TUNE, num) for scale in scales]
+        scale = best(sweep, plain)["scale"]
+        mine = [cells.get(name, n, solver, jacobian, scale, seed, num) for seed in seeds]
+        rows.append({"n": n, "solver": solver, "gradient": jacobian, "scale": scale} | over_seeds(mine, FIGURES))
+        done, sweeps = done + mine, sweeps + sweep
+    print(f"\n{name}: {TASKS[name].goal}; {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}")
+    return {"rows": rows, "sweep": sweeps, "cells": done}
+
+
+def best(sweep: list[dict[str, Any]], plain: dict[str, Any]) -> dict[str, Any]:
+    """The cell of a sweep that the judge likes best among those whose pictures are still pictures.
+
+    Those are cells where the judge reads the asked shape at least as often as in unguided samples, less a tenth; where
+    there are none such, it is the one where it reads it most often.
+    """
+    whole = [cell for cell in sweep if cell["shape"] >= plain["shape"] - 0.1]
+    return min(whole, key=lambda c: c["judge"]) if whole else max(sweep, key=lambda c: c["shape"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help=f"estimate, guided, {', '.join(TASKS)}")
+    parser.add_argument("--quick", action="store_true", help="few samples, two plans, one seed; nothing written")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
+    given = parser.parse_args()
+    if unknown := set(given.words) - {"estimate", "guided", *TASKS}:
+        parser.error(f"unknown word {unknown.pop()!r}: choose from estimate, guided, {', '.join(TASKS)}")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    world = World(given.device)
+    names = [name for name in TASKS if name in given.words] or list(TASKS)[: 1 if given.quick else None]
+    if "guided" not in given.words or "estimate" in given.words:
+        rows = estimates(world, 2, 10, (1,)) if given.quick else estimates(world, 64, 100, NS)
+        print(table(rows))
+        if not given.quick:
+            print("written:", save("nstudy-estimate", rows))
+    if "estimate" not in given.words or "guided" in given.words:
+        path = FOLDER / f"nstudy{'-quick' if given.quick else ''}.jsonl"
+        keys = ("task", "n", "solver", "jacobian", "scale", "seed", "num")
+        cells = Cells(path, keys, Guided(world).cell, given.fresh)
+        for name in names:
+            result = guided(name, cells, given.quick)
+            if not given.quick:
+                print("written:", save(f"nstudy-{name}", result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Training-Free Guidance (TFG): variance and mean guidance under a smoothed loss, which has others as special cases."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError
+from symguide.lookahead import Objective, value_and_gradient
+from symguide.loss_guidance import rules
+from symguide.loss_guidance.lgd import LGD
+from symguide.loss_guidance.recipe import OverTime, Push, Recipe, at
+from symguide.loss_guidance.rules import Rule
+from symguide.step import Step
+
+
+class TFG(LGD):
+    """Training-Free Guidance: LGD's smoothed loss, followed from x_t (variance) and from x_0 (mean).
+
+        L(x_0)    = -log (1/m) sum_i exp(-objective(x_0 + sigma r z_i)),   r = sigma_t / sqrt(alpha_t² + sigma_t²)
+        variance:   Delta_s = -rho(d L(E[x_0 | x_t]) / d x_t)
+        mean:       inner times  x_0 <- x_0 - mu(d L(x_0) / d x_0),  and Delta_0 its whole change
+        x_s       = mean + std z + scale * (Delta_s + alpha_s Delta_0)
+
+    and recurrence, which is `repeats`. The paper's rho_t alpha_s / alpha_t g and mu_t g are `TFG.paper(...)`,
+    with the schedules `rules.increase`, `rules.decrease` and `rules.scale`. By default both are as long as a share of
+    the step's noise, so that one setting serves every loss and model; then the last step is left unguided. The draws
+    z_i are the same in all inner steps, as published, and belong to the sample and the step.
+
+    Args:
+        objective, scale, window, repeats, constraint, memory, ...: as SAG, n = 1 unless given.
+        rho: rule of the variance part, or the share of the step's noise, `chain(normalise(), increase(rho))`; 0 is off.
+        mu: rule of one inner step of the mean part, or a number as rho; 0 is off.
+        inner: steps of the mean part, N_iter; with scale they are taken at mu and their sum scaled.
+        sigma: spread of the cloud in units of r, a number or a function of t; 0 is none.
+        samples: m, points of the cloud.
+
+    Special cases, step by step with the same noise (u any update rule; straight steps, that is solver="ddim"):
+        FreeDoM(o, scale, update=u)                TFG(o, scale, rho=u, mu=0, sigma=0)
+        DPS(o, scale)                              TFG(o, scale, rho=root_loss(), mu=0, sigma=0)
+        LGD(o, m, scale, update=u)                 TFG(o, scale, rho=u, mu=0, sigma=1, samples=m)
+        MPGD(o, scale, update=u)                   TFG(o, scale, rho=0, mu=chain(u, w), inner=1, sigma=0)
+        UniversalGuidance(o, scale, update=u)      TFG(o, scale, rho=chain(u, of_moved_x0()), mu=0, sigma=0)
+    with w = of_moved_x0() / alpha_s: our MPGD and Universal Guidance step from the moved estimate, TFG keeps the
+    network's eps. Universal Guidance's backward steps are Adam's, those here plain ones, so the two part there.
+
+    Raises:
+        ConfigError: rho and mu both 0, inner or samples < 1. GuidanceError: see `lookahead_gradient`.
+
+    Cost of a guided step: as SAG with n (1 forward and 1 backward call for n = 1); with rho = 0, 1 forward and no
+    backward call. The objective is evaluated m times for each part's gradient, m (1 + inner) in all.
+
+    Source: Ye et al., "TFG: Unified Training-Free Guidance for Diffusion Models", 2409.15761, algorithm 1, as in its
+    published code.
+    """
+
+    fixed = ("update",)
+
+    def __init__(
+        self,
+        objective: Any,
+        scale: float = 1.0,
+        *,
+        rho: float | Rule = 0.25,
+        mu: float | Rule = 0.05,
+        inner: int = 4,
+        sigma: OverTime = 0.1,
+        samples: int = 1,
+        n: int = 1,
+        **settings: Any,
+    ) -> None:
+        super().__init__(objective, samples, scale, n, **settings)
+        if isinstance(inner, bool) or not isinstance(inner, int) or inner < 1:
+            raise ConfigError(f"TFG needs inner >= 1, a whole number, not {inner!r}")
+        if not callable(sigma) and not sigma >= 0:
+            raise ConfigError(f"the spread sigma of TFG's cloud must not be negative, and is {sigma}")
+        self.rho, self.mu, self.inner, self.sigma = _rule("rho", rho), _rule("mu", mu), inner, sigma
+        if self.rho is None and self.mu is None:
+            raise ConfigError("TFG with rho = 0 and mu = 0 guides nothing: use scale=0 to switch a recipe off")
+        self._normalised = not callable(rho) and not callable(mu)
+
+    @classmethod
+    def paper(  # type: ignore[override]
+        cls, objective: Any, rho: float = 1.0, mu: float = 0.25, sigma: float = 0.001, **settings: Any
+    ) -> "TFG":
+        """The published rules and schedules: rho and mu increase, sigma decreases; the defaults are its CIFAR10 task's.
+
+        rho, mu and sigma are in units of the loss and must be found for every task (the paper searches by doubling).
+        """
+        published = {"rho": rules.chain(rules.increase(rho), rules.of_x_t()), "mu": rules.increase(mu), "sigma": sigma}
+        return cls(objective, **{**published, **settings})
+
+    def spread(self, step: Step) -> float:
+        return at(self.sigma, step.t) * super().spread(step)
+
+    def objective_at(self, step: Step) -> Objective:
+        return super().objective_at(step) if self.spread(step) > 0 else Recipe.objective_at(self, step)
+
+    def push(self, step: Step) -> Push:
+        objective = self.objective_at(step)
+        changes: list[Tensor] = []
+        if self.rho is not None:
+            n = int(self.n(step.t)) if callable(self.n) else self.n
+            settings = (self.solver, self.grid, self.memory, self.jacobian, self.offload)
+            gradient, loss = step.lookahead_gradient(objective, n, *settings)
+            changes.append(-self.rho(gradient, step, loss))
+        if self.mu is not None:
+            x0 = step.prediction.x0
+            for i in range(self.inner):
+                value, slope = value_and_gradient(objective, x0)
+                if self.rho is None and i == 0:
+                    gradient, loss = slope, value
+                x0 = x0 - self.mu(slope, step, value)
+            changes.append(step.schedule.alpha(step.s) * (x0 - step.prediction.x0))
+        return Push(gradient, loss, x_s=self.scale * torch.stack(changes).sum(dim=0))
+
+
+def _rule(name: str, given: float | Rule) -> Rule | None:
+    """A rule, or the default one of a share of the step's noise; None where that is 0."""
+    if callable(given):
+        return given
+    if not given >= 0:
+        raise ConfigError(f"TFG's {name} must not be negative, and is {given}")
+    return rules.chain(rules.normalise(), rules.increase(given)) if given > 0 else None

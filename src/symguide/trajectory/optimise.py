@@ -1,0 +1,172 @@
+"""optimise(): samples whose whole trajectory is optimised for an objective, by the exact gradient of the sampler."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from symguide.denoiser import Counter, Denoiser, expand_condition
+from symguide.errors import ConfigError, GuidanceError, SymguideError
+from symguide.lookahead import GuidedPredictor, Objective
+from symguide.loop import Cost, sample_indices, sample_shape, sample_times, starting_noise
+from symguide.memory import Memory, check_memory
+from symguide.meter import Peak
+from symguide.per_sample import Noise
+from symguide.solver import Grid, choose, get_solver, through
+from symguide.step import PredictionHook
+from symguide.trajectory.path import Method, Path
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """One iteration: loss and gradient norm (B,) at the point that it began with, and its calls per sample."""
+
+    index: int
+    loss: Tensor
+    gradient_norm: Tensor | None
+    forward_calls: int
+    backward_calls: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """samples (B, ...) with their loss (B,), the trace by iteration, the cost, and what led to the samples.
+
+    `start` (B, ...) is x_T; `controls` (steps, B, ...) are the velocities added in the flow frame, where a method has
+    them. The same steps from the same start make the same samples again: sample(..., start=result.start, eta=0).
+    """
+
+    samples: Tensor
+    loss: Tensor
+    trace: list[IterationRecord]
+    cost: Cost
+    start: Tensor = field(repr=False)
+    controls: Tensor | None = field(default=None, repr=False)
+
+
+@torch.inference_mode(mode=False)  # gradients are needed inside, whatever the caller's mode
+def optimise(
+    denoiser: Denoiser,
+    objective: Objective,
+    method: Method,
+    *,
+    batch: int | None = None,
+    steps: int = 20,
+    seed: int = 0,
+    shape: Sequence[int] | None = None,
+    condition: Mapping[str, Any] | None = None,
+    solver: str = "ddim",
+    grid: str | Grid = "uniform",
+    prediction: PredictionHook | None = None,
+    indices: Iterable[int] | None = None,
+    start: Tensor | None = None,
+    memory: Memory = "minimal",
+    offload: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    on_nan: str = "raise",
+    callback: Callable[[IterationRecord, Tensor], None] | None = None,
+    progress: bool = False,
+) -> Optimised:
+    """Draw samples along the probability-flow ODE, and optimise what they start from or how they get there.
+
+    The gradient is that of the run itself, through all of its steps, at the memory of one network call (see
+    `lookahead_gradient`). With 0 iterations the samples are those of `sample(..., eta=0)`, to the last bit.
+
+    Args:
+        denoiser: the model.
+        objective: clean samples (B, ...) -> loss (B,).
+        method: `DOODL()` or `DFlow()`, which optimise the start, or `OCFlow()`, which optimises a control a step.
+        memory, offload: what is kept for the sweep, see `lookahead_gradient`; the samples are the same.
+        on_nan: "raise", or "skip": a loss or gradient that is not finite counts as a gradient of 0 in that iteration.
+        callback: called after every iteration with its record and the samples that it ended with.
+        batch, steps, seed, shape, condition, solver, grid, prediction, indices, start, dtype, device, progress: as for
+            `sample`.
+
+    Returns:
+        Optimised.
+
+    Raises:
+        ConfigError: bad or unknown settings. GuidanceError: a loss, gradient or network that cannot be used.
+
+    Cost: `steps` forward calls (more with two-stage solvers), and the method's.
+
+    >>> from symguide import DFlow, GaussianDenoiser
+    >>> denoiser = GaussianDenoiser(torch.zeros(2), torch.eye(2))
+    >>> result = optimise(denoiser, lambda x0: ((x0 - 1) ** 2).sum(dim=1), DFlow(iterations=5), batch=3)
+    >>> bool((result.loss < 1e-6).all())
+    True
+    """
+    if not hasattr(method, "visit") or isinstance(method, type):
+        raise ConfigError(f"method takes DOODL(...), DFlow(...) or OCFlow(...), not {method!r}")
+    if not callable(objective):
+        raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {type(objective).__name__}")
+    if prediction is not None and not callable(prediction):
+        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
+    if on_nan not in ("raise", "skip"):
+        raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
+    check_memory(memory)
+    denoiser = denoiser.to(device, dtype)
+    device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
+    dtype = dtype or torch.get_default_dtype()
+    numbers = sample_indices(batch, indices, start)
+    size = sample_shape(shape, denoiser, start)
+    times = sample_times(denoiser, solver, grid, steps)
+    name = choose(solver, None)[0]
+    program = through(name, denoiser.schedule, times, get_solver(name).of_steps(steps), method.controlled)
+
+    counter = Counter()
+    predict = GuidedPredictor(denoiser.counted(counter), expand_condition(condition, len(numbers), device), prediction)
+    noise = Noise(seed, numbers, size, dtype, device)
+    x = starting_noise(start, noise, denoiser, times[0], dtype, device, 1)
+    unit = math.hypot(denoiser.schedule.alpha(times[0]), denoiser.schedule.sigma(times[0]))
+    path = Path(predict, objective, program, x, unit, noise, times, memory, offload, on_nan)
+
+    drawn, trace = len(numbers), list[IterationRecord]()
+    with denoiser.frozen(), Peak(device) as peak:
+        begun = before = time.perf_counter()
+        calls = (0, 0)
+        visits = method.visit(path)
+        point = next(visits)
+        for index in tqdm(range(method.iterations), desc="optimising", disable=not progress, leave=False):
+            try:
+                following = next(visits, None)
+            except SymguideError as error:
+                raise type(error)(f"iteration {index} of {method.iterations}: {error}") from error
+            now = time.perf_counter()
+            record = IterationRecord(
+                index,
+                point.loss,
+                point.gradient_norm,
+                (counter.forward - calls[0]) // drawn,
+                (counter.backward - calls[1]) // drawn,
+                now - before,
+            )
+            trace.append(record)
+            calls, before = (counter.forward, counter.backward), now
+            point = following or point
+            if callback is not None:
+                callback(record, point.x0)
+            if following is None:
+                break
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - begun
+    _check_finite(point.x0)
+    cost = Cost(counter.forward // drawn, counter.backward // drawn, seconds, peak())
+    begin, *controls = point.inputs
+    return Optimised(point.x0, point.loss, trace, cost, begin, torch.stack(controls) if controls else None)
+
+
+def _check_finite(samples: Tensor) -> None:
+    bad = (~torch.isfinite(samples).flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise GuidanceError(
+            f"samples {bad[:8]} are not finite: check the network, use smaller steps of the method, or a wider dtype"
+        )

@@ -1,0 +1,97 @@
+"""The map from a start (and controls) to the clean sample, as methods that optimise a trajectory see it.
+
+A `Path` is one solver's program over the whole time grid. `path.at(...)` reads it forwards: the sample and its loss.
+`point.gradient()` reads it backwards: the exact gradient with respect to the start and to every control in one sweep.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from symguide.errors import ConfigError
+from symguide.lookahead import GuidedPredictor, Objective, read_backwards, record, require_finite, value_and_gradient
+from symguide.memory import Memory
+from symguide.per_sample import Noise, expand
+from symguide.schedule import Schedule
+from symguide.solver import Program
+
+
+@dataclass(frozen=True)
+class Path:
+    """What is fixed for a whole optimisation.
+
+    `start` is x_T as the plain sampler has it and `unit` the length of unit noise there, so that settings of methods
+    mean the same for every schedule: x_T = unit * z with z like N(0, I).
+    """
+
+    predict: GuidedPredictor
+    objective: Objective
+    program: Program
+    start: Tensor
+    unit: float
+    noise: Noise
+    times: Sequence[float]
+    memory: Memory
+    offload: bool
+    on_nan: str
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.predict.denoiser.schedule
+
+    def at(self, start: Tensor, controls: Sequence[Tensor] = ()) -> "Point":
+        """The sample that this start (and these controls) lead to, with its loss. Cost: one forward run."""
+        return Point(self, [start, *controls])
+
+
+class Point:
+    """One run: its `inputs` (start, controls), the sample x0, the loss (B,), and its gradient where it is asked for."""
+
+    def __init__(self, path: Path, inputs: list[Tensor]) -> None:
+        self.path, self.inputs = path, inputs
+        self.x0, self._calls = record(path.predict, inputs, path.program, memory=path.memory, offload=path.offload)
+        self.loss, self._cotangent = value_and_gradient(path.objective, self.x0)
+        self.gradient_norm: Tensor | None = None
+
+    def gradient(self) -> list[Tensor]:
+        """Gradient of the loss with respect to all inputs, by one sweep; to be asked for once.
+
+        Where it is not finite it is 0 with on_nan="skip", so that such a sample is left to what else a method does.
+        """
+        bars = read_backwards(self.path.program, self._calls, self._cotangent)
+        self._calls = []
+        free = bars[1:] or bars  # the start is not changed where there are controls
+        self.gradient_norm = torch.stack([bar.flatten(1).norm(dim=1) for bar in free]).norm(dim=0)
+        good = torch.isfinite(self.loss) & torch.isfinite(self.gradient_norm)
+        if self.path.on_nan == "raise":
+            require_finite(self.loss, self.gradient_norm)
+        elif not bool(good.all()):
+            bars = [torch.where(expand(good, bar), bar, 0.0) for bar in bars]
+        return bars
+
+
+class Method(Protocol):
+    """A method: the points it visits, the first one included, `iterations` further ones at most."""
+
+    iterations: int
+    controlled: ClassVar[bool]
+    """Whether it optimises a control at every step, not the start."""
+
+    def visit(self, path: Path) -> Iterator[Point]: ...
+
+
+def check_iterations(iterations: int) -> int:
+    """The number itself; ConfigError unless it is a whole number, at least 0."""
+    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+        raise ConfigError(f"iterations must be a whole number, at least 0, not {iterations!r}")
+    return iterations
+
+
+def check_settings(**settings: tuple[float, bool, str]) -> None:
+    """ConfigError for the first setting (value, whether it is allowed, what is) that is not."""
+    for name, (value, allowed, what) in settings.items():
+        if not allowed:
+            raise ConfigError(f"{name} must be {what}, not {value!r}")
