@@ -78,8 +78,11 @@ def test_the_gradient_of_one_call_is_that_of_the_pipelines_own_graph(family, fol
     assert (got - expected).norm() < 1e-5 * expected.norm()
 
 
-@EVERY
-@pytest.mark.parametrize("settings", [{"n": 1}, {"n": 2, "memory": "fast"}])
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [(family, {"n": 1}) for family in FAMILIES]
+    + [(family, {"n": 2, "memory": "fast"}) for family in ("sd", "sdxl-controlnet", "flux-cfg", "dit")],
+)
 def test_no_call_is_made_twice(family, settings, folder, monkeypatch):
     """Where the first call's graph is needed, the pipeline's own calls are made with one, and samples are the same."""
     results = []

@@ -18,7 +18,9 @@ DTYPE = torch.float32
 NOISY = [name for name in RECIPES if "sphere" in name or name in ("dsg", "classifier-mean")]
 GRAPH_OF_FIRST = ("sag-first", "sag-n-of-t", "freedom", "dps", "universal", "lgd", "tfg", "adam-dps", "adam-repeats")
 """Recipes that need the graph of the first call: a pipeline makes its first call without one."""
-CASES = [(name, kind) for name in RECIPES if name not in NOISY for kind in ("DDIM", "EulerDiscrete")]
+SCALED = ("sag", "sag-repeats", "freedom", "mpgd", "universal", "tfg", "abms", "classifier")
+"""Recipes that are run in a scheduler with states of another scale too: one for each way that a step is changed."""
+CASES = [(name, "DDIM") for name in RECIPES if name not in NOISY] + [(name, "EulerDiscrete") for name in SCALED]
 
 
 @pytest.mark.parametrize("name, kind", CASES)
