@@ -72,7 +72,7 @@ def test_a_leg_ends_with_a_checkpoint_that_goes_on(tmp_path):
 
 @pytest.mark.parametrize("what", ["scorers/segmenter", "weak"])
 def test_the_scenes_networks_can_be_remade(what, tmp_path):
-    arguments = ["--steps", "2", "--pictures", "128", "--samples", "64", "--checkpoints", str(tmp_path / "checkpoints")]
+    arguments = ["--steps", "2", "--pictures", "128", "--samples", "16", "--checkpoints", str(tmp_path / "checkpoints")]
     command = [sys.executable, str(TRAINING / "scenes.py"), what, *arguments, "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
