@@ -90,6 +90,9 @@ class Choice:
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         self._ordered = numbers and list(values) == sorted(values)
 
+    def __repr__(self) -> str:
+        return f"Choice({', '.join(map(repr, self.values))})"
+
     def suggest(self, trial: Any, name: str) -> Any:
         places = range(len(self.values))
         if self._ordered:
