@@ -28,6 +28,7 @@ class World:
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
         self.denoiser = sg.load("scenes", device=self.device)
+        self.denoiser.network.to(memory_format=torch.channels_last)  # a quarter of a guided run's seconds on a CPU
         self.judge = judge("scenes", "classifier").to(self.device)
         real = scenes.render(scenes.draw("held_out", range(2048)), 32, torch.float32)
         with torch.no_grad():

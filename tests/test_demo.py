@@ -79,7 +79,7 @@ def test_a_wrong_device_is_a_sentence(tmp_path):
     assert result.exit_code == 2 and "'abacus'" in result.output and "use cpu" in result.output
 
 
-TASKS = ["style", "aesthetics", "personalisation", "identity", "inpainting"]
+TASKS = ["style", "aesthetics", "personalisation", "identity", "text", "inpainting"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_scenes_are_steered_in_every_task(scenes_ran):
     results = json.loads((out / "results.json").read_text())
     for name in TASKS:
         rows = {row["method"]: row for row in results[name]}
-        double = 1 if name in ("identity", "inpainting") else 2  # without a caption there is one branch
+        double = 1 if name in ("identity", "text", "inpainting") else 2  # without a caption there is one branch
         assert rows["unguided"]["forward_calls"] == 2 * double
         assert rows["SAG (n=4)"]["forward_calls"] == (7 + 1) * double
         assert rows["SAG (n=4)"]["backward_calls"] == rows["SAG (n=4) + DSG"]["backward_calls"] == 4 * double

@@ -42,10 +42,11 @@ STRENGTHS = {
     "aesthetics": Strength(0.2, 0.2, 0.1),
     "personalisation": Strength(0.2, 0.2, 0.2),
     "identity": Strength(0.4, 0.4, 0.4),
+    "text": Strength(0.4, 0.4, 0.4),
     "inpainting": Strength(0.4, 0.8, 0.4),
 }
-"""Chosen by eye from the sweep of benchmarks/scenes.py: where samples are steered and still pictures. The strengths
-that its judges like best are up to eight times as large, and break shapes up."""
+"""Chosen by eye from the sweep of benchmarks/scenes.py (text: benchmarks/nstudy.py): where samples are steered and
+still pictures. The strengths that its judges like best are up to eight times as large, and break shapes up."""
 
 
 class TaskPanel(Panel):
@@ -85,7 +86,8 @@ class TaskPanel(Panel):
         if self.task.mask is not None and self.task.reference is not None:
             rows["what is kept"] = self.task.reference * self.task.mask
         rows |= {name: result.samples for name, result in self.results.items()}
-        heads = [prompt.replace(" on ", "\non ") for prompt in self.task.prompts] if self.captioned else ()
+        asked = self.task.prompts if self.captioned else self.task.texts
+        heads = [text.replace(" on ", "\non ") for text in asked]
         labels = [name.replace(" + ", "\n+ ") for name in rows]
         return grid(list(rows.values()), labels, heads, cell=128, smooth=False)
 

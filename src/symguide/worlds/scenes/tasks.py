@@ -1,4 +1,4 @@
-"""The tasks that guidance is shown and measured on: style, aesthetics, personalisation, identity and inpainting.
+"""The tasks that guidance is shown and measured on: style, aesthetics, personalisation, identity, text, inpainting.
 
 Sample i of a task always has the same caption, reference and goal, whatever the others are. What guidance follows is
 computed by the world's scorer, and the same quantity by its judge is how the result is measured.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.models import judge, scorer
-from symguide.objectives import Aesthetic, Identity, ImageSimilarity, Objective, Region, Style
+from symguide.objectives import Aesthetic, Identity, ImageSimilarity, Objective, Region, Style, TextSimilarity
 from symguide.objectives.base import Fixed, Follower
 from symguide.worlds.scenes.caption import tokens
 from symguide.worlds.scenes.picture import render
@@ -31,6 +31,7 @@ class Task:
         scorer: the objective, by the scorer: what guidance may use.
         judge: the same by the judge, for measuring alone.
         mask: the pixels that are given, where only some are.
+        texts: what every sample is asked to show where guidance alone asks for it, and no caption.
     """
 
     prompts: list[str]
@@ -39,6 +40,7 @@ class Task:
     scorer: Callable[[Tensor], Tensor]
     judge: Callable[[Tensor], Tensor]
     mask: Tensor | None = None
+    texts: tuple[str, ...] = ()
 
     @property
     def condition(self) -> dict[str, Tensor]:
@@ -132,6 +134,18 @@ def _identity(indices: Sequence[int], side: int) -> Task:
     )
 
 
+def _text(indices: Sequence[int], side: int) -> Task:
+    texts, shape = _captions(indices)
+    return Task(
+        [""] * len(texts),
+        shape,
+        None,
+        TextSimilarity(texts, scorer("scenes", "clip"), tokens),
+        TextSimilarity(texts, judge("scenes", "clip"), tokens),
+        texts=tuple(texts),
+    )
+
+
 class _Features(Objective):
     """|f(x_0) - f(reference)|² / |f(reference)|² in a classifier's features: whether a whole picture reads the same."""
 
@@ -184,6 +198,12 @@ TASKS: dict[str, Kind] = {
         "No caption: the object of a picture again, wherever and before whatever the model likes.",
         "distance of identities to the reference's",
         _identity,
+    ),
+    "text": Kind(
+        "Text",
+        "No caption: guidance alone says what to draw, by how well a picture and a text go together.",
+        "distance of the image's embedding to the text's",
+        _text,
     ),
     "inpainting": Kind(
         "Inpainting",
