@@ -19,6 +19,10 @@ def quick(name, folder):
     return done.stdout
 
 
+def cells(line):
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
 @pytest.mark.parametrize("name", ["gradients", "lookahead", "nstudy"])
 def test_quick(name, tmp_path):
     assert "| solver |" in quick(name, tmp_path)
@@ -26,12 +30,26 @@ def test_quick(name, tmp_path):
 
 def test_trajectory(tmp_path):
     printed = quick("trajectory", tmp_path)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| 4")]
+    rows = [cells(line) for line in printed.splitlines() if line.startswith("| 4")]
     errors = {row[1]: float(row[-1]) for row in rows}
     assert len(errors) == 5 and max(errors.values()) < 1e-10
     calls = {row[1]: (int(row[2]), int(row[3])) for row in rows}
     assert calls['symguide, "minimal"'] == (7, 4)
     assert calls["EDICT, inverted"] == (16, 8)
+
+
+def test_the_sphere_keeps_states_as_long_as_they_should_be(tmp_path):
+    printed = quick("dsg", tmp_path)
+    table = printed.partition("what it should be")[2].strip().splitlines()[2:6]
+    off = {row[0]: max(abs(float(cell) - 1) for cell in row[1:]) for row in map(cells, table)}
+    assert off["unguided"] < 0.05 and off["FreeDoM + DSG, 0.2"] < 0.05 < off["FreeDoM, 0.4"] < off["FreeDoM, 1.6"]
+
+
+def test_methods_are_tuned_and_compared(tmp_path):
+    pytest.importorskip("optuna")
+    printed = quick("paper", tmp_path)
+    assert {"unguided", "FreeDoM", "SAG", "DOODL"} < {cells(line)[0] for line in printed.splitlines() if "|" in line}
+    assert "SAG : FreeDoM, judge" in printed
 
 
 def test_pipelines_and_that_finished_cells_are_kept(tmp_path):

@@ -1,0 +1,185 @@
+"""What does DSG's sphere change? Five recipes with it and without it, on scenes, by judges never guided by.
+
+    python benchmarks/dsg.py [strength] [steps] [norm] [overhead] [--quick] [--fresh] [--device cuda] [--threads 2]
+
+strength: each recipe at four strengths with and without the sphere, on two tasks: which figures it reaches, and which
+is the largest strength that still gives good samples: the judge reads the asked shape as often as at the recipe's best
+strength of all, less a tenth.
+steps: at the strength that the judge likes best, with 10, 25 and 50 sampling steps.
+norm: how long x_t is on the way, to how long it should be, |x_t| / sqrt(alpha_t² |x_0|² + d sigma_t²), where x_0 is the
+sample that it ends in.
+overhead: seconds of a run with the sphere to those of a run without, in turns.
+
+Without a word all is done. Cells that are done are kept under out/benchmarks and not computed again; --fresh starts
+over.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Cells, over_seeds, save, table
+from tasks import FIGURES, STEPS, World
+from tqdm import tqdm
+
+import symguide as sg
+from symguide.per_sample import norm
+
+FOLDER = Path("out/benchmarks")
+TASKS = ("text", "inpainting")
+SEEDS, NUM = (0, 1, 2), 32
+SCALES, RATES = (0.1, 0.4, 1.6, 6.4), (0.05, 0.2, 0.5, 1.0)
+FAST: dict[str, Any] = {"memory": "fast"}
+RECIPES: dict[str, Callable[..., Any]] = {
+    "FreeDoM": lambda aim, **s: sg.FreeDoM(aim, **s, **FAST),
+    "SAG n=2": lambda aim, **s: sg.SAG(aim, 2, **s, **FAST),
+    "LGD": lambda aim, **s: sg.LGD(aim, 4, **s, **FAST),
+    "Universal Guidance": sg.UniversalGuidance,
+    "MPGD": sg.MPGD,
+}
+NUMBERS = 10, STEPS, 50
+"""Of sampling steps."""
+
+
+def recipe(name: str, sphere: bool, strength: float) -> Callable[[Any], Any]:
+    """A recipe at a strength: the sphere's rate, or its own scale."""
+    settings = {"constraint": sg.Sphere(strength)} if sphere else {"scale": strength}
+    return lambda aim: RECIPES[name](aim, **settings)
+
+
+class Bench:
+    """Cells: a recipe at one strength on one seed; strength 0 is unguided."""
+
+    def __init__(self, world: World, seeds: tuple[int, ...], num: int, path: Path, fresh: bool) -> None:
+        self.world, self.seeds, self.num = world, seeds, num
+        keys = ("task", "recipe", "sphere", "strength", "steps", "seed", "num")
+        self.cells = Cells(path, keys, self.cell, fresh)
+
+    def cell(
+        self, task: str, name: str, sphere: bool, strength: float, steps: int, seed: int, num: int
+    ) -> dict[str, Any]:
+        key = {"task": task, "recipe": name, "sphere": sphere, "strength": strength, "steps": steps}
+        made = recipe(name, sphere, strength) if strength else None
+        return key | {"seed": seed, "num": num} | self.world.measure(task, made, seed, num, steps)
+
+    def get(self, task: str, name: str, sphere: bool, strength: float, steps: int = STEPS) -> list[dict[str, Any]]:
+        """The cells of all seeds."""
+        return [self.cells.get(task, name, sphere, strength, steps, seed, self.num) for seed in self.seeds]
+
+
+def mean(cells: list[dict[str, Any]], key: str) -> float:
+    return statistics.fmean(cell[key] for cell in cells)
+
+
+def row(about: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    return about | over_seeds(cells, FIGURES)
+
+
+def strengths(task: str, bench: Bench, names: list[str], scales: tuple, rates: tuple) -> tuple[list, list, dict]:
+    """A row for each recipe with and without the sphere; a row for each of their strengths; the best strengths."""
+    rows, every, best = [row({"recipe": "unguided"}, bench.get(task, "", False, 0.0))], [], {}
+    for name in tqdm(names, desc=task):
+        swept = {(False, s): bench.get(task, name, False, s) for s in scales}
+        swept |= {(True, s): bench.get(task, name, True, s) for s in rates}
+        good = max(mean(cells, "shape") for cells in swept.values()) - 0.1
+        for sphere in (False, True):
+            mine = {s: cells for (with_it, s), cells in swept.items() if with_it == sphere}
+            about = {"recipe": name + " + DSG" * sphere}
+            every += [row({**about, "strength": s}, cells) for s, cells in mine.items()]
+            best[name, sphere] = min(mine, key=lambda s: mean(mine[s], "judge"))
+            largest = max((s for s, cells in mine.items() if mean(cells, "shape") >= good), default="none")
+            about |= {"best strength": best[name, sphere], "largest good one": largest}
+            rows.append(row(about, mine[best[name, sphere]]))
+    heads = list(rows[1])
+    rows[0] = {head: rows[0].get(head, "") for head in heads}
+    return rows, every, best
+
+
+def by_steps(task: str, bench: Bench, names: list[str], best: dict, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The best strengths with other numbers of sampling steps."""
+    plans = [(name, sphere, steps) for name in names[:2] for sphere in (False, True) for steps in numbers]
+    return [
+        row({"recipe": name + " + DSG" * sphere, "strength": best[name, sphere], "steps": steps}, cells)
+        for name, sphere, steps in tqdm(plans, desc=f"{task}: steps")
+        for cells in [bench.get(task, name, sphere, best[name, sphere], steps)]
+    ]
+
+
+def lengths(task: str, world: World, num: int, steps: int, plans: list[tuple[str, bool, float]]) -> list[dict]:
+    """|x_t| to what it should be, mean over samples, a row for each run and a column for each time."""
+    goal, rows = world.task(task, range(num)), []
+    for name, sphere, strength in tqdm(plans, desc=f"{task}: norm"):
+        loss = recipe(name, sphere, strength)(world.aim(goal)) if strength else None
+        told = world.told(goal) | {"batch": num, "steps": steps, "return_trajectory": True}
+        run = sg.sample(world.denoiser, **told, loss=loss)
+        assert run.trajectory is not None
+        size, schedule = run.samples[0].numel(), world.denoiser.schedule
+        line: dict[str, Any] = {"run": "unguided" if not strength else f"{name}{' + DSG' * sphere}, {strength}"}
+        for record in run.trace[:: max(1, steps // 6)]:
+            should = (schedule.alpha(record.t) * norm(run.samples)).square() + size * schedule.sigma(record.t) ** 2
+            line[f"t={record.t:.2f}"] = f"{(norm(run.trajectory[record.index]) / should.sqrt()).mean().item():.3f}"
+        rows.append(line)
+    return rows
+
+
+def overhead(task: str, world: World, num: int, steps: int, turns: int) -> list[dict[str, Any]]:
+    """Seconds of whole runs with the sphere to those without: the median over turns, one after the other."""
+    goal, rows = world.task(task, range(num)), []
+    for name in RECIPES:
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        for turn in range(2 * turns):
+            sphere = bool(turn % 2)
+            loss = recipe(name, sphere, 0.2)(world.aim(goal))
+            begun = time.process_time()
+            sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.told(goal))
+            seconds[sphere].append(time.process_time() - begun)
+        ratio = statistics.median(seconds[True]) / statistics.median(seconds[False])
+        rows.append({"recipe": name, "seconds with the sphere / without": f"{ratio:.3f}"})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = ("strength", "steps", "norm", "overhead")
+    parser.add_argument("words", nargs="*", metavar="WORD", help=", ".join(words))
+    parser.add_argument("--quick", action="store_true", help="two samples, one recipe, few steps; nothing written")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
+    given = parser.parse_args()
+    if unknown := set(given.words) - set(words):
+        parser.error(f"unknown word {unknown.pop()!r}: choose from {', '.join(words)}")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    asked, quick, world = set(given.words or words), given.quick, World(given.device)
+    seeds, num = ((0,), 2) if quick else (SEEDS, NUM)
+    bench = Bench(world, seeds, num, FOLDER / f"dsg{'-quick' if quick else ''}.jsonl", given.fresh)
+    names, scales, rates = (["FreeDoM"], (0.4,), (0.2,)) if quick else (list(RECIPES), SCALES, RATES)
+    results: dict[str, Any] = {}
+    for task in TASKS[:1] if quick else TASKS:
+        if asked & {"strength", "steps"}:
+            rows, every, best = strengths(task, bench, names, scales, rates)
+            results[task] = {"recipes": rows, "strengths": every}
+            print(f"\n{task}: {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}\n")
+            if "steps" in asked:
+                results[task]["steps"] = by_steps(task, bench, names, best, (2,) if quick else NUMBERS)
+                print(f"\n{table(results[task]['steps'])}\n")
+    if "norm" in asked:
+        plans = [("", False, 0.0), ("FreeDoM", False, 0.4), ("FreeDoM", False, 1.6), ("FreeDoM", True, 0.2)]
+        plans += [("FreeDoM", True, 1.0), ("SAG n=2", False, 1.6), ("SAG n=2", True, 1.0)]
+        results["norm"] = lengths(TASKS[0], world, num, 6 if quick else STEPS, plans[: 4 if quick else None])
+        print(f"\n{TASKS[0]}: |x_t| to what it should be\n\n{table(results['norm'])}\n")
+    if "overhead" in asked:
+        results["overhead"] = overhead(TASKS[0], world, num, 3 if quick else 10, 1 if quick else 5)
+        print(f"\n{table(results['overhead'])}\n")
+    if not quick:
+        suffix = "" if asked == set(words) else "-" + "-".join(w for w in words if w in asked)
+        print("written:", save(f"dsg{suffix}", results))
+
+
+if __name__ == "__main__":
+    main()
