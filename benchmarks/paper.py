@@ -7,17 +7,20 @@ TASK: style, aesthetics, personalisation (the paper's CLIP-I), identity; all whe
 Every method is tuned by `symguide.tune` within 40,000 network calls (forward and backward, every sample counted) on 16
 samples of each of the seeds 1000 and 1001: for the judge, among settings where the judge still reads the asked shape in
 three quarters of the samples that it reads unguided. DOODL, which guides no step, is tuned by hand over its clip. Then
-each is measured with its best setting on seeds 0, 1, 2, which no tuning saw. Of SAG there are two: whatever it finds,
-and a cheap one. Samples: see `Size`.
+each is measured on seeds 0, 1, 2, which no tuning saw: at its best setting, and at 0.6 and 1.7 times the strength, so
+that methods can be compared where equally many shapes are read. Of SAG there are two: whatever it finds, and a cheap
+one. Samples: see `Size`.
 
 Trials and cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,9 @@ NAMES = ("style", "aesthetics", "personalisation", "identity")
 KEPT = 0.75
 """Share of the shapes read unguided that must still be read."""
 
-WHEN = Window(Range(0.0, 0.7), Range(0.75, 1.0))
-COMMON: dict[str, Any] = {"scale": None, "window": WHEN, "repeats": Range(1, 3)}
-SPHERE = Maybe(Range(0.02, 0.8, log=True))
+SCALE, WHEN, REPEATS = Range(0.05, 2.0, log=True), Window(Range(0.0, 0.6), Range(0.9, 1.0)), Choice(1, 2)
+COMMON: dict[str, Any] = {"scale": SCALE, "window": WHEN, "repeats": REPEATS}
+RATE = Range(0.02, 0.6, log=True)
 FAST = {"memory": "fast"}
 CHEAP = "SAG n=2, first, from 1/4 on"
 
@@ -52,24 +55,24 @@ def cheap(objective: Any, scale: float = 0.5, window: tuple[float, float] = (0.2
 
 
 METHODS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "FreeDoM": (sg.FreeDoM, {**COMMON, "constraint": None}, {**FAST, "constraint": None}),
-    "DSG": (sg.DSG, {"rate": None, "window": WHEN, "repeats": Range(1, 3)}, FAST),
+    "FreeDoM": (sg.FreeDoM, COMMON, FAST),
+    "DSG": (sg.DSG, {"rate": RATE, "window": WHEN, "repeats": REPEATS}, FAST),
     "Universal Guidance": (sg.UniversalGuidance, {**COMMON, "backward_steps": None, "backward_rate": None}, {}),
     "DPS": (sg.DPS, COMMON, FAST),
     "MPGD": (sg.MPGD, COMMON, {}),
     "LGD": (sg.LGD, {**COMMON, "samples": None}, FAST),
-    "TFG": (sg.TFG, {**COMMON, "rho": None, "mu": None, "inner": Range(1, 4), "sigma": None}, FAST),
+    "TFG": (sg.TFG, {**COMMON, "rho": None, "mu": None, "inner": Choice(1, 4), "sigma": None}, FAST),
     "SAG": (
         sg.SAG,
-        {"scale": None, "window": WHEN, "n": Choice(2, 3, 4), "jacobian": None, "constraint": SPHERE},
+        {"scale": SCALE, "window": WHEN, "n": Choice(2, 3, 4), "jacobian": None, "constraint": Maybe(RATE)},
         FAST,
     ),
     CHEAP: (
         cheap,
         {
-            "scale": Range(0.0625, 4.0, log=True),
-            "window": Window(Range(0.25, 0.7), Range(0.75, 1.0)),
-            "constraint": SPHERE,
+            "scale": SCALE,
+            "window": Window(Range(0.25, 0.6), Range(0.9, 1.0)),
+            "constraint": Maybe(RATE),
         },
         {},
     ),
@@ -85,7 +88,7 @@ class Size:
     """How much is spent: on the final seeds and on the tuning seeds, on DOODL, and the methods that are compared."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    num: int = 48
+    num: int = 32
     tuned: tuple[int, ...] = (1000, 1001)
     each: int = 16
     budget: int = 40_000
@@ -94,9 +97,10 @@ class Size:
     path: int = 20
     steps: int = STEPS
     methods: tuple[str, ...] = tuple(METHODS)
+    times: tuple[float, ...] = (0.6, 1.0, 1.7)
 
 
-QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 2, 4, ("FreeDoM", "SAG", CHEAP))
+QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 2, 4, ("FreeDoM", "SAG", CHEAP), (1.0,))
 
 
 @dataclass(frozen=True)
@@ -172,19 +176,43 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
     tries = [cells.get(name, "DOODL", json.dumps(s), size.tuned[0], size.updated) for s in DOODL[: len(size.seeds)]]
     best["DOODL"] = min(tries, key=lambda c: c["judge"])["settings"], size.updated
     tuning["DOODL"] = {"trials": len(tries), "calls": sum(size.updated * (c["forward"] + c["backward"]) for c in tries)}
-    measured = {
-        method: [cells.get(name, method, settings, seed, num) for seed in size.seeds]
-        for method, (settings, num) in tqdm(best.items(), desc=f"{name}: all seeds")
-    }
-    rows = [{"method": m, "settings": brief(best[m][0])} | over_seeds(c, FIGURES) for m, c in measured.items()]
+    measured, fronts = {}, {}
+    for method, (settings, num) in tqdm(best.items(), desc=f"{name}: all seeds"):
+        front = [stronger(settings, times) for times in size.times]
+        fronts[method] = [[cells.get(name, method, each, seed, num) for seed in size.seeds] for each in front]
+        measured[method] = fronts[method][size.times.index(1.0)]
+    rows = [
+        {"method": m, "settings": brief(best[m][0])}
+        | over_seeds(c, FIGURES)
+        | {"judge at floor": at(floor, fronts["unguided"][:1] + fronts[m])}
+        for m, c in measured.items()
+    ]
     print(f"\n{name}: {TASKS[name].goal}; {size.num} samples, seeds {size.seeds}, {size.steps} steps\n\n{table(rows)}")
     ratios = {
         other: ratio(measured[other], measured["FreeDoM"]) for other in ("DSG", "SAG", CHEAP) if other in measured
     }
     for other, each in ratios.items():
         print(f"{other} : FreeDoM, judge {each['judge']}, seconds {each['seconds']}")
-    cell_list = [cell for each in measured.values() for cell in each]
-    return {"floor": floor, "rows": rows, "ratios": ratios, "tuning": tuning, "cells": cell_list}
+    every = [cell for front in fronts.values() for cells in front for cell in cells]
+    return {"floor": floor, "rows": rows, "ratios": ratios, "tuning": tuning, "cells": every}
+
+
+def stronger(settings: str, times: float) -> str:
+    """Settings with another strength: the sphere's rate, up to 1, DOODL's clip, or the scale."""
+    made = json.loads(settings)
+    for key, most in (("constraint", 1.0), ("rate", 1.0), ("clip", math.inf), ("scale", math.inf)):
+        if key in made:
+            return json.dumps(made | {key: min(float(f"{made[key] * times:.3g}"), most)})
+    return settings
+
+
+def at(floor: float, front: list[list[dict[str, Any]]]) -> str:
+    """The judge's figure where as many shapes are read as the floor asks, between two strengths; "" if nowhere."""
+    points = [[statistics.fmean(cell[key] for cell in cells) for key in ("shape", "judge")] for cells in front]
+    for (high, weak), (low, strong) in pairwise(points):
+        if low <= floor <= high and low < high:
+            return f"{strong + (floor - low) / (high - low) * (weak - strong):.3f}"
+    return ""
 
 
 def ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, str]:

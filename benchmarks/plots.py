@@ -1,0 +1,174 @@
+"""Draws the results that are there: docs/images/*.svg of benchmarks/results/*.json, without measuring anything.
+
+    python benchmarks/plots.py [--results FOLDER] [--out FOLDER]
+
+estimate.svg: error of the clean estimate by time, a line for each n.
+lookahead.svg: judge and shape against network calls, a panel for each task of the study of n.
+methods.svg: judge against calls, tuned methods of the paper's four tasks.
+sphere.svg: how long x_t is, to how long it should be.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from common import RESULTS
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from symguide.files import replacing
+from symguide.report.curves import COLOURS, STYLE
+
+Results = Callable[[str], Any]
+"""What a file of results holds by its name, None where there is none."""
+
+
+def dress(panel: Any, title: str = "", x: str = "", y: str = "") -> None:
+    panel.set_title(title, fontsize=10)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.grid(alpha=0.2, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def estimate(results: Results) -> Figure | None:
+    """Error of the estimate by time."""
+    if (rows := results("nstudy-estimate")) is None:
+        return None
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    for panel, (solver, grid) in zip(
+        figure.subplots(1, 2, sharey=True), (("ddim", "uniform"), ("dpmpp_2m", "flow")), strict=True
+    ):
+        mine = [row for row in rows if (row["solver"], row["grid"]) == (solver, grid)]
+        heads = [head for head in mine[0] if head.startswith("n=")]
+        shades = matplotlib.colormaps["viridis"]
+        for order, head in enumerate(heads):
+            colour = shades(order / len(heads))
+            panel.plot([r["t"] for r in mine], [r[head] for r in mine], color=colour, label=head, marker="o", ms=3)
+        panel.set_yscale("log")
+        dress(panel, f"{solver}, {grid} grid", "t", "relative error of the estimate" if solver == "ddim" else "")
+    panel.legend(frameon=False, fontsize=9, ncols=2)
+    return figure
+
+
+def in_calls(panel: Any) -> None:
+    """Network calls on a logarithmic axis, in plain numbers."""
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(FixedLocator([25, 50, 100, 200, 400, 800]))
+    panel.xaxis.set_major_formatter("{x:.0f}")
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
+def by_cells(cells: list[dict[str, Any]], keys: tuple[str, ...]) -> dict[tuple, list[dict[str, Any]]]:
+    """Cells of all seeds by what tells settings apart."""
+    found: dict[tuple, list[dict[str, Any]]] = {}
+    for cell in cells:
+        found.setdefault(tuple(cell[key] for key in keys), []).append(cell)
+    return found
+
+
+def point(panel: Any, cells: list[dict[str, Any]], key: str, **style: Any) -> None:
+    """Mean over seeds with its standard deviation, against network calls."""
+    values = [cell[key] for cell in cells]
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    calls = cells[0]["forward"] + cells[0]["backward"]
+    panel.errorbar(calls, statistics.fmean(values), spread, ms=5, elinewidth=0.8, capsize=0, **style)
+
+
+LOOKS = {"exact": "o", "first": "^"}
+
+
+def lookahead(results: Results) -> Figure | None:
+    """Judge and shape against calls."""
+    tasks = ("identity", "text", "inpainting", "style", "aesthetics")
+    found = {name: given for name in tasks if (given := results(f"nstudy-{name}")) is not None}
+    if not found:
+        return None
+    figure = Figure(figsize=(3.2 * len(found) + 0.6, 5.8), layout="constrained")
+    panels = figure.subplots(2, len(found), squeeze=False, sharex="col")
+    for column, (name, given) in enumerate(found.items()):
+        groups = by_cells(given["cells"], ("n", "solver", "jacobian", "scale"))
+        scales = sorted({scale for *_, scale in groups if scale})
+        for (n, solver, jacobian, scale), cells in groups.items():
+            colour = COLOURS[1 + scales.index(scale)] if scale else COLOURS[0]
+            mark = "s" if not n else "D" if isinstance(n, str) else LOOKS[jacobian]
+            fill = "none" if solver == "ddim" else colour
+            for row, key in enumerate(("judge", "shape")):
+                point(panels[row, column], cells, key, marker=mark, color=colour, markerfacecolor=fill)
+        for row, key in enumerate(("judge (lower is better)", "shape is read")):
+            dress(
+                panels[row, column], name if not row else "", "" if not row else "network calls", "" if column else key
+            )
+            in_calls(panels[row, column])
+    for order, scale in enumerate(scales):
+        panels[0, 0].plot([], [], color=COLOURS[1 + order], label=f"scale {scale}")
+    for mark, label in (("o", "exact"), ("^", "first call"), ("D", "n falls with t"), ("s", "unguided")):
+        panels[0, 0].plot([], [], marker=mark, color="grey", linestyle="", label=label)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def methods(results: Results) -> Figure | None:
+    """The tuned methods: judge against calls."""
+    tasks = ("style", "aesthetics", "personalisation", "identity")
+    found = {name: given for name in tasks if (given := results(f"paper-{name}")) is not None}
+    if not found:
+        return None
+    figure = Figure(figsize=(3.4 * len(found) + 0.6, 3.6), layout="constrained")
+    names = list(dict.fromkeys(cell["method"] for given in found.values() for cell in given["cells"]))
+    shades = matplotlib.colormaps["tab20"]
+    for panel, (name, given) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        for (method,), cells in by_cells(given["cells"], ("method",)).items():
+            order = names.index(method)
+            style = {"color": shades(order / 20), "marker": "os^Dv"[order % 5], "linestyle": "", "label": method}
+            point(panel, cells, "judge", **style)
+        dress(panel, name, "network calls", "judge (lower is better)" if panel.get_subplotspec().is_first_col() else "")
+        in_calls(panel)
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    return figure
+
+
+def sphere(results: Results) -> Figure | None:
+    """Lengths on the way."""
+    given = results("dsg")
+    if given is None or "norm" not in given:
+        return None
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    panel = figure.subplots()
+    for order, row in enumerate(given["norm"]):
+        times = [head for head in row if head.startswith("t=")]
+        line = "--" if "DSG" in row["run"] else "-"
+        x, y = [float(t[2:]) for t in times], [float(row[t]) for t in times]
+        panel.plot(x, y, line, color=COLOURS[order % len(COLOURS)], marker="o", ms=3, label=row["run"])
+    panel.invert_xaxis()
+    dress(panel, "", "t", "|x_t| to what it should be")
+    panel.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are")
+    parser.add_argument("--out", type=Path, default=RESULTS.parents[1] / "docs" / "images", help="where they are drawn")
+    given = parser.parse_args()
+
+    def results(name: str) -> Any:
+        path = given.results / f"{name}.json"
+        return json.loads(path.read_text())["results"] if path.exists() else None
+
+    with matplotlib.rc_context({**STYLE, "svg.fonttype": "path"}):
+        for name, draw in (("estimate", estimate), ("lookahead", lookahead), ("methods", methods), ("sphere", sphere)):
+            if (figure := draw(results)) is not None:
+                with replacing(given.out / f"{name}.svg") as file:
+                    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+                print("written:", given.out / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()
