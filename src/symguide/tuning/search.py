@@ -28,7 +28,7 @@ from symguide.tuning.trial import COMPLETE, FAILED, Trial, Tuned, eligible, fron
 RANDOM = 8
 """Trials before the estimator proposes; those of the defaults are among them."""
 
-MISSES = 30
+MISSES = 15
 """Proposals in a row that are known already, or do not fit the rest of the budget, after which the search ends."""
 
 TENTH = 0.1
@@ -62,7 +62,6 @@ def search(
         ConfigError: without Optuna, and if the budget does not hold the defaults.
     """
     optuna = library("optuna", "tuning", "tune")
-    library("scipy.stats", "tuning", "tune")
     identity = {"space": space.about(), "parts": [[s, r.start, r.stop] for s, r in measure.parts], "seed": seed}
     identity |= {"floor": floor, **(about or {}), "optuna": optuna.__version__}
     needed = least(space, measure)
