@@ -235,7 +235,7 @@ def test_what_keeps_less_than_the_floor_is_not_chosen():
     assert len(kept) == 5 and kept[0.7] < 0.5 and kept[1.0] < 0.5
     assert sg.tune(oracle(), Toward, **told).floor == pytest.approx(tuned.unguided.keep - 0.1)
     lost = sg.tune(oracle(), Toward, **told, floor=2.0)
-    assert lost.front == []
+    assert lost.front == [] and lost.defaults[0].state == "complete"
     with pytest.raises(sg.ConfigError, match=r"no trial can be chosen.*keeps 2.*lower the floor"):
         lost.best  # noqa: B018
 
@@ -244,9 +244,9 @@ def test_what_keeps_less_than_the_floor_is_not_chosen():
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_other_ones():
-    told = {"objective": squares, "budget": 1500, **SMALL}
+    told = {"objective": squares, "budget": 1100, **SMALL}
     first, again, other = (sg.tune(tiny(), [sg.FreeDoM, sg.DPS], seed=s, **told) for s in (0, 0, 1))
-    assert len(first.trials) > 2 * search.RANDOM  # the estimator has had its say
+    assert len(first.trials) > search.RANDOM + 4  # the estimator has had its say
     assert same(first.trials) == same(again.trials) and first.spent == again.spent
     assert [t.settings for t in first.trials] != [t.settings for t in other.trials]
 
@@ -263,9 +263,9 @@ def test_parts_are_the_undivided_run():
     assert whole.best.values == pytest.approx(squares(direct.samples).tolist(), rel=1e-9)
 
 
-@pytest.mark.parametrize("stop", [1, 30])
+@pytest.mark.parametrize("stop", [1, 25])
 def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path, stop):
-    told = {"objective": squares, "budget": 1200, **SMALL}
+    told = {"objective": squares, "budget": 900, **SMALL}
     whole = sg.tune(tiny(), sg.DPS, **told)
     asked = Counter()
 

@@ -124,7 +124,10 @@ def _space(ctx: click.Context, given: Sequence[str], taken: Mapping[str, Any]) -
         option = name.replace("-", "_")
         if option not in known:
             raise unknown("parameter in --search", name, known)
-        out[methods.PARAMETERS[option]] = parse_range(ctx, option, rest) if equals else None
+        parameter = methods.PARAMETERS[option]
+        if not equals and not any(parameter in methods.get_recipe(each).search_space() for each in taken):
+            raise ConfigError(f"{name} has no range of its own: give one, --search {name}=A,B or {name}=LOW:HIGH")
+        out[parameter] = parse_range(ctx, option, rest) if equals else None
     return out
 
 

@@ -154,8 +154,10 @@ class _Search:
                 self.log.skipped(method, settings, most)
                 self.skipped_for = most
                 return None
-            rivals = front(trial for trial in self.trials if eligible(trial, self.floor))
-            trial, spent = self.measure(number, method, settings, rivals, self.floor, self.bar.update)
+            first = number < len(self.space.methods)  # what all others are compared with is drawn to its end
+            rivals = [] if first else front(trial for trial in self.trials if eligible(trial, self.floor))
+            floor = None if first else self.floor
+            trial, spent = self.measure(number, method, settings, rivals, floor, self.bar.update)
         self.spent += spent
         self.log.trial(trial, spent)
         return trial
