@@ -118,7 +118,7 @@ def test_metrics_and_what_is_kept():
     tune("--method", "dps", "--metric", "own_rules:bright", "--keep", "own_rules:dark", "--floor", "-9", "--out", "a")
     figures = json.loads(Path("a/results.json").read_text())
     assert figures["metric"] == "own_rules:bright" and figures["floor"] == -9
-    assert figures["trials"][0]["keep"] == pytest.approx(figures["trials"][0]["metric"])
+    assert figures["trials"][0]["keep"] == pytest.approx(-figures["trials"][0]["metric"])
     assert json.loads(Path("a/results.json").read_text())["front"]
     lost = tune("--method", "dps", "--keep", "own_rules:dark", "--floor", "9", "--out", "b", code=2)
     assert "no trial can be chosen" in lost.output and "lower the floor" in lost.output
@@ -130,11 +130,11 @@ def test_metrics_and_what_is_kept():
 
 
 def test_a_search_begins_at_a_config(model):
-    run("sample", "--model", model, "--objective", "own_rules:dark", "--method", "dps", "--scale", "0.77", "--num", "2")
+    run("sample", "--model", model, "--objective", "own_rules:dark", "--method", "mpgd", "--scale", "0.77", "--num", "2")
     line = ("--config", "out/config.yaml", "--steps", 4, "--num", 2, "--seeds", "1", "--budget", 300, "--out", "tuned")
     run("tune", *line)
     figures = json.loads(Path("tuned/results.json").read_text())
-    assert figures["trials"][0]["settings"]["scale"] == 0.77 and figures["trials"][0]["method"] == "dps"
+    assert figures["trials"][0]["settings"]["scale"] == 0.77 and figures["trials"][0]["method"] == "mpgd"
     assert len({trial["settings"].get("scale") for trial in figures["trials"]}) > 2
 
 
