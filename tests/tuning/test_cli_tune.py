@@ -130,9 +130,8 @@ def test_metrics_and_what_is_kept():
 
 
 def test_a_search_begins_at_a_config(model):
-    run(
-        "sample", "--model", model, "--objective", "own_rules:dark", "--method", "mpgd", "--scale", "0.77", "--num", "2"
-    )
+    guided = ("--objective", "own_rules:dark", "--method", "mpgd", "--scale", "0.77")
+    run("sample", "--model", model, *guided, "--num", 2)
     line = ("--config", "out/config.yaml", "--steps", 4, "--num", 2, "--seeds", "1", "--budget", 300, "--out", "tuned")
     run("tune", *line)
     figures = json.loads(Path("tuned/results.json").read_text())

@@ -152,7 +152,7 @@ def parse_range(ctx: click.Context, option: str, text: str) -> Domain:
         ends = (_number(low), _number(high)) if option == "window" else (value(low), value(high))
         if not all(isinstance(end, int | float) for end in ends):
             raise ConfigError(f"{option} has no numbers: write its values as a list, {option}=A,B")
-        return Range(*ends, log=bool(log))
+        return Range(ends[0], ends[1], bool(log))
 
     parts = [part.strip() for part in text.split(",")]
     spans = [":" in part for part in parts]
