@@ -38,11 +38,13 @@ from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
+from symguide.ranges import Range
 from symguide.restart import Restart
 from symguide.schedule import VE, VP, RectifiedFlow, Schedule
 from symguide.solver import starting_at, timesteps
 from symguide.step import Step
 from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
+from symguide.tuning import Trial, Tuned, tune
 
 __version__ = "0.1.0"
 
@@ -81,6 +83,7 @@ __all__ = [
     "OptimalGaussian",
     "Optimised",
     "Prediction",
+    "Range",
     "Recipe",
     "RectifiedFlow",
     "Restart",
@@ -90,6 +93,8 @@ __all__ = [
     "Step",
     "StepRecord",
     "SymguideError",
+    "Trial",
+    "Tuned",
     "UniversalGuidance",
     "WeightsError",
     "guide",
@@ -105,4 +110,5 @@ __all__ = [
     "save",
     "starting_at",
     "timesteps",
+    "tune",
 ]

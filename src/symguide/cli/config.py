@@ -109,9 +109,9 @@ def notes(base: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]
         yield f"{name} not as it was when the config was made: samples will differ"
 
 
-def dump(settings: Mapping[str, Any]) -> bytes:
-    """The text of a config that `symguide sample --config` reads."""
-    head = "# symguide sample --config THIS_FILE --out FOLDER   draws the same samples again\n"
+def dump(settings: Mapping[str, Any], about: str = "draws the same samples again") -> bytes:
+    """The text of a config that `symguide sample --config` reads, with what that does in its first line."""
+    head = f"# symguide sample --config THIS_FILE --out FOLDER   {about}\n"
     return (head + yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)).encode()
 
 

@@ -101,17 +101,22 @@ def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     name = options["method"]
     if name is None and options["objective"] is not None and options["best_of"] is None:
         name = "sag"
-    world = WORLDS.get(options["model"])
-    if name in methods.NORMALISED and world is not None and world.scale is not None:
-        given = {"scale": world.scale} | given
     if name is not None:
-        return name, methods.resolve(name, given)
+        return name, settings_of(name, given, options["model"])
     if given:
         raise ConfigError(
             f"{', '.join(map(methods.flag, given))} must go with a method: add --method, e.g. --method sag, "
             "and --objective"
         )
     return None, {}
+
+
+def settings_of(method: str, given: Mapping[str, Any], model_name: str | None) -> dict[str, Any]:
+    """All options of a method: the given ones, and where they say nothing the model's world, or its own defaults."""
+    world = WORLDS.get(model_name or "")
+    if method in methods.NORMALISED and world is not None and world.scale is not None:
+        given = {"scale": world.scale} | dict(given)
+    return methods.resolve(method, given)
 
 
 @contextmanager

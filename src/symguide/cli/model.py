@@ -15,6 +15,7 @@ from symguide.cli.kinds import Aim, cycle
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
 from symguide.loss_guidance import Recipe
+from symguide.tuning.tune import calls
 from symguide.worlds import WORLDS
 
 PROMPTED = 5.0
@@ -57,14 +58,10 @@ class Model:
             aim = sg.objectives.Decoded(aim, self.denoiser.decode)
         result = sg.sample(
             self.denoiser,
+            **self._sampler,
             indices=indices,
-            steps=s["steps"],
             seed=s["seed"],
-            condition={name: cycle(values, indices) for name, values in self.condition.items()},
-            solver=s["solver"],
-            grid=s["grid"],
-            eta=s["eta"],
-            prediction=methods.make_rule(s.get("rule"), s.get("cfg")),
+            condition=self._condition(indices),
             loss=None if aim is None or recipe is None else recipe(aim),
             particles=sg.BestOfN(aim, s["best_of"]) if s.get("best_of", 1) > 1 else None,
             dtype=DTYPES[s["dtype"]],
@@ -74,6 +71,24 @@ class Model:
         )
         with torch.no_grad():
             return self.denoiser.decode(result.samples), result.cost
+
+    def calls(self, recipe: Callable[[Any], Recipe] | None) -> tuple[int, int]:
+        """Forward and backward calls for each sample, at most, without a call of the network."""
+        return calls(self.denoiser, self._sampler, self._condition(range(1)), recipe)
+
+    @property
+    def _sampler(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "steps": s["steps"],
+            "solver": s["solver"],
+            "grid": s["grid"],
+            "eta": s["eta"],
+            "prediction": methods.make_rule(s.get("rule"), s.get("cfg")),
+        }
+
+    def _condition(self, indices: range) -> dict[str, list[Any]]:
+        return {name: cycle(values, indices) for name, values in self.condition.items()}
 
 
 def source(options: Mapping[str, Any]) -> Model:

@@ -1,6 +1,6 @@
 """From the terms of a spec to an objective, for any samples by their index."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +93,34 @@ class Steering:
         self.model, self.place, self.black_box = model, Place(tuple(shape), say), black_box
         self.scored: list[Scored] = []
         self._encoders, self._asked = encoders, set[nn.Module]()
-        self._terms = [(term.factor, self._aim(term)) for term in parse(spec)]
+        self._terms = [self._term(term) for term in parse(spec)]
         if idle := [encoder for encoder in encoders if encoder not in self._asked]:
             raise ConfigError(f"no objective here asks the {type(idle[0]).__name__}: leave that --encoder out")
         self.at(range(1))  # what only shows once the objectives are made
 
     def at(self, indices: Sequence[int]) -> Aim:
         """The objective for these samples."""
-        aims = [(factor, aim(indices)) for factor, aim in self._terms]
-        return aims[0][1] if len(aims) == 1 and aims[0][0] == 1 else Sum(aims)
+        return _summed([(factor, aim(indices)) for factor, aim, _ in self._terms])
+
+    def judged(self) -> Callable[[Sequence[int]], Aim] | None:
+        """The objective with a judge in the place of every embedded scorer; None where there is none."""
+        judges = {id(scored): scored.judge() for scored in self.scored}
+        if not judges or None in judges.values():
+            return None
+
+        def at(indices: Sequence[int]) -> Aim:
+            return _summed(
+                (factor, aim(indices) if scored is None else scored.make(judges[id(scored)], indices))
+                for factor, aim, scored in self._terms
+            )
+
+        return at
+
+    def _term(self, term: Term) -> tuple[float, Callable[[Sequence[int]], Aim], Scored | None]:
+        """A term's factor, its objective by index, and what judges it where it is scored by an embedded network."""
+        before = len(self.scored)
+        aim = self._aim(term)
+        return term.factor, aim, self.scored[before] if len(self.scored) > before else None
 
     def _aim(self, term: Term) -> Callable[[Sequence[int]], Aim]:
         """A function from indices to the term's objective."""
@@ -152,3 +171,8 @@ class Steering:
                 self._asked.add(encoder)
                 return encoder
         return None
+
+
+def _summed(terms: Iterable[tuple[float, Aim]]) -> Aim:
+    aims = list(terms)
+    return aims[0][1] if len(aims) == 1 and aims[0][0] == 1 else Sum(aims)

@@ -1,12 +1,13 @@
 """ABMS: guide by the gradient one denoising step further on, at sampled x_s."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from symguide.errors import ConfigError
 from symguide.loss_guidance.recipe import Push
 from symguide.loss_guidance.sag import SAG
+from symguide.ranges import Range, Ranges
 from symguide.step import Step
 
 
@@ -33,6 +34,8 @@ class ABMS(SAG):
     Source: Ren et al., "One step further with Monte-Carlo sampler to guide diffusion better", 2603.06685, as in its
     published code.
     """
+
+    ranges: ClassVar[Ranges] = {"samples": Range(1, 4)}
 
     def __init__(self, objective: Any, scale: float = 0.3, samples: int = 1, n: int = 1, **settings: Any) -> None:
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:

@@ -1,9 +1,10 @@
 """Adam-DPS: DPS with the adaptive moments of its gradients over the steps."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.dps import DPS
+from symguide.ranges import Range, Ranges
 
 
 class AdamDPS(DPS):
@@ -31,6 +32,8 @@ class AdamDPS(DPS):
     Source: Belardi et al., "Adaptive Moments are Surprisingly Effective for Plug-and-Play Diffusion Sampling",
     2603.16797, as in its published code.
     """
+
+    ranges: ClassVar[Ranges] = {"beta1": Range(0.1, 0.95), "beta2": Range(0.03, 0.995)}
 
     def __init__(
         self, objective: Any, scale: float = 0.04, beta1: float = 0.9, beta2: float = 0.995, **settings: Any

@@ -1,11 +1,12 @@
 """Classifier guidance: the gradient of a noise-aware classifier at the noisy sample itself."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.errors import GuidanceError, unknown
 from symguide.lookahead import value_and_gradient
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.objectives.base import at_noise
+from symguide.ranges import Choice, Ranges
 from symguide.step import Run, Step
 
 FORMS = ("eps", "mean")
@@ -39,6 +40,8 @@ class ClassifierGuidance(Recipe):
 
     Source: Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2105.05233, algorithms 1 and 2.
     """
+
+    ranges: ClassVar[Ranges] = {"form": Choice(*FORMS)}
 
     def __init__(
         self,

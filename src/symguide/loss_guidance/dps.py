@@ -1,9 +1,10 @@
 """Diffusion Posterior Sampling (DPS): guide by the gradient of the residual's norm."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.sag import SAG
+from symguide.ranges import Ranges
 
 
 class DPS(SAG):
@@ -21,6 +22,7 @@ class DPS(SAG):
     """
 
     fixed = ("n", "solver", "grid")
+    ranges: ClassVar[Ranges] = {"jacobian": None}  # through one call they are the same
 
     def __init__(self, objective: Any, scale: float = 0.3, **settings: Any) -> None:
         super().__init__(objective, 1, scale, **{"update": rules.root_loss(), **settings})

@@ -1,7 +1,7 @@
 """Dreamguider: the gradient at augmented clean estimates, at a length of its own, without a backward pass."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from symguide.errors import ConfigError
 from symguide.lookahead import Objective
 from symguide.loss_guidance.at_estimate import AtEstimate
+from symguide.ranges import Range, Ranges
 from symguide.step import Step
 
 Augmentation = Callable[[Tensor, Tensor], Tensor]
@@ -52,6 +53,8 @@ class Dreamguider(AtEstimate):
     Source: Nair & Patel, "Dreamguider: Improved Training free Diffusion-based Conditional Generation", 2406.02549,
     abstract.
     """
+
+    ranges: ClassVar[Ranges] = {"samples": Range(1, 8)}
 
     def __init__(
         self, objective: Any, scale: float = 0.5, samples: int = 4, augment: Augmentation | None = None, **settings: Any

@@ -12,13 +12,14 @@ form of DSG denoising and its mix with the sampled noise).
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
 from symguide.loss_guidance.sag import SAG
 from symguide.per_sample import direction
+from symguide.ranges import Range, Ranges
 from symguide.step import Run, Step
 
 
@@ -93,6 +94,8 @@ class DSG(SAG):
     """
 
     fixed = ("scale", "constraint")
+
+    ranges: ClassVar[Ranges] = {"rate": Range(0.02, 0.8, log=True)}
 
     def __init__(self, objective: Any, rate: float = 0.1, n: int = 1, **settings: Any) -> None:
         super().__init__(objective, n, 1.0, constraint=Sphere(rate), **settings)

@@ -1,10 +1,11 @@
 """Estimated Clean Manifold guidance (ECM): a clipped move of the clean estimate, without a backward pass."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.errors import ConfigError
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.at_estimate import AtEstimate
+from symguide.ranges import Around, Ranges
 
 
 class ECM(AtEstimate):
@@ -31,6 +32,8 @@ class ECM(AtEstimate):
     Source: Wang et al., "Optimizing Diffusion Models for Joint Trajectory Prediction and Controllable Generation",
     2408.00766, ECM guidance, as in its published code.
     """
+
+    ranges: ClassVar[Ranges] = {"limit": Around(4.0)}
 
     def __init__(self, objective: Any, scale: float = 1.0, limit: float = 1.0, **settings: Any) -> None:
         if not limit > 0:

@@ -1,9 +1,10 @@
 """EluCD: guide by an off-the-shelf classifier of clean samples, without a backward pass of the network."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.at_estimate import AtEstimate
+from symguide.ranges import Range, Ranges
 
 
 class EluCD(AtEstimate):
@@ -29,6 +30,8 @@ class EluCD(AtEstimate):
     Source: Ma et al., "Elucidating The Design Space of Classifier-Guided Diffusion Generation", 2310.11311, as in its
     published code.
     """
+
+    ranges: ClassVar[Ranges] = {"gamma": Range(0.0, 1.0)}
 
     def __init__(self, objective: Any, scale: float = 1.0, gamma: float = 0.3, **settings: Any) -> None:
         super().__init__(objective, scale, **{"update": rules.variance(gamma), **settings})

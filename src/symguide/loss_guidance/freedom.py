@@ -1,8 +1,9 @@
 """FreeDoM: guide by the gradient at the one-step estimate."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.loss_guidance.sag import SAG
+from symguide.ranges import Ranges
 
 
 class FreeDoM(SAG):
@@ -16,6 +17,7 @@ class FreeDoM(SAG):
     """
 
     fixed = ("n", "solver", "grid")
+    ranges: ClassVar[Ranges] = {"jacobian": None}  # through one call they are the same
 
     def __init__(self, objective: Any, scale: float = 0.5, **settings: Any) -> None:
         super().__init__(objective, 1, scale, **settings)

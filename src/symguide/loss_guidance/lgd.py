@@ -1,7 +1,7 @@
 """Loss-Guided Diffusion (LGD-MC): the loss averaged over a cloud around the clean estimate."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from symguide.errors import ConfigError
 from symguide.lookahead import Objective
 from symguide.loss_guidance.sag import SAG
+from symguide.ranges import Range, Ranges
 from symguide.step import Step
 
 
@@ -27,6 +28,8 @@ class LGD(SAG):
 
     Source: Song et al., "Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation", ICML 2023, eq. 8.
     """
+
+    ranges: ClassVar[Ranges] = {"samples": Range(1, 16, log=True)}
 
     def __init__(self, objective: Any, samples: int = 8, scale: float = 0.5, n: int = 1, **settings: Any) -> None:
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:

@@ -16,6 +16,8 @@ from symguide.errors import ConfigError, GuidanceError
 from symguide.lookahead import Objective, require_finite
 from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
+from symguide.ranges import Around, Domain, Maybe, Range, Ranges
+from symguide.ranges import Window as Windows
 from symguide.step import Guided, Run, Step
 
 Window = tuple[float, float] | Callable[[Step], bool]
@@ -63,6 +65,14 @@ class Recipe(ABC):
     fixed: ClassVar[tuple[str, ...]] = ()
     """Parameters of a base class that a recipe sets itself and does not take."""
 
+    ranges: ClassVar[Ranges] = {
+        "scale": Around(8.0),
+        "window": Windows(Range(0.0, 0.4), Range(0.6, 1.0)),
+        "repeats": Range(1, 3),
+        "constraint": Maybe(Range(0.02, 0.8, log=True)),
+    }
+    """Where `symguide.tune` looks for what a class adds (`constraint`: a rate of `Sphere`); None is nowhere."""
+
     def __init__(
         self,
         objective: Any,
@@ -101,6 +111,24 @@ class Recipe(ABC):
             if not any(p.kind is p.VAR_KEYWORD for p in own):
                 break
         return {name: default for name, default in found.items() if name not in cls.fixed}
+
+    @classmethod
+    def search_space(cls, **defaults: Any) -> dict[str, Domain]:
+        """The ranges of its parameters by name, around these defaults where they are not its own.
+
+        >>> from symguide import SAG
+        >>> SAG.search_space(scale=0.1)["scale"]
+        Range(low=0.0125, high=0.8, log=True)
+        """
+        known = {**cls.parameters(), **defaults}
+        found: dict[str, Domain | Around | None] = {}
+        for base in reversed(cls.__mro__):
+            found |= vars(base).get("ranges", {})
+        return {
+            name: domain.of(known[name]) if isinstance(domain, Around) else domain
+            for name, domain in found.items()
+            if name in known and domain is not None
+        }
 
     def objective_at(self, step: Step) -> Objective:
         """The objective that is asked at this step, with the step's own noise where it draws some."""

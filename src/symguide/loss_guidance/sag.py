@@ -1,6 +1,6 @@
 """Symplectic Adjoint Guidance (SAG): guide by the exact gradient at an n-call estimate of the clean sample."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.errors import ConfigError, unknown
 from symguide.lookahead import JACOBIANS
@@ -8,6 +8,7 @@ from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule
 from symguide.memory import Memory, check_memory
+from symguide.ranges import Choice, Range, Ranges
 from symguide.solver import Grid, choose
 from symguide.step import Run, Step
 
@@ -37,6 +38,8 @@ class SAG(Recipe):
 
     Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030.
     """
+
+    ranges: ClassVar[Ranges] = {"n": Range(1, 8, log=True), "jacobian": Choice("exact", "first")}
 
     def __init__(
         self,

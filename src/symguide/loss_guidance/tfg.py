@@ -1,6 +1,6 @@
 """Training-Free Guidance (TFG): variance and mean guidance under a smoothed loss, which has others as special cases."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from symguide.loss_guidance import rules
 from symguide.loss_guidance.lgd import LGD
 from symguide.loss_guidance.recipe import OverTime, Push, Recipe, at
 from symguide.loss_guidance.rules import Rule
+from symguide.ranges import Around, Range, Ranges
 from symguide.step import Step
 
 
@@ -55,6 +56,14 @@ class TFG(LGD):
     """
 
     fixed = ("update",)
+
+    ranges: ClassVar[Ranges] = {
+        "rho": Around(8.0),
+        "mu": Around(8.0),
+        "inner": Range(1, 8, log=True),
+        "sigma": Range(0.0, 1.0),
+        "samples": Range(1, 4),
+    }
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Universal Guidance: a gradient through the network on eps, then an optimisation of the clean estimate."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -9,6 +9,7 @@ from symguide.lookahead import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule
+from symguide.ranges import Around, Range, Ranges
 from symguide.step import Step
 
 
@@ -29,6 +30,8 @@ class UniversalGuidance(Recipe):
 
     Source: Bansal et al., "Universal Guidance for Diffusion Models", 2302.07121, algorithm 1.
     """
+
+    ranges: ClassVar[Ranges] = {"backward_steps": Range(0, 8), "backward_rate": Around(4.0)}
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ Tables and pictures need nothing beyond symguide; curves and pages need `pip ins
 
 from symguide.report.curves import draw_curves
 from symguide.report.files import write
+from symguide.report.front import draw_front
 from symguide.report.machine import environment
 from symguide.report.page import Section, render_page
 from symguide.report.pictures import grid, png
@@ -16,6 +17,7 @@ __all__ = [
     "Section",
     "Table",
     "draw_curves",
+    "draw_front",
     "environment",
     "frechet",
     "grid",

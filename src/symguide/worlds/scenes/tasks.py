@@ -47,12 +47,17 @@ class Task:
         """The prompts as the models take them."""
         return {"caption": tokens(self.prompts)}
 
-    @torch.no_grad()
     def shape_read(self, samples: Tensor) -> float:
         """Share of the samples whose shape the judge still reads: guidance that is too strong breaks shapes up."""
-        classifier: Any = judge("scenes", "classifier").to(samples)
-        read = classifier.split(classifier(samples))["shape"].argmax(dim=1)
-        return (read.cpu() == self.shape).double().mean().item()
+        return shapes_read(samples, self.shape).mean().item()
+
+
+@torch.no_grad()
+def shapes_read(samples: Tensor, shape: Tensor) -> Tensor:
+    """1 where the judge reads a sample's shape as the one it should have (index in SHAPES), else 0; (B,) on the CPU."""
+    classifier: Any = judge("scenes", "classifier").to(samples)
+    read = classifier.split(classifier(samples))["shape"].argmax(dim=1)
+    return (read.cpu() == shape).double()
 
 
 @dataclass(frozen=True)

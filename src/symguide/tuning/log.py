@@ -1,0 +1,88 @@
+"""What a search has done, on disk: JSON lines, written whole after every trial, read again to go on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from symguide import files
+from symguide.errors import ConfigError
+from symguide.tuning.trial import Trial
+
+SKIPPED = "skipped"
+"""The state of a proposal that the rest of the budget did not hold."""
+
+
+class Log:
+    """The records of a search, in order: the first line says which search, every other one is a trial.
+
+    A search that goes on makes the same proposals again, so each finds its record in its place.
+
+    Args:
+        path: the file, made where it does not exist; None keeps nothing.
+        search: what tells this search from another.
+
+    Raises:
+        ConfigError: if the file is of another search, or no such file.
+    """
+
+    def __init__(self, path: Path | None, search: Mapping[str, Any]) -> None:
+        self.path, self.search = path, json.loads(json.dumps(search))
+        self._lines: list[dict[str, Any]] = []
+        self._at = 0
+        if path is None or not path.exists():
+            return
+        try:
+            head, *self._lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            there: dict[str, Any] = head["search"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ConfigError(f"{path} is no record of a search: choose another file") from error
+        if there != self.search:
+            named = [key for key in self.search if there.get(key) != self.search[key]]
+            told = ", ".join(f"{k} ({_short(there.get(k))} there, {_short(self.search[k])} here)" for k in named)
+            raise ConfigError(f"{path} has the trials of another search: {told}; choose another place, or remove it")
+
+    def replay(self, method: str | None, settings: Mapping[str, Any]) -> tuple[Trial | None, int] | None:
+        """The record of the next proposal: (trial, calls spent), or (None, calls needed) of one that was too dear.
+
+        None where there is no further record.
+
+        Raises:
+            ConfigError: if the record is of another proposal.
+        """
+        if self._at == len(self._lines):
+            return None
+        line = dict(self._lines[self._at])
+        if (line["method"], line["settings"]) != (method, json.loads(json.dumps(settings))):
+            raise ConfigError(
+                f"line {self._at + 2} of {self.path} is not what the search proposes there: it was made on another "
+                "machine, or edited; remove it to start over"
+            )
+        self._at += 1
+        calls = line.pop("calls")
+        return (None, calls) if line["state"] == SKIPPED else (Trial(**line), calls)
+
+    def trial(self, trial: Trial, calls: int) -> None:
+        """Keep a trial."""
+        self._keep({**vars(trial), "calls": calls})
+
+    def skipped(self, method: str | None, settings: Mapping[str, Any], calls: int) -> None:
+        """Keep a proposal that was too dear, and what it needed.
+
+        So a search with more budget takes the same way up to here.
+        """
+        self._keep({"method": method, "settings": settings, "state": SKIPPED, "calls": calls})
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self._lines.append(json.loads(json.dumps(line)))
+        self._at = len(self._lines)
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [{"search": self.search}, *self._lines]
+        files.write(self.path, "".join(json.dumps(each) + "\n" for each in lines).encode())
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
