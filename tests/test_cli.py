@@ -198,8 +198,8 @@ package = types.ModuleType("symguide")  # the command line alone
 package.__path__, package.__version__ = [{str(Path(sg.__file__).parent)!r}], "0"
 sys.modules["symguide"] = package
 from symguide.cli import main
-import symguide.cli.sample, symguide.cli.listing
-for line in (["--help"], ["sample", "--help"], ["methods", "--help"]):
+import symguide.cli.sample, symguide.cli.tune, symguide.cli.listing
+for line in (["--help"], ["sample", "--help"], ["tune", "--help"], ["methods", "--help"]):
     try:
         main(line)
     except SystemExit as end:

@@ -39,7 +39,8 @@ def test_every_solver_and_grid_is_named(name):
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "docs/pipelines.md", "docs/methods.md", "docs/results.md", "docs/notation.md"]
+    "path",
+    ["README.md", "docs/pipelines.md", "docs/methods.md", "docs/results.md", "docs/notation.md", "docs/tuning.md"],
 )
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / path).read_text()):

@@ -1,4 +1,4 @@
-"""The command line: symguide sample | evaluate | estimate-memory | models | methods | objectives | demo.
+"""The command line: symguide sample | tune | evaluate | estimate-memory | models | methods | objectives | demo.
 
 Importing this module is cheap: commands are imported when they are called, and torch when they run.
 """
@@ -7,6 +7,7 @@ from symguide.cli.group import Group
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("symguide.cli.sample:sample", "Draw samples, guided or not, and write them to a folder."),
+    "tune": ("symguide.cli.tune:tune", "Find settings of guidance within a budget of network calls."),
     "evaluate": ("symguide.cli.evaluate:evaluate", "How good a model is, by a judge it has not seen."),
     "estimate-memory": (
         "symguide.cli.estimate:estimate_memory",

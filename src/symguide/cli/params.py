@@ -115,3 +115,21 @@ class Condition(click.ParamType):
         if not all(map(math.isfinite, numbers)):
             self.fail(f"the value of {name.strip()} must be finite, not {rest!r}.", param, ctx)
         return name.strip(), numbers
+
+
+class Seeds(click.ParamType):
+    """Seeds as a comma list.
+
+    >>> Seeds().convert("7,8", None, None)
+    (7, 8)
+    """
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a comma list of whole numbers, such as 1000,1001.", param, ctx)

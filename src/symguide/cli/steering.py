@@ -103,7 +103,7 @@ class Steering:
         return _summed([(factor, aim(indices)) for factor, aim, _ in self._terms])
 
     def judged(self) -> Callable[[Sequence[int]], Aim] | None:
-        """The objective with a judge in the place of every embedded scorer; None where one has none, or there is none."""
+        """The objective with a judge in the place of every embedded scorer; None where there is none."""
         judges = {id(scored): scored.judge() for scored in self.scored}
         if not judges or None in judges.values():
             return None

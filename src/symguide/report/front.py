@@ -42,7 +42,8 @@ def draw_front(tuned: Tuned, metric: str = "metric") -> bytes:
             if trials:
                 panel.scatter(*_points(trials), label=label, linewidths=0.9, alpha=0.75, **style)
         if front := tuned.front:
-            panel.plot(*_points(front), color=blue, marker="o", markersize=5.5, linewidth=1.8, label="front")
+            line = {"marker": "o", "markersize": 5.5, "linewidth": 1.8, "drawstyle": "steps-post"}
+            panel.plot(*_points(front), color=blue, label="front", **line)
         marked = {"marker": "*", "s": 190, "color": orange, "edgecolors": "white", "linewidths": 0.8, "zorder": 4}
         panel.scatter(*_points(tuned.defaults), label="defaults", **marked)
         panel.scatter(*_points([tuned.unguided]), label="unguided", marker="s", s=45, color="black", zorder=4)

@@ -28,7 +28,7 @@ from symguide.tuning.trial import COMPLETE, FAILED, Trial, Tuned, eligible, fron
 RANDOM = 8
 """Trials before the estimator proposes; those of the defaults are among them."""
 
-MISSES = 30
+MISSES = 15
 """Proposals in a row that are known already, or do not fit the rest of the budget, after which the search ends."""
 
 TENTH = 0.1
@@ -62,7 +62,6 @@ def search(
         ConfigError: without Optuna, and if the budget does not hold the defaults.
     """
     optuna = library("optuna", "tuning", "tune")
-    library("scipy.stats", "tuning", "tune")
     identity = {"space": space.about(), "parts": [[s, r.start, r.stop] for s, r in measure.parts], "seed": seed}
     identity |= {"floor": floor, **(about or {}), "optuna": optuna.__version__}
     needed = least(space, measure)
@@ -155,8 +154,10 @@ class _Search:
                 self.log.skipped(method, settings, most)
                 self.skipped_for = most
                 return None
-            rivals = front(trial for trial in self.trials if eligible(trial, self.floor))
-            trial, spent = self.measure(number, method, settings, rivals, self.floor, self.bar.update)
+            first = number < len(self.space.methods)  # what all others are compared with is drawn to its end
+            rivals = [] if first else front(trial for trial in self.trials if eligible(trial, self.floor))
+            floor = None if first else self.floor
+            trial, spent = self.measure(number, method, settings, rivals, floor, self.bar.update)
         self.spent += spent
         self.log.trial(trial, spent)
         return trial

@@ -30,11 +30,13 @@ class Method:
     fixed: Mapping[str, Any]
 
     def settings(self, chosen: Mapping[str, Any]) -> Settings:
-        """What a recipe is made with, as JSON has it. On a sphere a scale has no effect and is left out."""
-        all_of_it = {**self.fixed, **chosen}
-        if all_of_it.get("constraint") is not None and "scale" in self.domains:
-            del all_of_it["scale"]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in all_of_it.items() if v is not None}
+        """What a recipe is made with, as JSON has it; what was chosen and has no effect is left out."""
+        whole = {**self.fixed, **chosen}
+        if whole.get("constraint") is not None and "scale" in chosen:
+            del whole["scale"]  # a sphere asks for a direction alone
+        if whole.get("n") == 1 and chosen.get("jacobian") in ("exact", "first"):
+            del whole["jacobian"]  # one call is the first and the last
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in whole.items() if v is not None}
 
     def recipe(self, settings: Mapping[str, Any], objective: Any) -> LossHook:
         """The recipe with these settings."""

@@ -62,7 +62,7 @@ def tune(
 
     All trials draw the same samples (seed, index), so that they are compared pair by pair. The methods' defaults are
     the first trials. The others are proposed by a tree-structured Parzen estimator for two objectives. A trial is drawn
-    in parts, and stops where a paired test says that one which costs no more is better, or that it does not keep enough.
+    in parts, and stops where a paired test says that one of no more calls is better, or where it keeps too little.
 
     A search that sees what guidance sees fools the scorer: give a `metric` that guidance never sees (a judge), and say
     with `keep` what must not be lost, as the strength that a judge likes best may break pictures up.
