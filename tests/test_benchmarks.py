@@ -58,3 +58,10 @@ def test_pipelines_and_that_finished_cells_are_kept(tmp_path):
     ratios = [float(line.split("|")[-2]) for line in printed.splitlines()[2:]]
     assert len(ratios) == 8 and all(0.9 < ratio < 1.1 for ratio in ratios)
     assert quick("pipelines_gpu", tmp_path) == printed
+
+
+def test_results_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, str(ROOT / "benchmarks" / "plots.py"), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert "<svg" in (tmp_path / "estimate.svg").read_text()
