@@ -62,18 +62,20 @@ def run(*line, code=0):
 
 
 def tune(*line, code=0):
-    own = ("--steps", 4, "--num", 3, "--batch", 2, "--seeds", "7,8", "--budget", 700)
+    own = ("--steps", 4, "--num", 3, "--batch", 2, "--seeds", "7,8", "--budget", 300)
     return run("tune", *own, "--objective", "classifier:3", *line, code=code)
 
 
 def test_a_search_writes_what_sample_takes():
-    text = tune("--method", "sag", "--method", "mpgd", "--out", "tuned", "--json", "figures.json").output
+    text = tune(
+        "--method", "sag", "--method", "mpgd", "--budget", 500, "--out", "tuned", "--json", "figures.json"
+    ).output
     assert {p.name for p in Path("tuned").iterdir()} == {
         "config.yaml", "front", "front.png", "results.json", "trials.jsonl",
     }  # fmt: skip
     figures = json.loads(Path("figures.json").read_text())
     assert figures == json.loads(Path("tuned/results.json").read_text())
-    assert figures["metric"] == "judge" and figures["calls_spent"] <= 700
+    assert figures["metric"] == "judge" and figures["calls_spent"] <= 500
     best = figures["trials"][figures["best"]]
     assert best["metric"] <= min(trial["metric"] for trial in figures["trials"][:2])
     assert [trial["method"] for trial in figures["trials"][:2]] == ["sag", "mpgd"]
