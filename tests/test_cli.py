@@ -695,6 +695,9 @@ def test_every_method_takes_what_it_says(name):
         ("--device nonsense", "is no device"),
         ("--device cuda:99", "cannot be used here"),
         ("--objective own_rules:smooth --sphere 0.1 --eta 0", "eta=1"),
+        ("--restart 2 1 1", "low < high"),
+        ("--restart 1e8 1e9 1", "no step of 3 lies between"),
+        ("--restart 1 2 0", "restart"),
     ],
 )
 def test_options_that_do_not_go_together(line, why, model):
@@ -781,6 +784,16 @@ def test_best_of_n_counts_all_tries(model):
     assert figures["cost"]["forward_calls_per_sample"] == 9 and figures["cost"]["backward_calls_per_sample"] == 0
     one = json.loads(draw(model, "--objective", "own_rules:ink", "--best-of", 1, "--json", "-", out="b").output)
     assert figures["reached"]["loss"] < one["reached"]["loss"]
+
+
+def test_restarts_are_those_of_sample_and_of_the_config(model):
+    figures = json.loads(draw(model, "--steps", 6, "--restart", 0.3, 2, 2, "--json", "-").output)
+    restart, denoiser = sg.Restart(0.3, 2, 2), sg.load(model, dtype=torch.float32)
+    expected = sg.sample(denoiser, indices=range(2, 4), steps=6, restart=restart, dtype=torch.float32)
+    assert torch.equal(samples()[2:4], expected.samples)
+    assert figures["cost"]["forward_calls_per_sample"] == expected.cost.forward_calls > 6
+    run("sample", "--config", "out/config.yaml", "--out", "again")
+    assert torch.equal(samples("again"), samples())
 
 
 def test_region_keeps_its_part(model):

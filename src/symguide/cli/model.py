@@ -29,6 +29,7 @@ COPIED = (
     "solver",
     "grid",
     "eta",
+    "restart",
     "cfg",
     "rule",
     "best_of",
@@ -84,6 +85,7 @@ class Model:
             "solver": s["solver"],
             "grid": s["grid"],
             "eta": s["eta"],
+            "restart": sg.Restart(*s["restart"]) if s.get("restart") else None,
             "prediction": methods.make_rule(s.get("rule"), s.get("cfg")),
         }
 
@@ -111,6 +113,8 @@ def source(options: Mapping[str, Any]) -> Model:
     if rule is not None and rule.scale != rule.off and not values:
         raise ConfigError("--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3")
     settings = {"model": name} | {key: options[key] for key in COPIED if options[key] is not None}
+    if "restart" in settings:
+        settings["restart"] = list(settings["restart"])
     if prompts:
         settings = {"cfg": PROMPTED if rule is None else rule.scale} | settings | {"prompt": prompts}
     if condition:

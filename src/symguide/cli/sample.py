@@ -180,6 +180,13 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 )
 @option(
     "Sampler",
+    "--restart",
+    type=(Finite(0), Finite(0), click.IntRange(1)),
+    metavar="LOW HIGH TIMES",
+    help="Go back from the noise level LOW (sigma / alpha) to HIGH and sample down again, TIMES times.",
+)
+@option(
+    "Sampler",
     "--scheduler",
     type=Name("scheduler", _schedulers),
     help="Of diffusers, in the place of the pipeline's own, e.g. DDIMScheduler or DPMSolverMultistepScheduler.",

@@ -30,6 +30,7 @@ ALIEN: Mapping[str, Mapping[str, str]] = {
     "pipeline": {
         "solver": "a pipeline steps with its own scheduler: use --scheduler",
         "grid": "a pipeline's timesteps are its scheduler's: use --scheduler",
+        "restart": "a pipeline makes each of its steps once",
         "condition": "a pipeline is told what to show by --prompt",
         "best_of": "a pipeline draws each sample once: draw more with --num, and choose",
     },
