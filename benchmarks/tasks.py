@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import symguide as sg
 from symguide.models import judge
+from symguide.objectives import Decoded
 from symguide.report import frechet
 from symguide.worlds import scenes
-from symguide.worlds.scenes.tasks import task
+from symguide.worlds.scenes.tasks import Task, task
 
 STEPS, WEIGHT = 25, 3.0
 FIGURES = {"scorer": ("scorer", 3), "judge": ("judge", 3), "shape": ("shape", 2), "Frechet": ("frechet", 1)}
@@ -19,48 +21,66 @@ Make = Callable[[Any], Any]
 
 
 class World:
-    """The text-to-image model and the judge, loaded once.
+    """A model of the scenes world and the judge, loaded once.
 
     Args:
         device: where samples are drawn and judged.
+        model: its name, or the model itself.
+        weight: of classifier-free guidance where there is a caption; 1 is off.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.denoiser = sg.load("scenes", device=self.device)
+    def __init__(self, device: str = "cpu", model: str | sg.Denoiser = "scenes", weight: float = WEIGHT) -> None:
+        self.device, self.weight = torch.device(device), weight
+        self.denoiser = model if isinstance(model, sg.Denoiser) else sg.load(model, device=self.device)
+        if isinstance(self.denoiser.network, nn.Module):
+            self.denoiser.network.to(memory_format=torch.channels_last)  # a quarter of a guided run's seconds on a CPU
+        with torch.no_grad():
+            self.side = self.denoiser.decode(torch.zeros(1, *self.denoiser.shape or (), device=self.device)).shape[-1]
         self.judge = judge("scenes", "classifier").to(self.device)
         real = scenes.render(scenes.draw("held_out", range(2048)), 32, torch.float32)
         with torch.no_grad():
             self.real = torch.cat([self.judge.features(part.to(self.device)) for part in real.split(256)])
 
-    def measure(self, name: str, make: Make | None, seed: int, num: int, steps: int = STEPS) -> dict[str, Any]:
+    def task(self, name: str, num: int) -> Task:
+        """The task for samples 0 to num - 1, in pictures of the model's size."""
+        return task(name, range(num), self.side)
+
+    def told(self, goal: Task) -> dict[str, Any]:
+        """What the model is told of a task: the captions, where it takes them."""
+        if "caption" not in self.denoiser.null:
+            return {}
+        return {"condition": goal.condition, "prediction": sg.CFG(self.weight) if any(goal.prompts) else None}
+
+    def aim(self, goal: Task) -> Any:
+        """What guidance follows: the scorer's objective, of the pictures that samples decode to."""
+        return goal.scorer if self.denoiser.decoder is None else Decoded(goal.scorer, self.denoiser.decode)
+
+    def measure(
+        self, name: str, make: Make | None, seed: int, num: int, steps: int = STEPS, **settings: Any
+    ) -> dict[str, Any]:
         """Figures of one run: by scorer and judge, what became of the pictures, and what it cost.
 
         Args:
             name: of the task.
-            make: from the task's objective to a recipe; None draws unguided samples.
-            seed, num, steps: as for `sample`.
+            make: from the objective to a recipe; None draws unguided samples.
+            seed, num, steps, settings: as for `sample`.
         """
-        goal = task(name, range(num))
-        result = sg.sample(
-            self.denoiser,
-            batch=num,
-            steps=steps,
-            seed=seed,
-            condition=goal.condition,
-            prediction=sg.CFG(WEIGHT) if any(goal.prompts) else None,
-            loss=None if make is None else make(goal.scorer),
-        )
-        with torch.no_grad():
-            features = self.judge.features(result.samples)
-            reached, judged = goal.scorer(result.samples), goal.judge(result.samples)
+        goal = self.task(name, num)
+        loss = None if make is None else make(self.aim(goal))
+        result = sg.sample(self.denoiser, batch=num, steps=steps, seed=seed, **self.told(goal), loss=loss, **settings)
+        return self.figures(goal, result.samples, result.cost)
+
+    @torch.no_grad()
+    def figures(self, goal: Task, samples: Tensor, cost: Any) -> dict[str, Any]:
+        """Figures of samples of the model, and what they cost."""
+        pictures = self.denoiser.decode(samples)
         return {
-            "scorer": reached.mean().item(),
-            "judge": judged.mean().item(),
-            "shape": goal.shape_read(result.samples),
-            "frechet": frechet(features, self.real),
-            "forward": result.cost.forward_calls,
-            "backward": result.cost.backward_calls,
-            "seconds": result.cost.seconds,
-            "peak": result.cost.peak_bytes,
+            "scorer": goal.scorer(pictures).mean().item(),
+            "judge": goal.judge(pictures).mean().item(),
+            "shape": goal.shape_read(pictures),
+            "frechet": frechet(self.judge.features(pictures), self.real),
+            "forward": cost.forward_calls,
+            "backward": cost.backward_calls,
+            "seconds": cost.seconds,
+            "peak": cost.peak_bytes,
         }
