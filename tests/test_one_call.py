@@ -15,7 +15,7 @@ from symguide.objectives import Decoded
 
 def generator():
     torch.manual_seed(0)
-    made = networks.Generator(latent=6, size=8, channels=(8, 8))
+    made = networks.Generator(latent=6, choices=(2, 3), size=8, width=8)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.3)
     return made.eval().requires_grad_(False)
@@ -101,7 +101,7 @@ def test_any_callable_is_a_generator_and_a_module_is_cast_with_the_model():
     drawn = sg.optimise(model, Decoded(lambda x: x.sum(dim=(1, 2)), model.decode), descent(2), batch=2, **ONE)
     assert drawn.samples.shape == (2, 2, 3)
     single = parts()[1].to(dtype=torch.float32)
-    assert single.decoder.input.weight.dtype == torch.float32 == single.dtype
+    assert single.decoder.output.weight.dtype == torch.float32 == single.dtype
     with pytest.raises(ConfigError, match=r"takes a callable z -> pictures, not Tensor"):
         sg.Denoiser.from_generator(torch.zeros(3), (3,))
 
@@ -114,6 +114,6 @@ def test_model_folders(tmp_path):
     assert model.shape == (6,) and torch.equal(model.decode(z), made(z))
     with pytest.raises(ConfigError, match=r"z of shape \(B, 6\), not \(2, 7\)"):
         made(torch.zeros(2, 7))
-    with pytest.raises(ConfigError, match="must be a multiple of 4"):
-        networks.Generator(size=10, channels=(8, 8))
+    with pytest.raises(ConfigError, match="choices are 5 numbers, more than the latent's 4"):
+        networks.Generator(latent=4, choices=(2, 3))
     assert made(z[:1]).shape == (1, 3, 8, 8) and torch.allclose(made(z)[:1], made(z[:1]))

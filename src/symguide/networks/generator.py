@@ -3,75 +3,88 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 
 
-class _Level(nn.Module):
-    """silu(norm(conv(x))) twice."""
-
-    def __init__(self, width_in: int, width: int, groups: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for last in (width_in, width):
-            layers += [nn.Conv2d(last, width, 3, padding=1), nn.GroupNorm(groups, width), nn.SiLU()]
-        self.body = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.body(x)
-        return out
-
-
 class Generator(nn.Module):
-    """G: z ~ N(0, I) -> a picture, as the generator of a GAN or the decoder of a VAE.
+    """G: z ~ N(0, I) -> a picture, every pixel made of z and of where it is, and of no other pixel.
 
-    A linear layer makes a small map of z; every level doubles its sides but the first; the finest map becomes pixels in
-    blocks of 2 x 2. All normalisation is within a sample, so pictures do not depend on the batch.
+        h_0 = silu(A(z) (x, y, 1)),    h_l = silu((1 + a_l(z)) W_l h_{l-1} + b_l(z)),    pixel = V h_L
+
+    A(z) can move, turn and scale the picture's coordinates; a_l and b_l say what is drawn there.
 
     Args:
         latent: numbers of z.
+        choices: sizes of groups that z begins with, of which the largest number is what counts: softmax(4 z) of each
+            goes in beside z.
         out_channels: channels of pictures.
-        size: height and width of pictures, 2^levels times a whole number.
-        channels: width of every level, coarsest first.
-        groups: groups of every GroupNorm; divides all channels.
+        size: height and width of pictures.
+        width: of the layers.
+        depth: layers after the first.
 
     Raises:
-        ConfigError: where size cannot be halved so often, and for z of the wrong shape.
+        ConfigError: for choices that are more than z, and for z of the wrong shape.
 
-    >>> Generator(latent=8, size=16, channels=(16, 8))(torch.zeros(2, 8)).shape
+    Source: Anokhin et al., "Image Generators with Conditionally-Independent Pixel Synthesis", 2011.13775; without its
+    fixed Fourier features.
+
+    >>> Generator(latent=8, size=16)(torch.zeros(2, 8)).shape
     torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
         self,
         latent: int = 64,
+        choices: Sequence[int] = (),
         out_channels: int = 3,
         size: int = 32,
-        channels: Sequence[int] = (96, 64, 48),
-        groups: int = 8,
+        width: int = 64,
+        depth: int = 3,
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
             "latent": latent,
+            "choices": list(choices),
             "out_channels": out_channels,
             "size": size,
-            "channels": list(channels),
-            "groups": groups,
+            "width": width,
+            "depth": depth,
         }
-        if size % 2 ** len(channels):
-            raise ConfigError(f"size ({size}) must be a multiple of {2 ** len(channels)} for {len(channels)} levels")
-        self.latent, self.side = latent, size // 2 ** len(channels)
-        self.input = nn.Linear(latent, channels[0] * self.side**2)
-        widths = zip([channels[0], *channels], channels, strict=False)
-        self.levels = nn.ModuleList(_Level(last, width, groups) for last, width in widths)
-        self.output = nn.Conv2d(channels[-1], 4 * out_channels, 3, padding=1)
+        if sum(choices) > latent:
+            raise ConfigError(f"choices are {sum(choices)} numbers, more than the latent's {latent}")
+        self.latent, self.choices, self.size, self.width = latent, list(choices), size, width
+        wide = 4 * width
+        self.read = nn.Sequential(
+            *(nn.Linear(latent + sum(choices), wide), nn.SiLU(), nn.Linear(wide, wide), nn.SiLU()),
+            nn.Linear(wide, width * (3 + 2 * depth)),
+        )
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.output = nn.Linear(width, out_channels)
+
+    def at(self, z: Tensor, places: Tensor) -> Tensor:
+        """The pixels of z (B, latent) at places (P, 2), (x, y) from -1 to 1: (B, out_channels, P)."""
+        if z.ndim != 2 or z.shape[1] != self.latent:
+            raise ConfigError(f"this generator takes z of shape (B, {self.latent}), not {tuple(z.shape)}")
+        groups = torch.split(z[:, : sum(self.choices)], self.choices, dim=1)
+        seen = torch.cat([z, *((4 * group).softmax(dim=1) for group in groups)], dim=1)
+        first, *rest = self.read(seen).split([3 * self.width, *[2 * self.width] * len(self.layers)], dim=1)
+        affine = first.unflatten(1, (3, self.width))
+        h = nn.functional.silu(places @ affine[:, :2] + affine[:, 2:])  # (B, P, width)
+        for layer, film in zip(self.layers, rest, strict=True):
+            scale, shift = film[:, None].chunk(2, dim=2)
+            h = nn.functional.silu((1 + scale) * layer(h) + shift)
+        pixels: Tensor = self.output(h).transpose(1, 2)
+        return pixels
+
+    def places(self, like: Tensor) -> Tensor:
+        """Where the pixels are, row by row, (size², 2)."""
+        line = torch.linspace(-1, 1, self.size, dtype=like.dtype, device=like.device)
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        return torch.stack([x, y], dim=-1).flatten(0, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, latent) -> pictures (B, out_channels, size, size), about [-1, 1] and not clamped."""
-        if z.ndim != 2 or z.shape[1] != self.latent:
-            raise ConfigError(f"this generator takes z of shape (B, {self.latent}), not {tuple(z.shape)}")
-        h: Tensor = self.input(z).unflatten(1, (-1, self.side, self.side))
-        for index, level in enumerate(self.levels):
-            h = level(nn.functional.interpolate(h, scale_factor=2.0, mode="nearest") if index else h)
-        return nn.functional.pixel_shuffle(self.output(h), 2)
+        return self.at(z, self.places(z)).reshape(len(z), -1, self.size, self.size)
