@@ -153,7 +153,7 @@ def train(args: argparse.Namespace) -> None:
         title="scenes: consistency",
         about=ABOUT,
         data=f'{len(data):,} ways of the teacher with captions of the split "train" of `symguide.worlds.scenes` '
-        f"(seed 0), one in {PLAIN} without; no\n  pictures.",
+        f"\n  (seed 0), one in {PLAIN} without; no pictures.",
         command=command("consistency", args),
         seed=args.seed,
         steps=steps,
@@ -176,6 +176,6 @@ def measured(network: nn.Module, args: argparse.Namespace) -> str:
         parts.append(f"{calls} call{'s' * (calls > 1)}:\n\n{rows}")
     return (
         "By the judges (`judges/classifier`; two objects also `judges/segmenter`), "
-        f"{args.samples or SAMPLES:,} samples for each line,\nancestral steps of ddim, no classifier-free guidance;\n"
+        f"{args.samples or SAMPLES:,} samples for each line,\nancestral steps of ddim, no classifier-free guidance; "
         "1 is best, and 0 for the Frechet distance.\n\n" + "\n\n".join(parts)
     )
