@@ -20,11 +20,12 @@ from symguide.worlds.scenes.scene import COLOURS, SHAPES
 CHOICES = (len(SHAPES), len(COLOURS), len(COLOURS))
 LATENT = sum(CHOICES) + 4
 BATCH, PLACES, SAMPLES = 128, 128, 1000
+ROUNDS = (5000, 6000)  # steps
 ABOUT = f"""Draws one plain object on a plain ground in one call, of z ~ N(0, I), {LATENT} numbers; no captions.
 The decoder of an autoencoder whose encoder is known and not learned: which z a picture has follows from its truth, at
 random where several have it, so that z of all pictures together are N(0, I). Of the first {CHOICES[0]} numbers the
 largest is the shape, of {CHOICES[1]} the colour, of {CHOICES[2]} more the ground's; four are radius, turn and place.
-Trained for the errors of {PLACES} places of every picture at a time."""
+Trained in {len(ROUNDS)} rounds for the errors of {PLACES} places of every picture at a time."""
 
 
 def simple(truth: scenes.Scenes) -> Tensor:
@@ -74,38 +75,42 @@ def train(args: argparse.Namespace) -> None:
     rows = simple(truth)
     truth = truth[rows]
     network = networks.Generator(LATENT, CHOICES).to(args.device)
-    checkpoint = args.checkpoints / "scenes-generator.safetensors"
 
-    def batch(step: int) -> Tensor:
+    def batch(network: networks.Generator) -> Tensor:
         picked = torch.randint(len(rows), (BATCH,))
         z, x = encode(truth[picked]), data.pictures(rows[picked])
         return loss(network, z.to(args.device), x.to(args.device))
 
     @torch.no_grad()
     def sheet(average: nn.Module) -> str:
+        path = args.checkpoints / "scenes-generator.png"
         z = torch.randn(64, LATENT, generator=torch.Generator().manual_seed(0)).to(args.device)
-        write(checkpoint.with_suffix(".png"), png(grid(average(z), columns=16, cell=64)))
-        return f"pictures in {checkpoint.with_suffix('.png').name}"
+        write(path, png(grid(average(z), columns=16, cell=64)))
+        return f"pictures in {path.name}"
 
-    steps = args.steps or 5000
-    run = Run(steps, 2e-3, args.seed + 400, checkpoint, args.resume, decay=0.998, minutes=args.minutes)
-    average, hours = fit(network, batch, run, sheet)
-    average = average.half().float()  # as it is stored, so that what is measured is shipped
+    hours = 0.0
+    rounds = (args.steps,) if args.steps else ROUNDS
+    for number, steps in enumerate(rounds):  # each goes on from the average of the one before
+        checkpoint, seed = args.checkpoints / f"scenes-generator-{number + 1}.safetensors", args.seed + 400 + number
+        run = Run(steps, 2e-3, seed, checkpoint, args.resume, decay=0.998, minutes=args.minutes)
+        network = network.requires_grad_()
+        average, spent = fit(network, lambda step, network=network: batch(network), run, sheet)
+        network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
     text = card(
-        average,
+        network,
         args.device,
         title="scenes: generator",
         about=ABOUT,
         data=f"{data_words(len(data))}\n  Of these {len(rows):,}: of one plain object on a plain ground. No captions.",
         command=command("generator", args),
         seed=args.seed,
-        steps=steps,
+        steps=sum(rounds),
         hours=hours,
-        measured=measured(average, args),
+        measured=measured(network, args),
         stored="float16",
     )
     settings = {"prior": "normal", "shape": [LATENT]}
-    networks.save(average, args.out / "generator", card=text, dtype=torch.float16, denoiser=settings)
+    networks.save(network, args.out / "generator", card=text, dtype=torch.float16, denoiser=settings)
     print(text)
 
 
