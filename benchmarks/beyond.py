@@ -39,7 +39,7 @@ NUM, STEPS, CALLS, UPDATES = 32, 15, 4, 12
 """Samples; steps of the diffusion models; of the one-call model; updates of a descent."""
 SCALES, CLIPS = (0.2, 0.4, 0.8), (0.003, 0.01, 0.03)
 """Strengths: of SAG's normalised step, and the largest step of an element in a descent."""
-NAMES, QUICK = ("style", "identity"), ["consistency", "generator"]
+NAMES, QUICK = ("style", "identity"), ["generator"]
 
 Draw = Callable[[World, Task, float, int, int], Any]
 Start = Callable[[Task, int, int], Tensor]
@@ -240,7 +240,7 @@ def pictures(measured: Measured, cells: Cells, name: str = "style", count: int =
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"{', '.join([*PARTS, *TASKS])}")
-    parser.add_argument("--quick", action="store_true", help="few samples of the one-call models; nothing written")
+    parser.add_argument("--quick", action="store_true", help="few samples of the generator alone; nothing written")
     parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
     parser.add_argument("--pictures", action="store_true", help="draw pictures of the ways, once their cells are there")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
