@@ -28,6 +28,15 @@ def test_quick(name, tmp_path):
     assert "| solver |" in quick(name, tmp_path)
 
 
+def test_beyond(tmp_path):
+    rows = {
+        line.split("|")[1].strip(): line for line in quick("beyond", tmp_path).splitlines() if line.startswith("| ")
+    }
+    calls = {way: [int(cell) for cell in line.split("|")[7:9]] for way, line in rows.items() if way != "way"}
+    assert calls["best of 25"] == [25, 0] and calls["SAG n=4"] == [14, 14]
+    assert calls["descent"] == calls["descent on the sphere"] == [13, 13]
+
+
 def test_trajectory(tmp_path):
     printed = quick("trajectory", tmp_path)
     rows = [cells(line) for line in printed.splitlines() if line.startswith("| 4")]

@@ -155,12 +155,40 @@ def test_evaluate_on_the_command_line(tmp_path):
 
 
 def test_the_models_draw_by_captions():
-    for name in [n for n in WORLDS if n.startswith("scenes")]:
-        from symguide import CFG, load
+    from symguide import CFG, load
 
-        denoiser = load(name)
+    models = {name: load(name) for name in WORLDS if name.startswith("scenes")}
+    for denoiser in [each for each in models.values() if each.null]:
         x = sample(denoiser, batch=2, steps=2, condition={"caption": scenes.tokens("a red star")}, prediction=CFG(2.0))
         assert x.samples.shape == (2, *denoiser.shape) and torch.isfinite(x.samples).all()
+
+
+def test_one_call_models_draw_in_one_call():
+    """What is asked for, by the judge; and nearer to where their teacher's ways end than its own one call."""
+    from symguide import CFG, load
+
+    asked, told = plain(42), {"batch": 42, "eta": 0.0, "solver": "dpmpp_2m", "grid": "flow"}
+    told["condition"] = {"caption": scenes.tokens(asked.texts)}
+    student, teacher = load("scenes-consistency", dtype=torch.float32), load("scenes", dtype=torch.float32)
+    made = sample(student, steps=1, **told).samples
+    logits = judge("scenes", "classifier").split(judge("scenes", "classifier")(made))
+    assert (logits["shape"].argmax(1) == asked.shape).double().mean() > 0.5
+    assert (logits["colour"].argmax(1) == asked.colour).double().mean() > 0.8
+    end = sample(teacher, steps=6, prediction=CFG(3.0), **told).samples
+    own = sample(teacher, steps=1, prediction=CFG(3.0), **told).samples
+    assert ((made - end).square().mean(dim=(1, 2, 3)) < 0.5 * (own - end).square().mean(dim=(1, 2, 3))).all()
+
+
+def test_the_generator_draws_single_objects():
+    from symguide import load
+
+    model = load("scenes-generator", dtype=torch.float32)
+    pictures = model.decode(sample(model, batch=64, steps=1, solver="midpoint", eta=0.0).samples)
+    assert pictures.shape == (64, 3, 32, 32)
+    reader = judge("scenes", "classifier")
+    logits = reader.split(reader(pictures))
+    assert (logits["count"].argmax(1) == 0).double().mean() > 0.9
+    assert len(logits["colour"].argmax(1).unique()) == 8 and len(logits["shape"].argmax(1).unique()) >= 5
 
 
 def test_latents_are_decoded_for_objectives_and_for_the_command_line(tmp_path):

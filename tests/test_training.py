@@ -1,6 +1,7 @@
 """Training resumes exactly, and refuses checkpoints of other runs."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from symguide.errors import ConfigError, WeightsError
+from symguide.worlds import scenes
 
 TRAINING = Path(__file__).parents[1] / "training"
 
@@ -70,18 +72,31 @@ def test_a_leg_ends_with_a_checkpoint_that_goes_on(tmp_path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-@pytest.mark.parametrize("what", ["scorers/segmenter", "weak"])
+@pytest.mark.parametrize("what", ["scorers/segmenter", "weak", "consistency", "generator"])
 def test_the_scenes_networks_can_be_remade(what, tmp_path):
-    arguments = ["--steps", "2", "--pictures", "128", "--samples", "16", "--checkpoints", str(tmp_path / "checkpoints")]
+    for given in {"consistency": ["denoiser", "scorers/classifier"], "generator": ["scorers/classifier"]}.get(what, []):
+        shutil.copytree(scenes.WEIGHTS / given, tmp_path / "out" / given)
+    pictures = "64" if what == "consistency" else "128"
+    arguments = [
+        "--steps",
+        "2",
+        "--pictures",
+        pictures,
+        "--samples",
+        "16",
+        "--checkpoints",
+        str(tmp_path / "checkpoints"),
+    ]
     command = [sys.executable, str(TRAINING / "scenes.py"), what, *arguments, "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "out" / what / "README.md").read_text()
-    assert f"python training/scenes.py {what} --seed 0 --steps 2" in card and "pictures 0 to 127" in card
+    assert f"python training/scenes.py {what} --seed 0 --steps 2" in card
+    assert ("64 ways of the teacher" if what == "consistency" else "pictures 0 to 127") in card
     from symguide import networks
 
-    assert networks.load(tmp_path / "out" / what)[1]["network"] in ("PyramidSegmenter", "CaptionUNet")
+    assert networks.load(tmp_path / "out" / what)[1]["network"] in ("PyramidSegmenter", "CaptionUNet", "Generator")
 
 
 def test_losses_are_those_of_the_exact_model():
@@ -102,3 +117,26 @@ def test_losses_are_those_of_the_exact_model():
 
         assert loss(exact, schedule, x0, t, noise).max() < 1e-6
         assert loss(lambda x, timestep, exact=exact: exact(x, timestep) + 1, schedule, x0, t, noise).min() > 1e-4
+
+
+def test_the_consistency_loss_is_that_of_the_exact_model():
+    """With data of one point the probability-flow ODE ends there from everywhere, and the best loss is 0."""
+    from scenes_consistency import consistency_loss
+
+    from symguide.networks import ConvClassifier
+    from symguide.schedule import VP
+
+    torch.manual_seed(0)
+    schedule, point = VP.cosine(), 0.3 * torch.ones(4, 3, 8, 8)
+    t, x = torch.linspace(0.1, schedule.t_max, 4), torch.randn(4, 3, 8, 8)
+    alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (schedule.alpha, schedule.sigma))
+    scorer = ConvClassifier(in_channels=3, channels=(8, 16))
+
+    def exact(x, timestep, caption):
+        return alpha * (x - alpha * 0.3) / sigma - sigma * 0.3
+
+    def value(network):
+        return consistency_loss(network, scorer, schedule, x, t, None, point)
+
+    assert value(exact).max() < 1e-4
+    assert value(lambda *inputs: exact(*inputs) + 0.5 / sigma).min() > 2 * 0.49  # all pixels are off by 0.5

@@ -3,7 +3,7 @@
     python training/scenes.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9]
 
 WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow,
-autoencoder, latent and weak.
+autoencoder, latent, weak, consistency and generator.
 Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
 With --minutes a training ends after so many minutes with a checkpoint, so that it can be done in legs.
 """
@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 import scenes_autoencoder
+import scenes_consistency
 import scenes_denoisers
+import scenes_generator
 import torch
 from card import card, command
 from fit import Paused, Run, fit
@@ -89,6 +91,7 @@ MAKERS = {
 }
 MAKERS["autoencoder"] = scenes_autoencoder.train
 MAKERS |= {name: lambda args, name=name: scenes_denoisers.train(name, args) for name in scenes_denoisers.KINDS}
+MAKERS |= {"consistency": scenes_consistency.train, "generator": scenes_generator.train}
 
 
 def main() -> None:

@@ -194,13 +194,15 @@ def finish(
 
 
 def measured(evaluation: Evaluation, count: int) -> str:
-    lines = [
+    head = [
         f"By the judges (`judges/classifier`; two objects also `judges/segmenter`), {count:,} samples for each line,",
         f"{evaluation.steps} steps of dpmpp_2m, classifier-free guidance of weight {evaluation.weight:g}; 1 is best,",
         "and 0 for the Frechet distance.",
         "",
     ]
-    rows = evaluation.figures(count)
-    return "\n".join(
-        [*lines, *(f"- {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()) for what, row in rows.items())]
-    )
+    return "\n".join([*head, lines(evaluation.figures(count))])
+
+
+def lines(figures: dict[str, dict[str, float]]) -> str:
+    """A card's list of what was measured."""
+    return "\n".join(f"- {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in row.items()) for what, row in figures.items())

@@ -221,6 +221,33 @@ class Denoiser:
 
         return from_azula(model, shape)
 
+    @classmethod
+    def from_generator(cls, generator: Callable[[Tensor], Tensor], shape: Sequence[int]) -> "Denoiser":
+        """A generator of one call, z ~ N(0, I) -> picture, as a latent model whose prior is known in closed form.
+
+            model = Denoiser.from_generator(gan, shape=(64,))
+            aim = objectives.Decoded(objective, model.decode)
+            best = optimise(model, aim, DOODL(clip=0.02), batch=8, steps=1, solver="midpoint")   # descent on z
+            pictures = model.decode(best.samples)
+
+        The samples are z. Of N(0, I) all is known: E[z | z_t] = alpha z_t, v = 0, and the probability-flow ODE leaves
+        every point where it is, so that z_t itself is what ever longer look-aheads come to. One step of "midpoint"
+        keeps it there too, as in its middle z and noise are estimated alike; other solvers shorten z where steps are
+        few. DOODL keeps |z| as it was drawn, which for N(0, I) in d dimensions is about sqrt(d).
+
+        Args:
+            generator: z (B, *shape) -> pictures, differentiable; a module is moved and cast with the model.
+            shape: of one z.
+
+        Raises:
+            ConfigError: where the generator is no callable.
+
+        Cost: a model call costs nothing, and is counted; the generator is called where the objective is.
+        """
+        from symguide.one_call import from_generator
+
+        return from_generator(generator, shape)
+
     def decode(self, x0: Tensor) -> Tensor:
         """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
 

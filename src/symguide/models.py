@@ -4,7 +4,8 @@ A model folder is a network's folder (symguide.networks) whose config.json also 
 
     "denoiser": {"schedule": {"name": "vp-cosine"}, "predicts": "v", "shape": [1, 8, 8], "null": {"label": 10}}
 
-Where samples are latents, "decoder" there names the folder of an autoencoder beside the model's.
+Where samples are latents, "decoder" there names the folder of an autoencoder beside the model's. A generator of one
+call says {"prior": "normal", "shape": [64]} in place of a schedule: see `Denoiser.from_generator`.
 """
 
 import os
@@ -44,6 +45,8 @@ def load(
         raise unknown("model", name, WORLDS)
     network, config = networks.load(folder, device=device, dtype=dtype)
     settings = config.get("denoiser")
+    if isinstance(settings, dict) and settings.get("prior") == "normal" and settings.get("shape"):
+        return Denoiser.from_generator(network, settings["shape"])
     if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), dict) or "predicts" not in settings:
         raise ConfigError(
             f"{folder}/config.json has no 'denoiser' with a schedule and what it predicts: not a model to sample from"

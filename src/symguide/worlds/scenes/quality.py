@@ -63,7 +63,8 @@ class Evaluation:
         judge: the scenes world's judge of kind "classifier".
         segmenter: its judge of kind "segmenter", for captions of two objects.
         weight: of classifier-free guidance.
-        steps: sampling steps of dpmpp_2m, without noise.
+        steps: sampling steps.
+        solver, eta: of the sampling.
         seed: of the samples; no two sets share their noise.
         batch: samples drawn at a time.
         progress: show a bar.
@@ -77,12 +78,15 @@ class Evaluation:
         *,
         weight: float = 5.0,
         steps: int = 25,
+        solver: str = "dpmpp_2m",
+        eta: float = 0.0,
         seed: int = 0,
         batch: int = 100,
         progress: bool = False,
     ) -> None:
         self.denoiser, self.judge, self.segmenter = denoiser, judge, segmenter
         self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
+        self.solver, self.eta = solver, eta
 
     def figures(self, count: int) -> dict[str, dict[str, float]]:
         """Every figure below over `count` samples each, under the name of what was drawn."""
@@ -104,8 +108,8 @@ class Evaluation:
                 steps=self.steps,
                 seed=self.seed,
                 condition={"caption": caption[rows.start : rows.stop]},
-                solver="dpmpp_2m",
-                eta=0.0,
+                solver=self.solver,
+                eta=self.eta,
                 prediction=CFG(self.weight),
                 indices=[first + row for row in rows],
             )
