@@ -10,7 +10,7 @@ decoder: descent on the latents of that decoder, without any model of them, from
 generator: descent on z, free or at the length that it was drawn with; the best of as many as that has calls; SAG by n
 along the closed-form diffusion of z.
 
-For each way a sweep (seed 100, half the samples) gives the strength by the rule of `nstudy.best`, and seeds 0, 1, 2 the
+For each way a sweep (seed 100, half the samples) gives the strength by the rule of `best`, and seeds 0, 1, 2 the
 figures. Without a word all are done, on style and identity. Cells that are done are kept under out/benchmarks and not
 computed again; --fresh starts over. --pictures draws the first samples of every way into docs/images/beyond.png.
 """
@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from common import Cells, over_seeds, save, table
-from nstudy import SEEDS, TUNE, best
 from tasks import FIGURES, World
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -35,6 +34,7 @@ from symguide.report import grid, png
 from symguide.worlds.scenes.tasks import TASKS, Task
 
 FOLDER, IMAGE = Path("out/benchmarks"), Path(__file__).parents[1] / "docs" / "images" / "beyond.png"
+TUNE, SEEDS = 100, (0, 1, 2)
 NUM, STEPS, CALLS, UPDATES = 32, 15, 4, 12
 """Samples; steps of the diffusion models; of the one-call model; updates of a descent."""
 SCALES, CLIPS = (0.2, 0.4, 0.8), (0.003, 0.01, 0.03)
@@ -51,6 +51,16 @@ class Way:
 
     draw: Draw
     strengths: tuple[float, ...] = (0.0,)
+
+
+def best(sweep: list[dict[str, Any]], plain: dict[str, Any]) -> dict[str, Any]:
+    """The cell of a sweep that the judge likes best among those whose pictures are still pictures.
+
+    Those are cells where the judge reads the asked shape at least as often as in unguided samples, less a tenth; where
+    there are none such, it is the one where it reads it most often.
+    """
+    whole = [cell for cell in sweep if cell["shape"] >= plain["shape"] - 0.1]
+    return min(whole, key=lambda c: c["judge"]) if whole else max(sweep, key=lambda c: c["shape"])
 
 
 def sampled(n: int = 0, steps: int = STEPS, solver: str = "dpmpp_2m") -> Way:
