@@ -54,8 +54,8 @@ def recipe(name: str, sphere: bool, strength: float) -> Callable[[Any], Any]:
 class Bench:
     """Cells: a recipe at one strength on one seed; strength 0 is unguided."""
 
-    def __init__(self, world: World, seeds: tuple[int, ...], num: int, path: Path, fresh: bool) -> None:
-        self.world, self.seeds, self.num = world, seeds, num
+    def __init__(self, world: World, seeds: tuple[int, ...], num: int, steps: int, path: Path, fresh: bool) -> None:
+        self.world, self.seeds, self.num, self.steps = world, seeds, num, steps
         keys = ("task", "recipe", "sphere", "strength", "steps", "seed", "num")
         self.cells = Cells(path, keys, self.cell, fresh)
 
@@ -66,8 +66,9 @@ class Bench:
         made = recipe(name, sphere, strength) if strength else None
         return key | {"seed": seed, "num": num} | self.world.measure(task, made, seed, num, steps)
 
-    def get(self, task: str, name: str, sphere: bool, strength: float, steps: int = STEPS) -> list[dict[str, Any]]:
-        """The cells of all seeds."""
+    def get(self, task: str, name: str, sphere: bool, strength: float, steps: int = 0) -> list[dict[str, Any]]:
+        """The cells of all seeds; the usual number of steps where none is given."""
+        steps = steps or self.steps
         return [self.cells.get(task, name, sphere, strength, steps, seed, self.num) for seed in self.seeds]
 
 
@@ -126,10 +127,10 @@ def lengths(task: str, world: World, num: int, steps: int, plans: list[tuple[str
     return rows
 
 
-def overhead(task: str, world: World, num: int, steps: int, turns: int) -> list[dict[str, Any]]:
+def overhead(task: str, world: World, names: list[str], num: int, steps: int, turns: int) -> list[dict[str, Any]]:
     """Seconds of whole runs with the sphere to those without: the median over turns, one after the other."""
     goal, rows = world.task(task, range(num)), []
-    for name in RECIPES:
+    for name in names:
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for turn in range(2 * turns):
             sphere = bool(turn % 2)
@@ -156,25 +157,25 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     asked, quick, world = set(given.words or words), given.quick, World(given.device)
-    seeds, num = ((0,), 2) if quick else (SEEDS, NUM)
-    bench = Bench(world, seeds, num, FOLDER / f"dsg{'-quick' if quick else ''}.jsonl", given.fresh)
+    seeds, num, steps = ((0,), 2, 6) if quick else (SEEDS, NUM, STEPS)
+    bench = Bench(world, seeds, num, steps, FOLDER / f"dsg{'-quick' if quick else ''}.jsonl", given.fresh)
     names, scales, rates = (["FreeDoM"], (0.4,), (0.2,)) if quick else (list(RECIPES), SCALES, RATES)
     results: dict[str, Any] = {}
     for task in TASKS[:1] if quick else TASKS:
         if asked & {"strength", "steps"}:
             rows, every, best = strengths(task, bench, names, scales, rates)
             results[task] = {"recipes": rows, "strengths": every}
-            print(f"\n{task}: {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}\n")
+            print(f"\n{task}: {num} samples, seeds {seeds}, {steps} steps\n\n{table(rows)}\n")
             if "steps" in asked:
                 results[task]["steps"] = by_steps(task, bench, names, best, (2,) if quick else NUMBERS)
                 print(f"\n{table(results[task]['steps'])}\n")
     if "norm" in asked:
         plans = [("", False, 0.0), ("FreeDoM", False, 0.4), ("FreeDoM", False, 1.6), ("FreeDoM", True, 0.2)]
         plans += [("FreeDoM", True, 1.0), ("SAG n=2", False, 1.6), ("SAG n=2", True, 1.0)]
-        results["norm"] = lengths(TASKS[0], world, num, 6 if quick else STEPS, plans[: 4 if quick else None])
+        results["norm"] = lengths(TASKS[0], world, num, steps, plans[: 4 if quick else None])
         print(f"\n{TASKS[0]}: |x_t| to what it should be\n\n{table(results['norm'])}\n")
     if "overhead" in asked:
-        results["overhead"] = overhead(TASKS[0], world, num, 3 if quick else 10, 1 if quick else 5)
+        results["overhead"] = overhead(TASKS[0], world, names, num, 3 if quick else 10, 1 if quick else 5)
         print(f"\n{table(results['overhead'])}\n")
     if not quick:
         suffix = "" if asked == set(words) else "-" + "-".join(w for w in words if w in asked)

@@ -18,7 +18,7 @@ import argparse
 import functools
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,6 +78,7 @@ class Setting(NamedTuple):
     ns: tuple[int, ...]
     dtype: str
     device: str
+    memories: Sequence[Any] = MEMORIES
 
 
 def bright(x0: Tensor) -> Tensor:
@@ -224,7 +225,7 @@ def shown(cell: dict[str, Any]) -> dict[str, Any]:
 def settings(quick: bool, cpu: bool) -> Setting:
     """What the command line asks for."""
     if quick:
-        return Setting({"tiny": TINY}, (64,), (2,), "float32", "cpu")
+        return Setting({"tiny": TINY}, (64,), (2,), "float32", "cpu", MEMORIES[2:])
     if cpu:
         return Setting({"sd-1.5": architecture("sd-1.5")}, (256,), (1, 2), "float32", "cpu")
     models = {name: architecture(name) for name in PRESETS if name in ("sd-1.5", "sdxl")}
@@ -247,7 +248,7 @@ def main() -> None:
         for model in setting.models
         for size in setting.sizes
         for n in setting.ns
-        for plan in (plan_name(memory, checkpoint) for memory in MEMORIES for checkpoint in (False, True))
+        for plan in (plan_name(memory, checkpoint) for memory in setting.memories for checkpoint in (False, True))
     ]
     print(table([shown(cell) for cell in done]))
     if not given.quick:

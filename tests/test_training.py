@@ -83,7 +83,7 @@ def test_the_scenes_networks_can_be_remade(what, tmp_path):
         "--pictures",
         pictures,
         "--samples",
-        "16",
+        "5",
         "--checkpoints",
         str(tmp_path / "checkpoints"),
     ]

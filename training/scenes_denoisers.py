@@ -168,7 +168,7 @@ def finish(
         *(judge("scenes", which, args.device) for which in ("classifier", "segmenter")),
         progress=True,
     )
-    sheet = evaluation.samples(plain(64).texts, "sheet", first=4_000_000)
+    sheet = evaluation.samples(plain(min(64, args.samples or 64)).texts, "sheet", first=4_000_000)
     write(args.checkpoints / f"scenes-{name}.png", png(grid(sheet, columns=16, cell=64)))
     history = [f"Captions were replaced by none in {DROP:.0%} of the training, for classifier-free guidance."]
     if kind.start is not None:
