@@ -225,7 +225,7 @@ def shown(cell: dict[str, Any]) -> dict[str, Any]:
 def settings(quick: bool, cpu: bool) -> Setting:
     """What the command line asks for."""
     if quick:
-        return Setting({"tiny": TINY}, (64,), (2,), "float32", "cpu", MEMORIES[2:])
+        return Setting({"tiny": TINY}, (64,), (2,), "float32", "cpu", ("minimal",))
     if cpu:
         return Setting({"sd-1.5": architecture("sd-1.5")}, (256,), (1, 2), "float32", "cpu")
     models = {name: architecture(name) for name in PRESETS if name in ("sd-1.5", "sdxl")}

@@ -109,7 +109,7 @@ def lookahead(results: Results) -> Figure | None:
     for mark, label in (("o", "exact"), ("^", "first call"), ("D", "n falls with t"), ("s", "unguided")):
         panels[0, 0].plot([], [], marker=mark, color="grey", linestyle="", label=label)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=1 + 2 * len(found), frameon=False)
     return figure
 
 
