@@ -108,6 +108,7 @@ def lookahead(results: Results) -> Figure | None:
         panels[0, 0].plot([], [], color=COLOURS[1 + order], label=f"scale {scale}")
     for mark, label in (("o", "exact"), ("^", "first call"), ("D", "n falls with t"), ("s", "unguided")):
         panels[0, 0].plot([], [], marker=mark, color="grey", linestyle="", label=label)
+    panels[0, 0].plot([], [], marker="o", color="grey", markerfacecolor="none", linestyle="", label="ddim")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=1 + 2 * len(found), frameon=False)
     return figure
