@@ -8,8 +8,8 @@ Every method is tuned by `symguide.tune` within 40,000 network calls (forward an
 samples of each of the seeds 1000 and 1001: for the judge, among settings where the judge still reads the asked shape in
 three quarters of the samples that it reads unguided. DOODL, which guides no step, is tuned by hand over its clip. Then
 each is measured on seeds 0, 1, 2, which no tuning saw: at its best setting, and at 0.6 and 1.7 times the strength, so
-that methods can be compared where equally many shapes are read. Of SAG there are two: whatever it finds, and a cheap
-one. Samples: see `Size`.
+that methods can be compared where equally many shapes are read. Of SAG there are three: whatever it finds, without
+a backward pass, and a cheap one. Samples: see `Size`.
 
 Trials and cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
@@ -66,6 +66,11 @@ METHODS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         sg.SAG,
         {"scale": SCALE, "window": WHEN, "n": Choice(2, 3, 4), "jacobian": None, "constraint": Maybe(RATE)},
         FAST,
+    ),
+    "SAG identity": (
+        sg.SAG,
+        {"scale": SCALE, "window": WHEN, "n": Choice(2, 3, 4), "constraint": Maybe(RATE)},
+        {"jacobian": "identity", **FAST},
     ),
     CHEAP: (
         cheap,
@@ -189,7 +194,9 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
     ]
     print(f"\n{name}: {TASKS[name].goal}; {size.num} samples, seeds {size.seeds}, {size.steps} steps\n\n{table(rows)}")
     ratios = {
-        other: ratio(measured[other], measured["FreeDoM"]) for other in ("DSG", "SAG", CHEAP) if other in measured
+        other: ratio(measured[other], measured["FreeDoM"])
+        for other in ("DSG", "MPGD", "SAG", "SAG identity", CHEAP)
+        if other in measured
     }
     for other, each in ratios.items():
         print(f"{other} : FreeDoM, judge {each['judge']}, seconds {each['seconds']}")
