@@ -15,7 +15,6 @@ figures. Without a word all are done, on style and identity. Cells that are done
 computed again; --fresh starts over. --pictures draws the first samples of every way into docs/images/beyond.png.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, over_seeds, save, table
+from common import Cells, arguments, over_seeds, save, table
 from tasks import FIGURES, World
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -248,17 +247,8 @@ def pictures(measured: Measured, cells: Cells, name: str = "style", count: int =
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", metavar="WORD", help=f"{', '.join([*PARTS, *TASKS])}")
-    parser.add_argument("--quick", action="store_true", help="few samples of the generator alone; nothing written")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
-    parser.add_argument("--pictures", action="store_true", help="draw pictures of the ways, once their cells are there")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
-    given = parser.parse_args()
-    if unknown := set(given.words) - {*PARTS, *TASKS}:
-        parser.error(f"unknown word {unknown.pop()!r}: choose from {', '.join([*PARTS, *TASKS])}")
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    flags = {"pictures": "draw pictures of the ways, once their cells are there"}
+    given = arguments(__doc__, [*PARTS, *TASKS], "few samples of the generator alone", device=False, **flags)
     parts = [part for part in PARTS if part in given.words] or (QUICK if given.quick else list(PARTS))
     names = [name for name in TASKS if name in given.words] or list(NAMES)[-1 if given.quick else 0 :]
     path, measured = FOLDER / f"beyond{'-quick' if given.quick else ''}.jsonl", Measured()

@@ -1,5 +1,6 @@
 """What the benchmarks share: the machine's description and the results file."""
 
+import argparse
 import json
 import os
 import platform
@@ -8,6 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from symguide.report import environment, write
 
@@ -33,6 +36,35 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(str(row[h]) for h in heads) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def arguments(
+    about: str | None, words: Sequence[str], quick: str, *, device: bool = True, **flags: str
+) -> argparse.Namespace:
+    """The command line of a benchmark that keeps its cells; threads are set.
+
+    Args:
+        about: its docstring.
+        words: what may be asked for; none is all.
+        quick: what --quick does.
+        device: whether it can be told where to run.
+        flags: further flags, with their help.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help=", ".join(words))
+    parser.add_argument("--quick", action="store_true", help=f"{quick}; nothing written")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
+    if device:
+        parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
+    for flag, help_ in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=help_)
+    given = parser.parse_args()
+    if unknown := sorted(set(given.words) - set(words)):
+        parser.error(f"unknown word {unknown[0]!r}: choose from {', '.join(words)}")
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    return given
 
 
 class Cells:

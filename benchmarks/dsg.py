@@ -14,15 +14,12 @@ Without a word all is done. Cells that are done are kept under out/benchmarks an
 over.
 """
 
-import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import Cells, over_seeds, save, table
+from common import Cells, arguments, over_seeds, save, table
 from tasks import FIGURES, STEPS, World
 from tqdm import tqdm
 
@@ -135,27 +132,16 @@ def overhead(task: str, world: World, names: list[str], num: int, steps: int, tu
         for turn in range(2 * turns):
             sphere = bool(turn % 2)
             loss = recipe(name, sphere, 0.2)(world.aim(goal))
-            begun = time.process_time()
-            sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.told(goal))
-            seconds[sphere].append(time.process_time() - begun)
+            run = sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.told(goal))
+            seconds[sphere].append(run.cost.seconds)
         ratio = statistics.median(seconds[True]) / statistics.median(seconds[False])
         rows.append({"recipe": name, "seconds with the sphere / without": f"{ratio:.3f}"})
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = ("strength", "steps", "norm", "overhead")
-    parser.add_argument("words", nargs="*", metavar="WORD", help=", ".join(words))
-    parser.add_argument("--quick", action="store_true", help="two samples, one recipe, few steps; nothing written")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
-    given = parser.parse_args()
-    if unknown := set(given.words) - set(words):
-        parser.error(f"unknown word {unknown.pop()!r}: choose from {', '.join(words)}")
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = arguments(__doc__, words, "two samples, one recipe, few steps")
     asked, quick, world = set(given.words or words), given.quick, World(given.device)
     seeds, num, steps = ((0,), 2, 6) if quick else (SEEDS, NUM, STEPS)
     bench = Bench(world, seeds, num, steps, FOLDER / f"dsg{'-quick' if quick else ''}.jsonl", given.fresh)

@@ -14,13 +14,11 @@ pictures.
 Cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from common import Cells, over_seeds, save, table
+from common import Cells, arguments, over_seeds, save, table
 from tasks import FIGURES, STEPS, World
 from tqdm import tqdm
 
@@ -28,6 +26,7 @@ import symguide as sg
 from symguide.worlds.scenes.tasks import TASKS
 
 FOLDER = Path("out/benchmarks")
+NAMES = ("style", "aesthetics", "personalisation", "identity", "inpainting")
 TUNE, SEEDS, NUM, SWEEP = 100, (0, 1, 2), 64, 32
 SCALES = (0.1, 0.2, 0.4, 0.8, 1.6)
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -83,23 +82,13 @@ def measure(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(TASKS))
-    parser.add_argument("--quick", action="store_true", help="4 samples, one strength, one seed; nothing written")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.tasks) - set(TASKS):
-        parser.error(f"unknown task {unknown.pop()!r}: choose from {', '.join(TASKS)}")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    path = FOLDER / f"scenes{'-quick' if arguments.quick else ''}.jsonl"
-    bench = Bench(World(arguments.device))
-    cells = Cells(path, ("task", "method", "strength", "seed", "num"), bench.cell, arguments.fresh)
-    results = {name: measure(name, cells, arguments.quick) for name in arguments.tasks or TASKS}
-    if not arguments.quick:
-        suffix = "-" + "-".join(arguments.tasks) if arguments.tasks else ""
+    given = arguments(__doc__, NAMES, "4 samples, one strength, one seed")
+    path = FOLDER / f"scenes{'-quick' if given.quick else ''}.jsonl"
+    bench = Bench(World(given.device))
+    cells = Cells(path, ("task", "method", "strength", "seed", "num"), bench.cell, given.fresh)
+    results = {name: measure(name, cells, given.quick) for name in given.words or NAMES}
+    if not given.quick:
+        suffix = "-" + "-".join(given.words) if given.words else ""
         print("written:", save(f"scenes{suffix}", results))
 
 

@@ -33,7 +33,7 @@ class World:
         self.device, self.weight = torch.device(device), weight
         self.denoiser = model if isinstance(model, sg.Denoiser) else sg.load(model, device=self.device)
         if isinstance(self.denoiser.network, nn.Module):
-            self.denoiser.network.to(memory_format=torch.channels_last)  # a quarter of a guided run's seconds on a CPU
+            self.denoiser.network.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
         with torch.no_grad():
             self.side = self.denoiser.decode(torch.zeros(1, *self.denoiser.shape or (), device=self.device)).shape[-1]
         self.judge = judge("scenes", "classifier").to(self.device)

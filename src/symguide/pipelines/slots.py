@@ -33,10 +33,7 @@ class Slot:
 
     def part(self, whole: Tensor, shape: Sequence[int]) -> Tensor:
         """What belongs to the latents, of this shape, in a tensor that may hold more along its axes."""
-        for axis, length in enumerate(shape):
-            more = whole.shape[axis] - length
-            whole = whole.narrow(axis, more if self.last and axis == self.axis else 0, length)
-        return whole
+        return _part(whole, shape, self.axis, self.last)
 
 
 def locate(call: Made, expected: Tensor) -> Slot:
@@ -85,9 +82,11 @@ def _placed(given: Tensor, expected: Tensor) -> tuple[int | None, bool] | None:
 
 
 def _part(given: Tensor, shape: Sequence[int], axis: int | None, last: bool) -> Tensor:
-    if axis is None:
-        return given
-    return given.narrow(axis, given.shape[axis] - shape[axis] if last else 0, shape[axis])
+    """The first of what is given along all axes, or along one of them the last."""
+    for place, length in enumerate(shape):
+        more = given.shape[place] - length
+        given = given.narrow(place, more if last and place == axis else 0, length)
+    return given
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
