@@ -248,6 +248,29 @@ def test_counts_are_true(name):
             assert result.cost.forward_calls == forward
 
 
+class Counting(torch.autograd.Function):
+    """The identity, counting how often it is read backwards."""
+
+    times = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, bar):
+        Counting.times += 1
+        return bar
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_objective_is_read_backwards_once_an_iteration_whatever_the_callers_mode(name):
+    Counting.times = 0
+    with torch.no_grad():
+        result = optimise(model(), METHODS[name](), lambda x0: squares(Counting.apply(x0)))
+    assert Counting.times == len(result.trace) > 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_memory_plans_give_the_same_samples(name):
     plans = [optimise(model(), METHODS[name](), memory=m).samples for m in ("minimal", "fast", 2, 0, "auto")]

@@ -355,27 +355,32 @@ def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
 
 
-def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss (B,) and its gradient at the clean estimate (B, ...), with the objective's graph freed.
+def value(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) with its graph, and the clean estimate (B, ...) that the graph begins at.
 
     Raises GuidanceError where the loss is not (B,) or has no gradient path to the sample.
     """
     with torch.enable_grad():
         leaf = x0.detach().requires_grad_()
         loss = objective(leaf)
-        if not isinstance(loss, Tensor) or loss.shape != (len(x0),):
-            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise GuidanceError(
-                f"an objective must return one loss per sample, shape ({len(x0)},), and this one returned {got}: "
-                "reduce over all dimensions but the first"
-            )
-        if not loss.requires_grad:
-            raise GuidanceError(
-                "the loss has no gradient path to the sample (detach, no_grad, argmax or a rule?): "
-                "guide by loss with a differentiable objective, or by particles with a black-box one"
-            )
-        gradient = torch.autograd.grad(loss.sum(), leaf)[0]
-    return loss.detach(), gradient
+    if not isinstance(loss, Tensor) or loss.shape != (len(x0),):
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise GuidanceError(
+            f"an objective must return one loss per sample, shape ({len(x0)},), and this one returned {got}: "
+            "reduce over all dimensions but the first"
+        )
+    if not loss.requires_grad:
+        raise GuidanceError(
+            "the loss has no gradient path to the sample (detach, no_grad, argmax or a rule?): "
+            "guide by loss with a differentiable objective, or by particles with a black-box one"
+        )
+    return loss, leaf
+
+
+def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) and its gradient at the clean estimate (B, ...), with the objective's graph freed; raises as `value`."""
+    loss, leaf = value(objective, x0)
+    return loss.detach(), torch.autograd.grad(loss, leaf, torch.ones_like(loss))[0]
 
 
 def require_finite(loss: Tensor, gradient_norm: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.lookahead import GuidedPredictor, Objective, read_backwards, record, require_finite, value_and_gradient
+from symguide.lookahead import GuidedPredictor, Objective, read_backwards, record, require_finite, value
 from symguide.memory import Memory
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
@@ -48,12 +48,16 @@ class Path:
 
 
 class Point:
-    """One run: its `inputs` (start, controls), the sample x0, the loss (B,), and its gradient where it is asked for."""
+    """One run: its `inputs` (start, controls), the sample x0, the loss (B,), and its gradient where it is asked for.
+
+    The objective is differentiated when the gradient is asked for: never at the last point, or at a rejected one.
+    """
 
     def __init__(self, path: Path, inputs: list[Tensor]) -> None:
         self.path, self.inputs = path, inputs
         self.x0, self._calls = record(path.predict, inputs, path.program, memory=path.memory, offload=path.offload)
-        self.loss, self._cotangent = value_and_gradient(path.objective, self.x0)
+        loss, self._leaf = value(path.objective, self.x0)
+        self.loss, self._graph = loss.detach(), loss
         self.gradient_norm: Tensor | None = None
 
     def gradient(self) -> list[Tensor]:
@@ -61,7 +65,9 @@ class Point:
 
         Where it is not finite it is 0 with on_nan="skip", so that such a sample is left to what else a method does.
         """
-        bars = read_backwards(self.path.program, self._calls, self._cotangent)
+        cotangent = torch.autograd.grad(self._graph, self._leaf, torch.ones_like(self.loss))[0]
+        self._graph = self._leaf = self.loss  # frees the objective's graph before the sweep
+        bars = read_backwards(self.path.program, self._calls, cotangent)
         self._calls = []
         free = bars[1:] or bars  # the start is not changed where there are controls
         self.gradient_norm = torch.stack([bar.flatten(1).norm(dim=1) for bar in free]).norm(dim=0)
