@@ -71,7 +71,7 @@ class Cells:
     """Measurements that are kept one a line as soon as they are made, and not made again.
 
     Args:
-        path: the file, JSON lines.
+        path: the file, JSON lines; those that have not all the keys are from another form of the benchmark, and left.
         keys: what tells cells apart; `measure` takes these arguments and returns a record that holds them.
         measure: makes a cell.
         fresh: forget what the file has.
@@ -82,8 +82,8 @@ class Cells:
         path.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
             path.unlink(missing_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.known = {tuple(cell[key] for key in self.keys): cell for cell in map(json.loads, lines)}
+        cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.known = {tuple(cell[key] for key in keys): cell for cell in cells if cell.keys() >= set(keys)}
 
     def get(self, *key: Any) -> dict[str, Any]:
         """The cell of this key, measured now where it was not yet."""

@@ -5,8 +5,9 @@
 estimate: on the way of unguided samples (100 steps of dpmpp_2m, no noise) the relative error of the n-call clean
 estimate to the final sample of that way, by time, solver and grid.
 
-guided: SAG by n and solver at three normalised strengths, the same for all: nothing is chosen. Beside the exact
-gradient the cheaper one through the first call alone, n = 2 and 4. n = 1 is FreeDoM.
+guided: SAG by n and solver at normalised strengths, the same for all: nothing is chosen. Beside the exact gradient the
+cheaper one through the first call alone, n = 2 and 4. n = 1 is FreeDoM. Steps add noise (eta = 1); on the tasks of
+NOISELESS steps that add none, too, where the way ahead is the one that will be gone.
 
 Without a word both are done, on the five tasks of STUDIED. Cells that are done are kept under out/benchmarks and not
 computed again; --fresh starts over.
@@ -44,6 +45,7 @@ STUDIED: dict[str, tuple[tuple, tuple[float, ...]]] = {
     "aesthetics": (FEWER, (0.1, 0.3)),
 }
 """Plans and strengths of each task: with captions a call takes twice the time."""
+NOISELESS = ("identity", "text")
 
 
 def falling(t: float) -> int:
@@ -80,7 +82,7 @@ class Guided:
         self.world = world
 
     def cell(
-        self, name: str, n: int | str, solver: str, jacobian: str, scale: float, seed: int, num: int
+        self, name: str, n: int | str, solver: str, jacobian: str, scale: float, eta: float, seed: int, num: int
     ) -> dict[str, Any]:
         """One n at one strength on one seed; n = 0 is unguided."""
 
@@ -88,8 +90,8 @@ class Guided:
             calls = falling if isinstance(n, str) else n
             return sg.SAG(objective, calls, scale, solver=solver, grid="flow", memory="fast", jacobian=jacobian)
 
-        key = {"task": name, "n": n, "solver": solver, "jacobian": jacobian, "scale": scale, "seed": seed, "num": num}
-        return key | self.world.measure(name, make if n else None, seed, num)
+        key = {"task": name, "n": n, "solver": solver, "jacobian": jacobian, "scale": scale, "eta": eta}
+        return key | {"seed": seed, "num": num} | self.world.measure(name, make if n else None, seed, num, eta=eta)
 
 
 def guided(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
@@ -97,11 +99,15 @@ def guided(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
     (plans, scales), seeds, num = STUDIED[name], SEEDS, NUM
     if quick:
         plans, scales, seeds, num = plans[:1], scales[:1], (0,), 2
-    plans = [(0, "unguided", "", 0.0), *((*plan, scale) for scale in scales for plan in plans)]
+    plans = [(0, "unguided", "", 0.0, 1.0), *((*plan, scale, 1.0) for scale in scales for plan in plans)]
+    if name in NOISELESS and not quick:
+        plans += [(0, "unguided", "", 0.0, 0.0), *((*plan, scale, 0.0) for scale in scales for plan in FEWER)]
     rows, done = [], []
     for plan in tqdm(plans, desc=name):
         mine = [cells.get(name, *plan, seed, num) for seed in seeds]
-        rows.append(dict(zip(("n", "solver", "gradient", "scale"), plan, strict=True)) | over_seeds(mine, FIGURES))
+        rows.append(
+            dict(zip(("n", "solver", "gradient", "scale", "eta"), plan, strict=True)) | over_seeds(mine, FIGURES)
+        )
         done += mine
     print(f"\n{name}: {TASKS[name].goal}; {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}")
     return {"rows": rows, "cells": done}
@@ -118,7 +124,7 @@ def main() -> None:
             print("written:", save("nstudy-estimate", rows))
     if "estimate" not in given.words or "guided" in given.words:
         path = FOLDER / f"nstudy{'-quick' if given.quick else ''}.jsonl"
-        keys = ("task", "n", "solver", "jacobian", "scale", "seed", "num")
+        keys = ("task", "n", "solver", "jacobian", "scale", "eta", "seed", "num")
         cells = Cells(path, keys, Guided(world).cell, given.fresh)
         for name in names:
             result = guided(name, cells, given.quick)

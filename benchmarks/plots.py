@@ -85,13 +85,16 @@ LOOKS = {"exact": "o", "first": "^"}
 def lookahead(results: Results) -> Figure | None:
     """Judge and shape against calls."""
     tasks = ("identity", "text", "inpainting", "style", "aesthetics")
-    found = {name: given for name in tasks if (given := results(f"nstudy-{name}")) is not None}
+    found = {}
+    for name in tasks:
+        for (eta,), cells in by_cells((results(f"nstudy-{name}") or {"cells": []})["cells"], ("eta",)).items():
+            found[name if eta else f"{name}, no noise"] = cells
     if not found:
         return None
     figure = Figure(figsize=(3.2 * len(found) + 0.6, 5.8), layout="constrained")
     panels = figure.subplots(2, len(found), squeeze=False, sharex="col")
-    for column, (name, given) in enumerate(found.items()):
-        groups = by_cells(given["cells"], ("n", "solver", "jacobian", "scale"))
+    for column, (name, mine) in enumerate(found.items()):
+        groups = by_cells(mine, ("n", "solver", "jacobian", "scale"))
         scales = sorted({scale for *_, scale in groups if scale})
         for (n, solver, jacobian, scale), cells in groups.items():
             colour = COLOURS[1 + scales.index(scale)] if scale else COLOURS[0]
