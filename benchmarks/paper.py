@@ -8,7 +8,7 @@ Every method is tuned by `symguide.tune` within 20,000 network calls (forward an
 samples of each of the seeds 1000 and 1001 (style: twice the calls and the samples): for the judge, among settings where
 the judge still reads the asked shape in three quarters of the samples that it reads unguided. DOODL, which guides no
 step, is tuned by hand over its clip. Then each is measured on seeds 0, 1, 2, which no tuning saw, at its best setting;
-on style and identity at 0.6 and 1.7 times its strength, too, so that methods can be compared where equally many shapes
+on identity at 0.6 and 1.7 times its strength, too, so that methods can be compared where equally many shapes
 are read. Of SAG there are three: whatever it finds, without a backward pass, and a cheap one. Samples: see `Size`.
 
 Trials and cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
@@ -37,7 +37,7 @@ FOLDER = Path("out/benchmarks")
 NAMES = ("style", "aesthetics", "personalisation", "identity")
 TWICE = ("style",)
 """Tuned with twice the calls on twice the samples."""
-FRONTS = ("style", "identity")
+FRONTS = ("identity",)
 """Measured at three strengths."""
 KEPT = 0.75
 """Share of the shapes read unguided that must still be read."""
