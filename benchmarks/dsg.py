@@ -1,6 +1,6 @@
 """What does DSG's sphere change? Five recipes with it and without it, on scenes, by judges never guided by.
 
-    python benchmarks/dsg.py [strength] [steps] [norm] [overhead] [--quick] [--fresh] [--device cuda] [--threads 2]
+    python benchmarks/dsg.py [strength] [steps] [norm] [overhead] [pictures] [--quick] [--fresh] [--device cuda]
 
 strength: each recipe at four strengths with and without the sphere, on two tasks: which figures it reaches, and which
 is the largest strength that still gives good samples: the judge reads the asked shape as often as at the recipe's best
@@ -9,6 +9,7 @@ steps: at the strength that the judge likes best, with 10, 25 and 50 sampling st
 norm: how long x_t is on the way, to how long it should be, |x_t| / sqrt(alpha_t² |x_0|² + d sigma_t²), where x_0 is the
 sample that it ends in.
 overhead: seconds of a run with the sphere to those of a run without, in turns.
+pictures: FreeDoM's first samples at growing strength with and without the sphere, docs/images/spheres.png.
 
 Without a word all is done. Cells that are done are kept under out/benchmarks and not computed again; --fresh starts
 over.
@@ -19,14 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import Cells, arguments, over_seeds, save, table
+from common import RESULTS, Cells, arguments, over_seeds, save, table
 from tasks import FIGURES, STEPS, World
 from tqdm import tqdm
 
 import symguide as sg
+from symguide.files import write
 from symguide.per_sample import norm
+from symguide.report import grid, png
 
 FOLDER = Path("out/benchmarks")
+IMAGE = RESULTS.parents[1] / "docs" / "images" / "spheres.png"
 TASKS = ("text", "inpainting")
 SEEDS, NUM = (0, 1, 2), 32
 SCALES, RATES = (0.1, 0.4, 1.6, 6.4), (0.05, 0.2, 0.5, 1.0)
@@ -139,8 +143,19 @@ def overhead(task: str, world: World, names: list[str], num: int, steps: int, tu
     return rows
 
 
+def pictures(task: str, world: World, num: int, steps: int) -> bytes:
+    """FreeDoM's samples at growing strength, without the sphere and with it; a PNG."""
+    goal, rows = world.task(task, range(num)), {}
+    for sphere, each in ((False, SCALES[1:]), (True, RATES[1:])):
+        for strength in each:
+            loss = recipe("FreeDoM", sphere, strength)(world.aim(goal))
+            run = sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.told(goal))
+            rows[f"{'rate' if sphere else 'scale'} {strength}"] = world.denoiser.decode(run.samples)
+    return png(grid(list(rows.values()), list(rows), list(goal.texts), cell=96, smooth=False))
+
+
 def main() -> None:
-    words = ("strength", "steps", "norm", "overhead")
+    words = ("strength", "steps", "norm", "overhead", "pictures")
     given = arguments(__doc__, words, "two samples, one recipe, few steps")
     asked, quick, world = set(given.words or words), given.quick, World(given.device)
     seeds, num, steps = ((0,), 2, 6) if quick else (SEEDS, NUM, STEPS)
@@ -163,8 +178,10 @@ def main() -> None:
     if "overhead" in asked:
         results["overhead"] = overhead(TASKS[0], world, names, num, 3 if quick else 10, 1 if quick else 5)
         print(f"\n{table(results['overhead'])}\n")
-    if not quick:
-        suffix = "" if asked == set(words) else "-" + "-".join(w for w in words if w in asked)
+    if "pictures" in asked and not quick:
+        print("written:", write(IMAGE, pictures(TASKS[0], world, 8, steps)))
+    if not quick and (asked := asked - {"pictures"}):
+        suffix = "" if asked == set(words[:-1]) else "-" + "-".join(w for w in words if w in asked)
         print("written:", save(f"dsg{suffix}", results))
 
 

@@ -45,7 +45,7 @@ STUDIED: dict[str, tuple[tuple, tuple[float, ...]]] = {
     "aesthetics": (FEWER, (0.1, 0.3)),
 }
 """Plans and strengths of each task: with captions a call takes twice the time."""
-NOISELESS = ("identity", "text")
+NOISELESS = ("identity",)
 
 
 def falling(t: float) -> int:

@@ -67,12 +67,12 @@ METHODS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "TFG": (sg.TFG, {**COMMON, "rho": None, "mu": None, "inner": Choice(1, 4), "sigma": None}, FAST),
     "SAG": (
         sg.SAG,
-        {"scale": SCALE, "window": WHEN, "n": Choice(2, 3, 4), "jacobian": None, "constraint": Maybe(RATE)},
+        {**COMMON, "n": Choice(2, 3, 4), "jacobian": None, "constraint": Maybe(RATE)},
         FAST,
     ),
     "SAG identity": (
         sg.SAG,
-        {"scale": SCALE, "window": WHEN, "n": Choice(2, 3, 4), "constraint": Maybe(RATE)},
+        {**COMMON, "n": Choice(2, 3, 4), "constraint": Maybe(RATE)},
         {"jacobian": "identity", **FAST},
     ),
     CHEAP: (

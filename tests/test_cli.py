@@ -225,7 +225,7 @@ def test_listings_have_a_row_for_all_that_is_registered(command, registered):
 
 def test_methods_show_parameters_cost_and_docs():
     rows = {row["name"]: row for row in json.loads(run("methods", "--json", "-").output)}
-    assert rows["sag"]["parameters"]["n"] == 4 and rows["sag"]["kind"] == "loss guidance"
+    assert rows["sag"]["parameters"]["n"] == 2 and rows["sag"]["kind"] == "loss guidance"
     assert "2n - 1" in rows["sag"]["cost"] and rows["cfg"]["parameters"]["scale"] == 3.0
     assert "n" not in rows["freedom"]["parameters"] and "window" in rows["freedom"]["parameters"]
     assert "Symplectic Adjoint" in run("methods", "sag").output

@@ -355,7 +355,7 @@ def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
 
 
-def value(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
     """Loss (B,) with its graph, and the clean estimate (B, ...) that the graph begins at.
 
     Raises GuidanceError where the loss is not (B,) or has no gradient path to the sample.
@@ -378,8 +378,8 @@ def value(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss (B,) and its gradient at the clean estimate (B, ...), with the objective's graph freed; raises as `value`."""
-    loss, leaf = value(objective, x0)
+    """Loss (B,) and its gradient at the clean estimate (B, ...), the objective's graph freed; raises as `evaluate`."""
+    loss, leaf = evaluate(objective, x0)
     return loss.detach(), torch.autograd.grad(loss, leaf, torch.ones_like(loss))[0]
 
 

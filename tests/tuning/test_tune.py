@@ -160,7 +160,7 @@ def test_the_best_is_never_worse_than_the_defaults_which_come_first():
     for seed in range(2):
         tuned = sg.tune(oracle(), [sg.SAG, sg.MPGD], objective=distance, budget=1500, seed=seed, **SMALL)
         first, second = tuned.defaults
-        assert (first.method, second.method) == ("sag", "mpgd") and first.settings["n"] == 4
+        assert (first.method, second.method) == ("sag", "mpgd") and first.settings["n"] == 2
         assert second.settings == {"scale": 0.2, "window": [0.0, 1.0], "repeats": 1}
         assert tuned.best.value <= min(first.value, second.value)
 

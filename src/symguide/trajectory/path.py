@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.lookahead import GuidedPredictor, Objective, read_backwards, record, require_finite, value
+from symguide.lookahead import GuidedPredictor, Objective, evaluate, read_backwards, record, require_finite
 from symguide.memory import Memory
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
@@ -56,7 +56,7 @@ class Point:
     def __init__(self, path: Path, inputs: list[Tensor]) -> None:
         self.path, self.inputs = path, inputs
         self.x0, self._calls = record(path.predict, inputs, path.program, memory=path.memory, offload=path.offload)
-        loss, self._leaf = value(path.objective, self.x0)
+        loss, self._leaf = evaluate(path.objective, self.x0)
         self.loss, self._graph = loss.detach(), loss
         self.gradient_norm: Tensor | None = None
 
