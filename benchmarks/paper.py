@@ -7,19 +7,16 @@ TASK: style, aesthetics, personalisation (the paper's CLIP-I), identity; all whe
 Every method is tuned by `symguide.tune` within 20,000 network calls (forward and backward, every sample counted) on 8
 samples of each of the seeds 1000 and 1001 (style: twice the calls and the samples): for the judge, among settings where
 the judge still reads the asked shape in three quarters of the samples that it reads unguided. DOODL, which guides no
-step, is tuned by hand over its clip. Then each is measured on seeds 0, 1, 2, which no tuning saw, at its best setting;
-on identity at 0.6 and 1.7 times its strength, too, so that methods can be compared where equally many shapes
-are read. Of SAG there are three: whatever it finds, without a backward pass, and a cheap one. Samples: see `Size`.
+step, is tuned by hand over its clip. Then each is measured at its best settings on seeds 0, 1, 2, which no tuning saw.
+Of SAG there are three: whatever it finds, without a backward pass, and a cheap one. Samples: see `Size`.
 
 Trials and cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
 
 import json
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +34,6 @@ FOLDER = Path("out/benchmarks")
 NAMES = ("style", "aesthetics", "personalisation", "identity")
 TWICE = ("style",)
 """Tuned with twice the calls on twice the samples."""
-FRONTS = ("identity",)
-"""Measured at three strengths."""
 KEPT = 0.75
 """Share of the shapes read unguided that must still be read."""
 
@@ -106,7 +101,6 @@ class Size:
     path: int = 20
     steps: int = STEPS
     methods: tuple[str, ...] = tuple(METHODS)
-    times: tuple[float, ...] = (0.6, 1.0, 1.7)
 
     def tuning(self, name: str) -> tuple[int, int]:
         """Samples of each tuning seed and network calls, for a task."""
@@ -114,7 +108,7 @@ class Size:
         return more * self.each, more * self.budget
 
 
-QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 1, 2, 4, ("FreeDoM", "SAG", CHEAP), (1.0,))
+QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 1, 2, 4, ("FreeDoM", "SAG", CHEAP))
 
 
 @dataclass(frozen=True)
@@ -191,19 +185,11 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
     tries = [cells.get(name, "DOODL", json.dumps(s), size.tuned[0], size.updated) for s in DOODL[: size.tries]]
     best["DOODL"] = min(tries, key=lambda c: c["judge"])["settings"], size.updated
     tuning["DOODL"] = {"trials": len(tries), "calls": sum(size.updated * (c["forward"] + c["backward"]) for c in tries)}
-    measured, fronts = {}, {}
-    for method, (settings, num) in tqdm(best.items(), desc=f"{name}: all seeds"):
-        front = (
-            [stronger(settings, times) for times in size.times] if name in FRONTS and method != "DOODL" else [settings]
-        )
-        fronts[method] = [[cells.get(name, method, each, seed, num) for seed in size.seeds] for each in front]
-        measured[method] = fronts[method][front.index(settings)]
-    rows = [
-        {"method": m, "settings": brief(best[m][0])}
-        | over_seeds(c, FIGURES)
-        | {"judge at floor": at(floor, fronts["unguided"][:1] + fronts[m])}
-        for m, c in measured.items()
-    ]
+    measured = {
+        method: [cells.get(name, method, settings, seed, num) for seed in size.seeds]
+        for method, (settings, num) in tqdm(best.items(), desc=f"{name}: all seeds")
+    }
+    rows = [{"method": m, "settings": brief(best[m][0])} | over_seeds(c, FIGURES) for m, c in measured.items()]
     print(f"\n{name}: {TASKS[name].goal}; {size.num} samples, seeds {size.seeds}, {size.steps} steps\n\n{table(rows)}")
     ratios = {
         other: ratio(measured[other], measured["FreeDoM"])
@@ -212,26 +198,8 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
     }
     for other, each in ratios.items():
         print(f"{other} : FreeDoM, judge {each['judge']}, seconds {each['seconds']}")
-    every = [cell for front in fronts.values() for cells in front for cell in cells]
+    every = [cell for mine in measured.values() for cell in mine]
     return {"floor": floor, "rows": rows, "ratios": ratios, "tuning": tuning, "cells": every}
-
-
-def stronger(settings: str, times: float) -> str:
-    """Settings with another strength: the sphere's rate, up to 1, DOODL's clip, or the scale."""
-    made = json.loads(settings)
-    for key, most in (("constraint", 1.0), ("rate", 1.0), ("clip", math.inf), ("scale", math.inf)):
-        if key in made:
-            return json.dumps(made | {key: min(float(f"{made[key] * times:.3g}"), most)})
-    return settings
-
-
-def at(floor: float, front: list[list[dict[str, Any]]]) -> str:
-    """The judge's figure where as many shapes are read as the floor asks, between two strengths; "" if nowhere."""
-    points = [[statistics.fmean(cell[key] for cell in cells) for key in ("shape", "judge")] for cells in front]
-    for (high, weak), (low, strong) in pairwise(points):
-        if low <= floor <= high and low < high:
-            return f"{strong + (floor - low) / (high - low) * (weak - strong):.3f}"
-    return ""
 
 
 def ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, str]:
