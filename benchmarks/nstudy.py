@@ -109,8 +109,21 @@ def guided(name: str, cells: Cells, quick: bool) -> dict[str, Any]:
             dict(zip(("n", "solver", "gradient", "scale", "eta"), plan, strict=True)) | over_seeds(mine, FIGURES)
         )
         done += mine
-    print(f"\n{name}: {TASKS[name].goal}; {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(rows)}")
+    print(f"\n{name}: {TASKS[name].goal}; {num} samples, seeds {seeds}, {STEPS} steps\n\n{table(by_scale(rows))}")
     return {"rows": rows, "cells": done}
+
+
+def by_scale(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each plan, in which judge and shape stand side by side for all strengths."""
+    found: dict[tuple, dict[str, Any]] = {}
+    scales = sorted({row["scale"] for row in rows} - {0.0})
+    for key in ("judge", "shape"):
+        for row in rows:
+            plan = {k: row[k] for k in ("eta", "n", "solver", "gradient")}
+            mine = found.setdefault(tuple(plan.values()), plan)
+            mine |= {f"{key}, {scale}": row[key] for scale in ([row["scale"]] if row["scale"] else scales)}
+            mine |= {k: mine.pop(k, row[k]) for k in ("forward", "backward")}  # at the end
+    return list(found.values())
 
 
 def main() -> None:
