@@ -200,7 +200,7 @@ def test_lines_share_a_legend_and_lie_on_the_floor():
     svg = report.draw_lines(panels)
     assert svg.startswith("<svg") and svg == report.draw_lines(panels) and "#010203" not in svg
     assert svg.count(">ours<") == svg.count(">theirs<") == 1 and ">error<" in svg and ">bytes<" in svg
-    assert svg.count(f"stroke: {report.curves.COLOURS[1]}") >= 2  # theirs, in both panels
+    assert svg.count(f"stroke: {report.curves.COLOURS[3]}") >= 2  # theirs, in both panels
     assert "17" in svg  # the axis reaches the floor
 
 

@@ -84,10 +84,14 @@ def _solver(row: Row) -> str:
 
 
 def _error_plot(rows: Sequence[Row], subject: str) -> str:
-    """Both errors by n, of each way's first solver; all memory plans are one line."""
-    first = {way.name: way.solvers[0] for way in WAYS if way.name not in list(PLANS)[1:]}
-    mine = [row for row in rows if row["subject"] == subject and row.get("dtype") == "float64"]
-    mine = [row for row in mine if first.get(row["way"]) == row["solver"]]
+    """Both errors by n, of each way's first solver; all memory plans are one line, which is the last one's."""
+    first = {way.name: way.solvers[0] for way in WAYS}
+    mine = [
+        {**row, "way": "symguide" if row["way"] in PLANS else row["way"]}
+        for row in rows
+        if row["subject"] == subject and row.get("dtype") == "float64" and row["solver"] == first[row["way"]]
+        if row["way"] not in list(PLANS)[:-1]
+    ]
     return draw_lines(
         [
             Panel("against its own map, float64", "n", _lines(mine, "own"), floor=TINY),

@@ -25,7 +25,7 @@ def draw_lines(panels: Sequence[Panel]) -> str:
     """
     matplotlib, figures = (library(name, "plots", "report") for name in ("matplotlib", "matplotlib.figure"))
     names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
-    styles = dict(zip(names, product(("-", "--", ":"), COLOURS), strict=False))
+    styles = dict(zip(names, product(("-", "--", ":"), (*COLOURS[2:], *COLOURS[:2])), strict=False))
     with matplotlib.rc_context(STYLE):
         figure = figures.Figure(figsize=(9.6, 4.2), layout="constrained")
         drawn = {}
@@ -33,7 +33,8 @@ def draw_lines(panels: Sequence[Panel]) -> str:
             for name, points in panel.lines.items():
                 dash, colour = styles[name]
                 x, y = [p[0] for p in points], [max(p[1], panel.floor) for p in points]
-                drawn[name] = axes.plot(x, y, dash, color=colour, linewidth=1.6, marker="o", markersize=3.5)[0]
+                look = {"color": colour, "linewidth": 1.6, "marker": "o", "markersize": 3.5}
+                drawn[name] = axes.plot(x, y, dash, **look, zorder=3 - 0.01 * names.index(name))[0]  # the first on top
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             axes.xaxis.set_major_formatter("{x:.0f}")
