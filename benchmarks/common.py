@@ -1,33 +1,22 @@
-"""What the benchmarks share: the machine's description and the results file."""
+"""What the benchmarks share: the results file, their command line, and measurements that are kept."""
 
 import argparse
 import json
-import os
-import platform
 import statistics
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from symguide.report import environment, write
+from symguide.report import with_machine, write
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
-    """Where and when a result was made."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {**environment(), "cpu": cpu, "cores": os.cpu_count(), "date": date.today().isoformat()}
-
-
 def save(name: str, results: Any) -> Path:
     """Write results/<name>.json whole or not at all."""
-    return write(RESULTS / f"{name}.json", json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
+    return write(RESULTS / f"{name}.json", with_machine(results))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

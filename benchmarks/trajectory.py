@@ -3,7 +3,7 @@
     python benchmarks/trajectory.py [--quick]
 
 DOODL optimises the starting noise with EDICT's sampler (Wallace et al., 2211.12446), whose two coupled samples make
-every step invertible, so that the states need not be stored. The sampler below is EDICT's, mixing 0.93, with the
+every step invertible, so that the states need not be stored. The sampler is EDICT's, mixing 0.93, with the
 gradient by inversion in its cheapest form: the network call that undoes a half step is the one that is differentiated.
 
 The first table is of one gradient. Calls are per sample; saved are the bytes that autograd holds for backward at most,
@@ -14,13 +14,13 @@ number of updates for both. Ours optimises the plain sampler's start, EDICT's it
 
 import argparse
 import time
-from itertools import pairwise
 
 import torch
 from common import save, table
 from torch import Tensor
 
 import symguide as sg
+from symguide.bench.invertible import Edict
 from symguide.denoiser import Counter
 from symguide.lookahead import value_and_gradient
 from symguide.meter import SavedBytes, show_bytes
@@ -31,53 +31,18 @@ from symguide.worlds import digits
 CLIP = 0.02
 
 
-class Edict:
-    """Two coupled samples: x' = a x + b eps(y), y' = a y + b eps(x'), then mixed; roles change from step to step."""
+def sampler(denoiser: sg.Denoiser, steps: int) -> Edict:
+    return Edict(denoiser, uniform(denoiser.schedule, denoiser.schedule.t_max, steps))
 
-    def __init__(self, denoiser: sg.Denoiser, steps: int, mix: float = 0.93) -> None:
-        self.denoiser, self.p = denoiser, mix
-        schedule = denoiser.schedule
-        self.steps = []
-        for t, s in pairwise(uniform(schedule, schedule.t_max, steps)):
-            a = schedule.alpha(s) / schedule.alpha(t)
-            self.steps.append((t, a, schedule.sigma(s) - a * schedule.sigma(t)))
 
-    def eps(self, x: Tensor, t: float) -> Tensor:
-        return self.denoiser(x, t).eps
-
-    def sample(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        p = self.p
-        for t, a, b in self.steps:
-            x = a * x + b * self.eps(y, t)
-            y = a * y + b * self.eps(x, t)
-            x = p * x + (1 - p) * y
-            y = p * y + (1 - p) * x
-            x, y = y, x
-        return x, y
-
-    def gradient(self, start: Tensor, objective: object) -> tuple[Tensor, Tensor, Tensor]:
-        """(gradient at the shared start, loss, sample) of the mean of both losses, by inversion."""
-        with torch.no_grad():
-            x, y = self.sample(start, start)
-        sample = x
-        (loss, x_bar), (other, y_bar) = (value_and_gradient(objective, z) for z in (x, y))
-        x_bar, y_bar, p = 0.5 * x_bar, 0.5 * y_bar, self.p
-        for t, a, b in reversed(self.steps):
-            x, y, x_bar, y_bar = y, x, y_bar, x_bar
-            y, x_bar, y_bar = (y - (1 - p) * x) / p, x_bar + (1 - p) * y_bar, p * y_bar
-            x, x_bar, y_bar = (x - (1 - p) * y) / p, p * x_bar, y_bar + (1 - p) * x_bar
-            eps, pulled = self._call(x, t, b * y_bar)
-            y, x_bar, y_bar = (y - b * eps) / a, x_bar + pulled, a * y_bar
-            eps, pulled = self._call(y, t, b * x_bar)
-            x, y_bar, x_bar = (x - b * eps) / a, y_bar + pulled, a * x_bar
-        return x_bar + y_bar, 0.5 * (loss + other), sample
-
-    def _call(self, x: Tensor, t: float, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            eps = self.eps(leaf, t)
-        self.denoiser.counter.backward += len(x)
-        return eps.detach(), torch.autograd.grad(eps, leaf, cotangent)[0]
+def by_inversion(edict: Edict, start: Tensor, objective: object) -> tuple[Tensor, Tensor, Tensor]:
+    """(gradient at the shared start, loss, sample) of the mean of both losses."""
+    with torch.no_grad():
+        ends = edict.forward(start, start)
+    (loss, x_bar), (other, y_bar) = (value_and_gradient(objective, z) for z in ends)
+    _, bars = edict.backward(ends, (0.5 * x_bar, 0.5 * y_bar))
+    edict.denoiser.counter.backward += 2 * len(edict.steps) * len(start)
+    return bars[0] + bars[1], 0.5 * (loss + other), ends[0]
 
 
 def world(dtype: torch.dtype, batch: int) -> tuple[sg.Denoiser, object, Tensor]:
@@ -102,13 +67,13 @@ def by_autograd(denoiser: sg.Denoiser, objective: object, x: Tensor, steps: int)
 
 def edict_by_autograd(denoiser: sg.Denoiser, objective: object, x: Tensor, steps: int) -> Tensor:
     leaf = x.clone().requires_grad_()
-    loss = sum(0.5 * objective(z) for z in Edict(denoiser, steps).sample(leaf, leaf))
+    loss = sum(0.5 * objective(z) for z in sampler(denoiser, steps).forward(leaf, leaf))
     denoiser.counter.backward += 2 * steps * len(x)
     return torch.autograd.grad(loss.sum(), leaf)[0]
 
 
 def edict(denoiser: sg.Denoiser, objective: object, x: Tensor, steps: int) -> Tensor:
-    return Edict(denoiser, steps).gradient(x, objective)[0]
+    return by_inversion(sampler(denoiser, steps), x, objective)[0]
 
 
 def gradients(ns: list[int], batch: int) -> list[dict]:
@@ -176,16 +141,16 @@ def doodl(steps: int, updates: int, batch: int) -> list[dict]:
     made = sg.optimise(denoiser, objective, method, batch=batch, steps=steps, dtype=torch.float32)
     row("symguide", made.samples, made.loss, made.cost.forward_calls, made.cost.backward_calls, made.cost.seconds)
 
-    denoiser.counter, sampler, noise = Counter(), Edict(denoiser, steps), Noise(0, range(batch), (1, 8, 8))
+    denoiser.counter, coupled, noise = Counter(), sampler(denoiser, steps), Noise(0, range(batch), (1, 8, 8))
     begun, radius, b = time.perf_counter(), norm(x), torch.zeros_like(x)
     with denoiser.frozen():
         for k in range(updates):
-            g = sampler.gradient(x, objective)[0]
+            g = by_inversion(coupled, x, objective)[0]
             b = 0.9 * b + g.clamp(-CLIP, CLIP)
             x = x - b + 1e-4 * noise.draw("step", k)
             x = radius * x / norm(x)
         with torch.no_grad():
-            sample, other = sampler.sample(x, x)
+            sample, other = coupled.forward(x, x)
             loss = 0.5 * (objective(sample) + objective(other))
     counter, seconds = denoiser.counter, time.perf_counter() - begun
     row("EDICT, inverted", sample, loss, counter.forward // batch, counter.backward // batch, seconds)

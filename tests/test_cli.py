@@ -199,9 +199,9 @@ package.__path__, package.__version__ = [{str(Path(sg.__file__).parent)!r}], "0"
 sys.modules["symguide"] = package
 from symguide.cli import main
 import symguide.cli.sample, symguide.cli.tune, symguide.cli.listing
-for line in (["--help"], ["sample", "--help"], ["tune", "--help"], ["methods", "--help"]):
+for line in ("--help", "sample --help", "tune --help", "methods --help", "bench gradients --help"):
     try:
-        main(line)
+        main(line.split())
     except SystemExit as end:
         assert not end.code
 assert "torch" not in sys.modules and "numpy" not in sys.modules

@@ -191,6 +191,19 @@ def test_curves_are_svg_in_the_colour_of_the_page():
     assert "<script" not in svg
 
 
+def test_lines_share_a_legend_and_lie_on_the_floor():
+    pytest.importorskip("matplotlib")
+    panels = [
+        report.Panel("error", "n", {"ours": [(1, 0.0), (4, 1e-16)], "theirs": [(1, 1.0), (4, 0.1)]}, floor=1e-17),
+        report.Panel("bytes", "n", {"theirs": [(1, 10.0), (4, 40.0)]}),
+    ]
+    svg = report.draw_lines(panels)
+    assert svg.startswith("<svg") and svg == report.draw_lines(panels) and "#010203" not in svg
+    assert svg.count(">ours<") == svg.count(">theirs<") == 1 and ">error<" in svg and ">bytes<" in svg
+    assert svg.count(f"stroke: {report.curves.COLOURS[3]}") >= 2  # theirs, in both panels
+    assert "17" in svg  # the axis reaches the floor
+
+
 def test_losses_below_zero_are_drawn():
     pytest.importorskip("matplotlib")
 

@@ -1,4 +1,5 @@
-"""The command line: symguide sample | tune | evaluate | estimate-memory | models | methods | objectives | demo.
+"""The command line: symguide sample | tune | evaluate | estimate-memory | models | methods | objectives | bench |
+demo.
 
 Importing this module is cheap: commands are imported when they are called, and torch when they run.
 """
@@ -16,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("symguide.cli.listing:models", "The models that ship with the package."),
     "methods": ("symguide.cli.listing:methods", "The guidance methods: what they do, take and cost."),
     "objectives": ("symguide.cli.listing:objectives", "What samples can be steered toward, and how to write it."),
+    "bench": ("symguide.cli.bench:bench", "Measure symguide beside others' ways to the same thing."),
     "demo": ("symguide.cli.demo:demo", "See guidance work in a minute, offline, on a CPU."),
 }
 """Where every command is (module:function) and its line in the group's help."""

@@ -4,13 +4,13 @@ import errno
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from symguide.cli.help import DEBUG, Option, debug_option, write_examples
+from symguide.cli.help import DEBUG, Example, Option, debug_option, write_examples
 from symguide.errors import SymguideError, unknown
 
 BAD_INPUT, BAD_DISK, BUG, INTERRUPTED = 2, 3, 1, 130
@@ -37,26 +37,19 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
-class Group(click.Group):
-    """A group of commands given as name: (module:function, line of help).
+class Commands(click.Group):
+    """Commands given as name: (module:function, line of help), imported when they are called."""
 
-    A SymguideError becomes one sentence on stderr and exit code 2, a disk or memory that is full 3, Ctrl-C 130, and
-    what nobody expected 1. --debug shows tracebacks.
-    """
-
-    def __init__(self, commands: Mapping[str, tuple[str, str]]) -> None:
-        super().__init__(
-            "symguide",
-            help="Steer pretrained diffusion and flow models at sampling time, without training.",
-            callback=_quiet_libraries,
-            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-        )
-        self._lazy = dict(commands)
-        version = Option(
-            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
-        )
-        self.params.append(version)
-        debug_option(self)
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        commands: Mapping[str, tuple[str, str]],
+        examples: Sequence[Example],
+        **settings: Any,
+    ) -> None:
+        super().__init__(name, help=about, **settings)
+        self._lazy, self._examples = dict(commands), examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)
@@ -76,11 +69,37 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands (symguide COMMAND --help tells more)"):
+        with formatter.section(f"Commands ({ctx.command_path} COMMAND --help tells more)"):
             formatter.write_dl([(name, line) for name, (_, line) in self._lazy.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(formatter, EXAMPLES)
+        write_examples(formatter, self._examples)
+
+
+class Group(Commands):
+    """The group of all commands.
+
+    A SymguideError becomes one sentence on stderr and exit code 2, a disk or memory that is full 3, Ctrl-C 130, and
+    what nobody expected 1. --debug shows tracebacks.
+    """
+
+    def __init__(self, commands: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(
+            "symguide",
+            "Steer pretrained diffusion and flow models at sampling time, without training.",
+            commands,
+            EXAMPLES,
+            callback=_quiet_libraries,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        )
+        version = Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+        )
+        self.params.append(version)
+        debug_option(self)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
         with formatter.section("Exit codes"):
             formatter.write_dl(CODES)
 

@@ -39,16 +39,15 @@ def draw_curves(traces: Mapping[str, Sequence[StepRecord]]) -> str:
         ):
             for order, (method, trace) in enumerate(traces.items()):
                 _line(panel, method, trace, name, COLOURS[order % len(COLOURS)])
-            _dress(panel, title)
+            dress(panel, title, "step")
+            if panel.dataLim.y0 >= 0:  # scores to raise have negative losses
+                panel.set_ylim(bottom=0)
         handles, names = panels[0].get_legend_handles_labels()
         if handles:
             figure.legend(
                 handles, names, loc="outside upper center", ncols=len(names), frameon=False, labelcolor=SENTINEL
             )
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(SENTINEL, "currentColor")
+        return inline(figure)
 
 
 def _line(panel: Any, method: str, trace: Sequence[StepRecord], name: str, colour: str) -> None:
@@ -68,13 +67,20 @@ def _line(panel: Any, method: str, trace: Sequence[StepRecord], name: str, colou
     panel.plot(steps, rows.mean(dim=1).numpy(), color=colour, linewidth=2, label=method)
 
 
-def _dress(panel: Any, title: str) -> None:
+def dress(panel: Any, title: str, x: str) -> None:
+    """Title, axes and grid of a panel, in the page's own colour of text."""
     panel.set_title(title, loc="left", color=SENTINEL, fontsize=10.5)
-    panel.set_xlabel("step", color=SENTINEL)
-    if panel.dataLim.y0 >= 0:  # scores to raise have negative losses
-        panel.set_ylim(bottom=0)
+    panel.set_xlabel(x, color=SENTINEL)
     panel.tick_params(which="both", colors=SENTINEL)
     panel.grid(color=SENTINEL, alpha=0.12, linewidth=0.6)
     for side, spine in panel.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(SENTINEL)
+
+
+def inline(figure: Any) -> str:
+    """The figure as SVG to put into a page; the same bytes for the same figure."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(SENTINEL, "currentColor")
