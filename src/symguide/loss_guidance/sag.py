@@ -24,7 +24,7 @@ class SAG(Recipe):
 
     Args:
         objective: clean samples (B, ...) -> loss (B,).
-        n: network calls of the look-ahead, a number or a function of t. More than 2 was no better (docs/results.md).
+        n: network calls of the look-ahead, a number or a function of t. On scenes more than 2 was no better.
         scale: strength; 0 is off, 0.1 to 1 is usual.
         window, repeats, constraint: see `Recipe`.
         update: another update rule in place of the normalised step, e.g. `rules.rho(0.2)`, the published one.
