@@ -9,7 +9,8 @@ samples of each of the seeds 1000 and 1001 (style: twice the calls and the sampl
 the judge still reads the asked shape in three quarters of the samples that it reads unguided. DOODL, which guides no
 step, is tuned by hand over its clip. Then each is measured at its best settings on seeds 0, 1, 2, which no tuning saw.
 Of SAG there are three: whatever it finds, without a backward pass, and a cheap one. As a search of so few trials is
-partly luck, two more are not tuned and have FreeDoM's settings: nothing but the look-ahead differs.
+partly luck, others are not tuned and have FreeDoM's settings, at its scale and at 1.7 times that: nothing but the
+look-ahead differs.
 
 Trials and cells that are done are kept under out/benchmarks and not computed again; --fresh starts over.
 """
@@ -83,11 +84,14 @@ METHODS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 }
 """Recipes, what is searched of them (None: the recipe's own range), and what is given."""
 
-LIKE_FREEDOM = {
-    "SAG n=2, set as FreeDoM": {"n": 2},
-    "SAG n=2, first, set as FreeDoM": {"n": 2, "jacobian": "first"},
+FIRST = {"n": 2, "jacobian": "first"}
+LIKE_FREEDOM: dict[str, tuple[float, dict[str, Any]]] = {
+    "FreeDoM, stronger": (1.7, {"n": 1}),
+    "SAG n=2, set as FreeDoM": (1.0, {"n": 2}),
+    "SAG n=2, first, set as FreeDoM": (1.0, FIRST),
+    "SAG n=2, first, stronger": (1.7, FIRST),
 }
-"""SAG with what was found for FreeDoM, and this."""
+"""What was found for FreeDoM at a multiple of its scale, with a look-ahead or without."""
 
 DOODL = ({"clip": 0.01}, {"clip": 0.03}, {"clip": 0.1})
 """What end-to-end optimisation is tuned over: ten updates take 8 times the calls of FreeDoM."""
@@ -163,6 +167,7 @@ class Bench:
             told = self.world.told(goal) | {"steps": self.size.path, "memory": "fast"}
             made = sg.optimise(self.world.denoiser, self.world.aim(goal), way, batch=num, seed=seed, **told)
             return self.world.figures(goal, made.samples, made.cost)
+        # SAG of one call is FreeDoM
         recipe, space, fixed = METHODS["SAG" if method in LIKE_FREEDOM else method]
         (found,) = build(recipe, space, fixed).methods.values()
         return self.world.measure(name, lambda aim: found.recipe(settings, aim), seed, num, self.size.steps)
@@ -191,7 +196,9 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
             best[method] = json.dumps(trial.settings), size.num
     if "FreeDoM" in best:
         settings = json.loads(best["FreeDoM"][0])
-        best |= {method: (json.dumps(settings | more), size.num) for method, more in LIKE_FREEDOM.items()}
+        for method, (times, more) in LIKE_FREEDOM.items():
+            scale = float(f"{times * settings['scale']:.3g}")
+            best[method] = json.dumps(settings | {"scale": scale} | more), size.num
     tries = [cells.get(name, "DOODL", json.dumps(s), size.tuned[0], size.updated) for s in DOODL[: size.tries]]
     best["DOODL"] = min(tries, key=lambda c: c["judge"])["settings"], size.updated
     tuning["DOODL"] = {"trials": len(tries), "calls": sum(size.updated * (c["forward"] + c["backward"]) for c in tries)}

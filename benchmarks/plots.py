@@ -123,7 +123,7 @@ def methods(results: Results) -> Figure | None:
     found = {name: given for name in tasks if (given := results(f"paper-{name}")) is not None}
     if not found:
         return None
-    figure = Figure(figsize=(3.4 * len(found) + 0.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(found) + 0.6, 4.4), layout="constrained")
     names = list(dict.fromkeys(cell["method"] for given in found.values() for cell in given["cells"]))
     shades = matplotlib.colormaps["tab20"]
     for panel, (name, given) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
@@ -134,7 +134,7 @@ def methods(results: Results) -> Figure | None:
         dress(panel, name, "network calls", "judge (lower is better)" if panel.get_subplotspec().is_first_col() else "")
         in_calls(panel)
     handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(2, len(found) + 1), frameon=False)
     return figure
 
 
