@@ -112,6 +112,7 @@ class Size:
     path: int = 20
     steps: int = STEPS
     methods: tuple[str, ...] = tuple(METHODS)
+    alike: tuple[str, ...] = tuple(LIKE_FREEDOM)
 
     def tuning(self, name: str) -> tuple[int, int]:
         """Samples of each tuning seed and network calls, for a task."""
@@ -119,7 +120,7 @@ class Size:
         return more * self.each, more * self.budget
 
 
-QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 1, 2, 4, ("FreeDoM", "SAG", CHEAP))
+QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 1, 2, 4, ("FreeDoM", "SAG"), ("SAG n=2, set as FreeDoM",))
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
             best[method] = json.dumps(trial.settings), size.num
     if "FreeDoM" in best:
         settings = json.loads(best["FreeDoM"][0])
-        for method, (times, more) in LIKE_FREEDOM.items():
+        for method in size.alike:
+            times, more = LIKE_FREEDOM[method]
             scale = float(f"{times * settings['scale']:.3g}")
             best[method] = json.dumps(settings | {"scale": scale} | more), size.num
     tries = [cells.get(name, "DOODL", json.dumps(s), size.tuned[0], size.updated) for s in DOODL[: size.tries]]
