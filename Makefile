@@ -21,6 +21,12 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/trajectory.py
+	$(BIN)/python benchmarks/nstudy.py
+	$(BIN)/python benchmarks/beyond.py
+	$(BIN)/python benchmarks/dsg.py
+	$(BIN)/python benchmarks/paper.py
+	$(BIN)/python benchmarks/plots.py
+	$(BIN)/symguide bench gradients
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.
 $(VENV)/.torch:

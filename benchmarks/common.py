@@ -67,7 +67,7 @@ class Cells:
     """
 
     def __init__(self, path: Path, keys: Sequence[str], measure: Callable[..., dict[str, Any]], fresh: bool) -> None:
-        self.path, self.keys, self.measure = path, tuple(keys), measure
+        self.path, self.measure = path, measure
         path.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
             path.unlink(missing_ok=True)

@@ -132,7 +132,7 @@ def lengths(task: str, world: World, num: int, steps: int, plans: list[tuple[str
 
 
 class Timed(sg.Sphere):
-    """The sphere, with the seconds that it takes."""
+    """The sphere, with the seconds that it takes, on a CPU: a GPU is not waited for."""
 
     seconds = 0.0
 

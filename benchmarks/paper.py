@@ -94,7 +94,7 @@ LIKE_FREEDOM: dict[str, tuple[float, dict[str, Any]]] = {
 """What was found for FreeDoM at a multiple of its scale, with a look-ahead or without."""
 
 DOODL = ({"clip": 0.01}, {"clip": 0.03}, {"clip": 0.1})
-"""What end-to-end optimisation is tuned over: ten updates take 8 times the calls of FreeDoM."""
+"""What end-to-end optimisation is tuned over: ten updates take 8 times the calls of FreeDoM without repeats."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,8 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
         for other in ("DSG", "MPGD", "SAG", "SAG identity", CHEAP, *LIKE_FREEDOM)
         if other in measured
     }
+    told = {m: {k: v for k, v in t.items() if k != "settings"} for m, t in tuning.items() if "judge" in t}
+    print(f"\ntuned:\n\n{table([{'method': m, **t} for m, t in told.items()])}\n")
     for other, each in ratios.items():
         print(f"{other} : FreeDoM, judge {each['judge']}, seconds {each['seconds']}")
     every = [cell for mine in measured.values() for cell in mine]

@@ -22,7 +22,7 @@ from torch import Tensor
 import symguide as sg
 from symguide.bench.invertible import Edict
 from symguide.denoiser import Counter
-from symguide.lookahead import value_and_gradient
+from symguide.loss import value_and_gradient
 from symguide.meter import SavedBytes, show_bytes
 from symguide.per_sample import Noise, norm
 from symguide.solver import uniform

@@ -9,7 +9,8 @@ from conftest import SCHEDULES, quartic, relative, squares, tiny
 
 import symguide as sg
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import GuidedPredictor, read_backwards, record, run, value_and_gradient
+from symguide.lookahead import GuidedPredictor, read_backwards, record, run
+from symguide.loss import value_and_gradient
 from symguide.meter import SavedBytes
 from symguide.per_sample import Noise
 from symguide.solver import SOLVERS, get_solver, through

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
-from symguide.lookahead import Call, GuidedPredictor, Objective, lookahead_program, run, sweep
+from symguide.lookahead import Call, GuidedPredictor, lookahead_program, run, sweep
+from symguide.loss import Objective
 from symguide.memory import Memory
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule

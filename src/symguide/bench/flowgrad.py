@@ -14,7 +14,7 @@ from torch import Tensor
 from symguide.bench.ode import FLOW
 from symguide.bench.programs import ProgramWay
 from symguide.bench.way import Task, vjp
-from symguide.lookahead import value_and_gradient
+from symguide.loss import value_and_gradient
 from symguide.per_sample import norm
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symguide.bench.way import Task, Way, vjp
 from symguide.denoiser import Denoiser
-from symguide.lookahead import value_and_gradient
+from symguide.loss import value_and_gradient
 from symguide.schedule import Schedule
 
 Pair = tuple[Tensor, Tensor]

@@ -1,5 +1,7 @@
 """Ways through our solvers' programs: the sweep with its memory plans, its approximations, and plain autograd."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -20,36 +22,36 @@ class ProgramWay(Way):
         return lookahead(task.denoiser, x, task.t, task.n, task.solver).x0
 
 
-class Sweep(ProgramWay):
-    """`lookahead_gradient` under a memory plan: the program read backwards."""
+class Ours(ProgramWay):
+    """`lookahead_gradient` with some settings."""
 
-    def __init__(self, memory: Memory) -> None:
-        self.name, self.memory = f"symguide, {memory}", memory
+    def __init__(self, name: str, **settings: Any) -> None:
+        self.name, self.settings = name, settings
 
     def gradient(self, task: Task, x: Tensor) -> Tensor:
         where = task.denoiser, x, task.t, task.objective, task.n, task.solver
-        return lookahead_gradient(*where, memory=self.memory).value
+        return lookahead_gradient(*where, **self.settings).value
 
     def states(self, task: Task) -> int:
         return task.n
 
 
-class Approximation(ProgramWay):
-    """`lookahead_gradient` with a Jacobian other than the exact one.
+class Sweep(Ours):
+    """The program read backwards, under a memory plan."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(f"symguide, {memory}", memory=memory)
+
+
+class Approximation(Ours):
+    """A Jacobian other than the exact one.
 
     "first" differentiates the first call alone. "identity" takes the gradient at the clean estimate for the gradient at
     x, as MPGD (2311.16424), ECM and FlowChef (2412.00100) do.
     """
 
     def __init__(self, jacobian: str, name: str) -> None:
-        self.name, self.jacobian = name, jacobian
-
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        where = task.denoiser, x, task.t, task.objective, task.n, task.solver
-        return lookahead_gradient(*where, jacobian=self.jacobian).value
-
-    def states(self, task: Task) -> int:
-        return task.n
+        super().__init__(name, jacobian=jacobian)
 
 
 class Autograd(ProgramWay):

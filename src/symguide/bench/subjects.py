@@ -10,7 +10,8 @@ from torch import Tensor
 from symguide.bench.way import DTYPES, Task
 from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
 from symguide.denoiser import Denoiser
-from symguide.lookahead import Objective, lookahead_gradient
+from symguide.lookahead import lookahead_gradient
+from symguide.loss import Objective
 from symguide.models import load
 from symguide.objectives import Classifier
 from symguide.per_sample import Noise

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Counter, Denoiser, Level
-from symguide.lookahead import Objective
+from symguide.loss import Objective
 from symguide.solver import SOLVERS, flow, get_solver
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}

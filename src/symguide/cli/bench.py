@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from symguide.cli.group import Commands
-from symguide.cli.help import Command, debug_option, json_option, option
+from symguide.cli.help import Command, debug_option, json_option, option, progress_option
 from symguide.cli.params import Name
 
 EXAMPLES = [
@@ -57,12 +57,7 @@ debug_option(bench)
     show_default=True,
     help="Folder for gradients.json and gradients.html.",
 )
-@option(
-    "Output",
-    "--progress/--quiet",
-    default=None,
-    help="Progress and tables always, or errors only; by default progress is shown on a terminal.",
-)
+@progress_option
 @json_option
 @debug_option
 def gradients(

@@ -61,6 +61,12 @@ DEBUG = "symguide.debug"
 json_option = option(
     "Output", "--json", "json_to", metavar="FILE", help="Write the figures as JSON to a file, or to stdout with -."
 )
+progress_option = option(
+    "Output",
+    "--progress/--quiet",
+    default=None,
+    help="Progress and results always, or errors only; by default progress is shown on a terminal.",
+)
 debug_option = option(
     "Other",
     "--debug",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from symguide.cli.help import Command, debug_option, json_option, option
+from symguide.cli.help import Command, debug_option, json_option, option, progress_option
 from symguide.cli.params import Condition, Finite, Memory, Name
 
 BASE = "symguide.config"  # where ctx.meta has the content of --config
@@ -321,12 +321,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     help="A picture for each sample, or one file with all.",
 )
 @option("Output", "--grid-png/--no-grid-png", default=True, show_default=True, help="grid.png of the first samples.")
-@option(
-    "Output",
-    "--progress/--quiet",
-    default=None,
-    help="Progress and summary always, or errors only; by default progress is shown on a terminal.",
-)
+@progress_option
 @json_option
 @option(
     "Run",

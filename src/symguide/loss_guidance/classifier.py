@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from symguide.errors import GuidanceError, unknown
-from symguide.lookahead import value_and_gradient
+from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.objectives.base import at_noise
 from symguide.ranges import Choice, Ranges

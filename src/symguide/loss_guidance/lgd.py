@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.lookahead import Objective
+from symguide.loss import Objective
 from symguide.loss_guidance.sag import SAG
 from symguide.ranges import Range, Ranges
 from symguide.step import Step

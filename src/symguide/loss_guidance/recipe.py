@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import Objective, require_finite
+from symguide.loss import Objective, require_finite
 from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
 from symguide.ranges import Around, Domain, Maybe, Range, Ranges

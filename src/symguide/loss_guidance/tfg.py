@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.lookahead import Objective, value_and_gradient
+from symguide.loss import Objective, value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.lgd import LGD
 from symguide.loss_guidance.recipe import OverTime, Push, Recipe, at

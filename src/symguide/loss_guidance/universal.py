@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 
 from symguide.errors import ConfigError
-from symguide.lookahead import value_and_gradient
+from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.loss_guidance.rules import Rule

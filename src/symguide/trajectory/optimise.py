@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from symguide.denoiser import Counter, Denoiser, expand_condition
 from symguide.errors import ConfigError, GuidanceError, SymguideError
-from symguide.lookahead import GuidedPredictor, Objective
+from symguide.lookahead import GuidedPredictor
 from symguide.loop import Cost, sample_indices, sample_shape, sample_times, starting_noise
+from symguide.loss import Objective
 from symguide.memory import Memory, check_memory
 from symguide.meter import Peak
 from symguide.per_sample import Noise

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.lookahead import GuidedPredictor, Objective, evaluate, read_backwards, record, require_finite
+from symguide.lookahead import GuidedPredictor, read_backwards, record
+from symguide.loss import Objective, evaluate, require_finite
 from symguide.memory import Memory
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
@@ -66,7 +67,7 @@ class Point:
         Where it is not finite it is 0 with on_nan="skip", so that such a sample is left to what else a method does.
         """
         cotangent = torch.autograd.grad(self._graph, self._leaf, torch.ones_like(self.loss))[0]
-        self._graph = self._leaf = self.loss  # frees the objective's graph before the sweep
+        del self._graph, self._leaf  # before the sweep, which is where memory peaks
         bars = read_backwards(self.path.program, self._calls, cotangent)
         self._calls = []
         free = bars[1:] or bars  # the start is not changed where there are controls

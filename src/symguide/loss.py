@@ -1,0 +1,51 @@
+"""The loss at clean samples, its gradient there, and what is said where one of them cannot be used."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from symguide.errors import GuidanceError
+
+Objective = Callable[[Tensor], Tensor]
+"""Clean samples (B, ...) -> loss (B,)."""
+
+
+def evaluate(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) with its graph, and the clean estimate (B, ...) that the graph begins at.
+
+    Raises GuidanceError where the loss is not (B,) or has no gradient path to the sample.
+    """
+    with torch.enable_grad():
+        leaf = x0.detach().requires_grad_()
+        loss = objective(leaf)
+    if not isinstance(loss, Tensor) or loss.shape != (len(x0),):
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise GuidanceError(
+            f"an objective must return one loss per sample, shape ({len(x0)},), and this one returned {got}: "
+            "reduce over all dimensions but the first"
+        )
+    if not loss.requires_grad:
+        raise GuidanceError(
+            "the loss has no gradient path to the sample (detach, no_grad, argmax or a rule?): "
+            "guide by loss with a differentiable objective, or by particles with a black-box one"
+        )
+    return loss, leaf
+
+
+def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss (B,) and its gradient at the clean estimate (B, ...), the objective's graph freed; raises as `evaluate`."""
+    loss, leaf = evaluate(objective, x0)
+    return loss.detach(), torch.autograd.grad(loss, leaf, torch.ones_like(loss))[0]
+
+
+def require_finite(loss: Tensor, gradient_norm: Tensor) -> None:
+    """GuidanceError that names the samples whose loss or gradient is NaN or infinite, both (B,)."""
+    if bool((torch.isfinite(loss) & torch.isfinite(gradient_norm)).all()):  # one look at the device, as a rule
+        return
+    what, values = ("gradient", gradient_norm) if bool(torch.isfinite(loss).all()) else ("loss", loss)
+    bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+    raise GuidanceError(
+        f"the {what} is not finite for samples {bad[:8]}: lower the scale, check the objective at "
+        "this noise level, or pass on_nan='skip' to leave such samples unguided for the step"
+    )
