@@ -6,16 +6,16 @@ allocator without fragments would. Scratch space inside kernels (cuDNN's workspa
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 
@@ -34,15 +34,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = self.flops = 0
         self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._inferred = Inferred()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor):
-                self._new(leaf)
-        out = func(*args, **kwargs)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and (storage := self._new(leaf)) is not None:
+        given = list(_tensors((args, *kwargs.values())))
+        for tensor in given:
+            self._new(tensor)
+        out = self._inferred(func, args, kwargs, given)
+        for tensor in _tensors(out):
+            if (storage := self._new(tensor)) is not None:
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
                 weakref.finalize(storage, self._drop, storage.nbytes())
@@ -60,6 +61,57 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _drop(self, size: int) -> None:
         self.live -= size
+
+
+class Inferred:
+    """Calls operators; new meta tensors are inferred once for all calls with arguments of the same shapes.
+
+    Networks repeat their blocks, and torch infers shapes in Python, many times slower than it makes a tensor.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, func: Any, args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
+        """func(*args, **kwargs), among which these tensors are."""
+        if not given or any(tensor.device.type != "meta" for tensor in given):
+            return func(*args, **kwargs)
+        key = func, _signature(args), tuple(kwargs), _signature(tuple(kwargs.values()))
+        if key in self._made:
+            return self._made[key]()
+        out = func(*args, **kwargs)
+        old = {tensor.untyped_storage()._cdata for tensor in given}
+        if all(tensor.untyped_storage()._cdata not in old for tensor in _tensors(out)):
+            self._made[key] = _maker(out)
+        return out
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those among an operator's arguments or results."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _signature(value: Any) -> Any:
+    """What an operator's result can depend on, tensors by shape."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, list | tuple):
+        return tuple(map(_signature, value))
+    return type(value), value  # 1, 1.0 and True are equal
+
+
+def _maker(like: Any) -> Callable[[], Any]:
+    """What makes results of the same shapes."""
+    if isinstance(like, Tensor):
+        return partial(torch.empty_strided, like.shape, like.stride(), dtype=like.dtype, device="meta")
+    if isinstance(like, list | tuple):
+        kind, makers = type(like), [_maker(part) for part in like]
+        return lambda: kind(make() for make in makers)
+    return lambda: like
 
 
 @dataclass(frozen=True)
