@@ -45,7 +45,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         if isinstance(owner, nn.Parameter):
             return _Held(packed)
         storage = tensor.untyped_storage()
-        return _Held(packed, self, storage.data_ptr(), storage.nbytes())
+        return _Held(packed, self, storage._cdata, storage.nbytes())  # meta tensors have one address
 
     def _unpack(self, held: "_Held") -> Tensor:
         return held.packed if self._around is None else self._around[1](held.packed)

@@ -81,6 +81,22 @@ def saved_by(call, x):
     return saved.peak
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("side", [4, 8])
+def test_the_forecast_is_what_every_plan_holds(batch, side):
+    """From one call and one look at the objective; a plan of one graph more or less would be seen."""
+    denoiser, x = tiny(shape=(side,)), torch.randn(batch, side)
+    with denoiser.frozen():
+        graph, objective = saved_by(lambda z: denoiser(z, 0.6).x0, x), saved_by(quartic, x)
+    for n in (1, 3, 8):
+        forecast = Forecast(n, graph, graph, objective)
+        for kept in {0, 1, min(2, n), n}:
+            with SavedBytes() as saved:
+                sg.lookahead_gradient(denoiser, x, 0.6, quartic, n, memory=kept)
+            fits = [k for k in range(n + 1) if saved.peak == pytest.approx(forecast.peak(k), rel=0.1)]
+            assert fits == [kept]
+
+
 @pytest.mark.parametrize("room", [2.5, 4.2, 6.9])
 def test_auto_leaves_room_for_the_objective(room):
     """In a gradient alone, where nobody knows it before, and in a run, from whose second step on it is known."""

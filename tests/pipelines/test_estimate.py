@@ -146,6 +146,7 @@ def test_saved_bytes_of_the_decoder(folder):
     [
         ("sd-1.5", 859_520_964, 83_653_863),
         ("sdxl", 2_567_463_684, 83_653_863),
+        ("dit-xl-2", 749_826_464, 83_653_863),
         ("sd3-medium", 2_028_328_000, 83_819_683),
         ("flux.1-dev", 11_901_408_320, 83_819_683),
     ],
@@ -167,7 +168,7 @@ def test_cards_that_are_enough(name, dtype, card, plans):
 
 
 def test_presets_are_all_tested():
-    assert set(PRESETS) == {"sd-1.5", "sdxl", "sd3-medium", "flux.1-dev"}
+    assert set(PRESETS) == {"sd-1.5", "sdxl", "dit-xl-2", "sd3-medium", "flux.1-dev"}
 
 
 def test_only_float16_of_a_pipeline_that_upcasts_is_decoded_in_float32(folder):
