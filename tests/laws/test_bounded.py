@@ -8,7 +8,7 @@ from conftest import quartic, tiny
 
 import symguide as sg
 from symguide.memory import Forecast
-from symguide.meter import SavedBytes
+from symguide.meter import SavedBytes, free_bytes
 from symguide.solver import SOLVERS
 
 
@@ -164,3 +164,9 @@ def test_saved_bytes_counts_what_autograd_saves_once_and_no_parameters():
     assert saved.live == saved.peak == 2 * 800
     z.sum().backward()
     assert saved.live == 0
+
+
+def test_what_torch_holds_and_does_not_use_is_free(monkeypatch):
+    for name, value in {"mem_get_info": (50, 100), "memory_reserved": 30, "memory_allocated": 10}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_bytes(torch.device("cuda")) == 70

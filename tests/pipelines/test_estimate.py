@@ -26,7 +26,7 @@ from symguide.pipelines.simulate import LiveBytes
 
 LENGTHS = {"sd3": {"max_sequence_length": 256}, "flux": {"max_sequence_length": 512}}
 """Texts as long as the pipelines make them where nobody asks for shorter ones."""
-CASES = [(family, checkpoint) for family in ("sd", "sdxl", "sd3", "flux") for checkpoint in (False, True)]
+CASES = [(family, checkpoint) for family in ("sd", "sdxl", "dit", "sd3", "flux") for checkpoint in (False, True)]
 CASES = pytest.mark.parametrize("family, checkpoint", [*CASES, ("sd-unguided", True), ("sd-inpaint-9", False)])
 SIZE, N = 64, 3
 
@@ -80,20 +80,23 @@ class Meter(sg.SAG):
 def both(family, checkpoint, folder):
     """What a tiny pipeline holds, and what was predicted of it."""
     pipe, call = build(family, folder)
-    guess = estimate_memory(pipe, SIZE, SIZE, dtype="float32", n=N, guidance=False if "unguided" in family else None)
+    settings = {"dtype": "float32", "n": N, "guidance": False if "unguided" in family else None}
+    size = {} if family == "dit" else {"height": SIZE, "width": SIZE}  # DiT draws what it was trained for
+    guess = estimate_memory(pipe, **settings, **size)
     call.pop("image", None), call.pop("mask_image", None)
+    call |= {"class_labels": [1]} if family == "dit" else {}
     if family == "sd-inpaint-9":
         call |= {"image": torch.zeros(1, 3, SIZE, SIZE), "mask_image": torch.ones(1, 1, SIZE, SIZE)}
     meter = Meter()
     with sg.guide(pipe, loss=meter, checkpoint=checkpoint):
-        pipe(**call | LENGTHS.get(family, {}) | {"height": SIZE, "width": SIZE})
+        pipe(**call | LENGTHS.get(family, {}) | size)
     return meter.seen, {plan.memory: plan for plan in guess.plans if plan.checkpoint == checkpoint}
 
 
 @CASES
 def test_what_a_call_saves(family, checkpoint, folder):
     seen, plans = both(family, checkpoint, folder)
-    if checkpoint and family == "flux":  # checkpointed blocks hold its rotary embeddings, which hooks do not see
+    if checkpoint and family in ("flux", "dit"):  # blocks hold embeddings that hooks do not see
         assert 1.0 < plans["minimal"].graphs / seen["saved"] < 1.5
     else:
         assert plans["minimal"].graphs == pytest.approx(seen["saved"], rel=0.1)

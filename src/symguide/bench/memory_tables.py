@@ -108,18 +108,18 @@ def _same(row: Row, other: Row) -> bool:
 
 
 def _plot(rows: Sequence[Row]) -> str:
-    """Bytes by n at the first size and batch, without checkpointed blocks; and measured by predicted, of all."""
+    """MB by n at the first size and batch, without checkpointed blocks; and measured by predicted, of all."""
     kind = SAVED if SAVED in rows[0] else LIVE
     by_n: dict[str, list[tuple[float, float]]] = {}
     against: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if _same(row, rows[0]) and not row["checkpoint"]:
-            by_n.setdefault(row["way"], []).append((row["n"], row[kind]))
+            by_n.setdefault(row["way"], []).append((row["n"], row[kind] / 1e6))
         if ratio(row, LIVE) is not None:
-            against.setdefault(row["way"], []).append((row[f"predicted {LIVE}"], row[LIVE]))
+            against.setdefault(row["way"], []).append((row[f"predicted {LIVE}"] / 1e6, row[LIVE] / 1e6))
     return draw_lines(
         [
-            Panel(f"bytes, {kind}", "n", by_n, floor=1.0),
-            Panel("bytes measured, peak", "predicted", {way: sorted(points) for way, points in against.items()}),
+            Panel(f"{kind}, MB", "n", by_n, floor=1e-6),
+            Panel("peak, MB", "predicted, MB", {way: sorted(points) for way, points in against.items()}),
         ]
     )

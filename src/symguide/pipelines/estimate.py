@@ -128,8 +128,8 @@ def estimate_memory(
         estimate_memory(pipe, 768, 768, n=8).plans
 
     Args:
-        model: "sd-1.5", "sdxl", "sd3-medium" or "flux.1-dev", the folder of a pipeline, its name on the hub, or a
-            pipeline. Only configs are read.
+        model: "sd-1.5", "sdxl", "dit-xl-2", "sd3-medium" or "flux.1-dev", the folder of a pipeline, its name on the
+            hub, or a pipeline. Only configs are read.
         height, width: of the pictures, in pixels; what the model was trained for where they are left out.
         batch: samples at a time.
         dtype: "float16", "bfloat16" or "float32", of all networks.
