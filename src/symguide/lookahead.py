@@ -69,12 +69,12 @@ class Call:
         self._graph: tuple[Tensor, Tensor] | None = None
         self.rows, self.wanted = 0, keep
         if keep:
-            self._build()
+            self.prediction = self._build()
         else:
             with torch.no_grad():
                 self.prediction = predict(self.x, t)
 
-    def _build(self) -> None:
+    def _build(self) -> Prediction:
         counter = self.predict.denoiser.counter
         before = counter.forward
         with torch.enable_grad():
@@ -88,7 +88,7 @@ class Call:
             )
         self.rows = counter.forward - before
         self._graph = leaf, x0
-        self.prediction = prediction.detach()
+        return prediction.detach()
 
     @property
     def kept(self) -> bool:

@@ -9,6 +9,7 @@ from conftest import quartic, tiny
 import symguide as sg
 from symguide.memory import Forecast
 from symguide.meter import SavedBytes, free_bytes
+from symguide.pipelines.simulate import LiveBytes
 from symguide.solver import SOLVERS
 
 
@@ -62,6 +63,17 @@ def test_only_inputs_are_stored_for_the_sweep():
         outputs.clear()
         sg.lookahead_gradient(sg.Denoiser(network, predicts="x0"), torch.randn(2, 6), 0.6, objective, 12, solver)
         assert alive[0] <= 3
+
+
+@pytest.mark.parametrize("memory", [0, "minimal"])
+def test_a_call_more_is_a_state_more(memory):
+    """Of all tensors: what a call said is not held when its input has been passed, forwards or backwards."""
+    denoiser, x, peaks = tiny(shape=(64,)), torch.randn(8, 64), {}
+    for n in (6, 14):
+        with LiveBytes() as live:
+            sg.lookahead_gradient(denoiser, x, 0.6, quartic, n, memory=memory)
+        peaks[n] = live.peak
+    assert peaks[14] - peaks[6] == pytest.approx(8 * x.nbytes, rel=0.2)
 
 
 def test_auto_keeps_what_the_budget_holds():

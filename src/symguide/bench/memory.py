@@ -88,12 +88,12 @@ def rows(plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence
 def predicted(way: Way, task: Task, weights: Mapping[str, Forecast], x: Tensor) -> Row:
     """What the way will hold, of both kinds of bytes; nothing where nobody can say.
 
-    States are stored where autograd does not see them, but are tensors; so is the clean estimate.
+    All states are tensors, and so is the clean estimate; saved for backward are those that autograd stores.
     """
     kept = way.kept(task, replace(weights[SAVED], n=task.n), x.device)
     if kept is None:
         return {}
-    states = {SAVED: 0, LIVE: (task.n + 1) * x.nbytes}
+    states = {SAVED: way.seen(task) * x.nbytes, LIVE: (task.n + 1) * x.nbytes}
     return {f"predicted {kind}": replace(w, n=task.n, states=states[kind]).peak(kept) for kind, w in weights.items()}
 
 

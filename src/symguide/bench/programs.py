@@ -56,10 +56,6 @@ class Approximation(Ours):
 
     def __init__(self, jacobian: str, name: str) -> None:
         super().__init__(name, jacobian=jacobian)
-        self.jacobian = jacobian
-
-    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
-        return 1 if self.jacobian == "first" else None
 
 
 class Autograd(ProgramWay):
@@ -99,3 +95,6 @@ class Checkpoint(ProgramWay):
 
     def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
         return 0
+
+    def seen(self, task: Task) -> int:
+        return task.n

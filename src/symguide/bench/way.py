@@ -74,6 +74,10 @@ class Way:
         """Samples that it stores between its passes where autograd does not see them."""
         return 0
 
+    def seen(self, task: Task) -> int:
+        """Samples that it stores where autograd sees them, beside graphs of the network."""
+        return 0
+
 
 def by_autograd(way: Way, task: Task, x: Tensor) -> Tensor:
     """The gradient through the way's own discretisation, with all graphs at once."""
