@@ -27,6 +27,7 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/paper.py
 	$(BIN)/python benchmarks/plots.py
 	$(BIN)/symguide bench gradients
+	$(BIN)/symguide bench memory
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.
 $(VENV)/.torch:

@@ -29,45 +29,17 @@ from common import Cells, save, table
 from torch import Tensor
 
 import symguide as sg
+from symguide.bench.networks import SMALL_UNET
 from symguide.loss_guidance.recipe import Push
 from symguide.meter import SavedBytes, show_bytes
 from symguide.pipelines import Estimate, Plan, estimate_memory
-from symguide.pipelines.architecture import Architecture, Component, architecture
+from symguide.pipelines.architecture import Architecture, architecture
 from symguide.pipelines.estimate import MEMORIES, plan_name
 from symguide.pipelines.presets import PRESETS
 from symguide.pipelines.simulate import LiveBytes
 
 FOLDER = Path("out/benchmarks")
 STEPS = 3  # the last one is not guided, and the first one warms up
-TINY = Architecture(
-    "StableDiffusionPipeline",
-    {
-        "unet": Component(
-            "diffusers",
-            "UNet2DConditionModel",
-            {
-                "sample_size": 16,
-                "layers_per_block": 1,
-                "block_out_channels": (16, 32),
-                "norm_num_groups": 8,
-                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-                "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-                "cross_attention_dim": 32,
-                "attention_head_dim": 4,
-            },
-        ),
-        "vae": Component(
-            "diffusers",
-            "AutoencoderKL",
-            {
-                "block_out_channels": (16, 32),
-                "down_block_types": ("DownEncoderBlock2D",) * 2,
-                "up_block_types": ("UpDecoderBlock2D",) * 2,
-                "norm_num_groups": 8,
-            },
-        ),
-    },
-)
 
 
 class Setting(NamedTuple):
@@ -225,7 +197,7 @@ def shown(cell: dict[str, Any]) -> dict[str, Any]:
 def settings(quick: bool, cpu: bool) -> Setting:
     """What the command line asks for."""
     if quick:
-        return Setting({"tiny": TINY}, (64,), (2,), "float32", "cpu", ("minimal",))
+        return Setting({"tiny": SMALL_UNET}, (64,), (2,), "float32", "cpu", ("minimal",))
     if cpu:
         return Setting({"sd-1.5": architecture("sd-1.5")}, (256,), (1, 2), "float32", "cpu")
     models = {name: architecture(name) for name in PRESETS if name in ("sd-1.5", "sdxl")}

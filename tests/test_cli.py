@@ -199,7 +199,8 @@ package.__path__, package.__version__ = [{str(Path(sg.__file__).parent)!r}], "0"
 sys.modules["symguide"] = package
 from symguide.cli import main
 import symguide.cli.sample, symguide.cli.tune, symguide.cli.listing
-for line in ("--help", "sample --help", "tune --help", "methods --help", "bench gradients --help"):
+names = "sample", "tune", "methods", "bench gradients", "bench memory"
+for line in ("--help", *(f"{{name}} --help" for name in names)):
     try:
         main(line.split())
     except SystemExit as end:

@@ -8,6 +8,7 @@ torch.Size([4, 2])
 """
 
 from symguide import objectives
+from symguide.checkpointed import checkpointed
 from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
@@ -97,6 +98,7 @@ __all__ = [
     "Tuned",
     "UniversalGuidance",
     "WeightsError",
+    "checkpointed",
     "guide",
     "load",
     "lookahead",

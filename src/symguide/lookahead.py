@@ -12,7 +12,7 @@ one network graph at a time, or as many as `memory` says.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from symguide.denoiser import Denoiser, Prediction, expand_condition
 from symguide.errors import ConfigError, GuidanceError, unknown
 from symguide.loss import Objective, require_finite, value_and_gradient
-from symguide.memory import Memory, check_memory, graphs_to_keep
+from symguide.memory import Forecast, Memory, budget_of, check_memory, graphs_to_keep
 from symguide.meter import SavedBytes
 from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
@@ -29,15 +29,27 @@ from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 JACOBIANS = ("exact", "first", "identity")
 
 
+@dataclass
+class Weights:
+    """Bytes that one call and the objective save for backward, once the memory plan "auto" has weighed them."""
+
+    graph: int | None = None
+    objective: int | None = None
+
+    def forecast(self, n: int, states: int) -> Forecast:
+        """Of n calls; what is not weighed yet counts nothing."""
+        return Forecast(n, self.graph or 0, self.graph or 0, self.objective or 0, states)
+
+
 class GuidedPredictor:
     """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
 
-    `graph_bytes` remembers what one call's graph weighs, for the memory plan "auto".
+    `weights` remembers what the memory plan "auto" has weighed.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
         self.denoiser, self.condition, self.guidance = denoiser, dict(condition or {}), guidance
-        self.graph_bytes: int | None = None
+        self.weights = Weights()
 
     def __call__(self, x: Tensor, t: float) -> Prediction:
         if self.guidance is None:
@@ -57,12 +69,12 @@ class Call:
         self._graph: tuple[Tensor, Tensor] | None = None
         self.rows, self.wanted = 0, keep
         if keep:
-            self._build()
+            self.prediction = self._build()
         else:
             with torch.no_grad():
                 self.prediction = predict(self.x, t)
 
-    def _build(self) -> None:
+    def _build(self) -> Prediction:
         counter = self.predict.denoiser.counter
         before = counter.forward
         with torch.enable_grad():
@@ -76,7 +88,7 @@ class Call:
             )
         self.rows = counter.forward - before
         self._graph = leaf, x0
-        self.prediction = prediction.detach()
+        return prediction.detach()
 
     @property
     def kept(self) -> bool:
@@ -196,7 +208,8 @@ def lookahead_gradient(
         objective: clean samples (B, ...) -> loss (B,).
         memory: network graphs kept from the look-ahead for the sweep: "minimal" (the last one, which the sweep needs
             first), "fast" (all n), an int k (the last k; 0 frees even that one while the objective's graph lives), or
-            "auto" (as many as fit in half the free memory; "auto:2GB" names the budget). The gradient is the same.
+            "auto" (as many as fit in half the free memory beside states and objective; "auto:2GB" names the budget).
+            The gradient is the same.
         jacobian: "exact" (the sweep), or a named approximation: "first" (only through the first call) or "identity"
             (the gradient at the clean estimate, as MPGD and ECM take it).
         offload: keep the stored states on the CPU.
@@ -264,7 +277,14 @@ def sweep(
         first=first,
         first_too=jacobian == "first",
     )
-    loss, cotangent = value_and_gradient(objective, x0)
+    budget = budget_of(memory, x.device) if jacobian == "exact" else None
+    if budget is None or predict.weights.objective is not None:
+        loss, cotangent = value_and_gradient(objective, x0)
+    else:
+        forecast = predict.weights.forecast(program.calls, _states(program, x, offload))
+        with _MakingRoom(calls, forecast, budget) as saved:
+            loss, cotangent = value_and_gradient(objective, x0)
+        predict.weights.objective = saved.peak
     if jacobian == "identity":
         return cotangent, loss, x0, calls[0]
     if jacobian == "first":
@@ -287,8 +307,14 @@ def record(
     Kept are the graphs of the last calls, as many as `memory` says; with `first_too` that of the first call as well.
     """
     total = program.calls
-    keep = graphs_to_keep(memory, total, predict.graph_bytes, inputs[0].device)
+    budget, states = budget_of(memory, inputs[0].device), _states(program, inputs[0], offload)
     calls: list[Call] = []
+
+    def planned() -> int | None:
+        known = predict.weights.graph is not None
+        return graphs_to_keep(memory, total, predict.weights.forecast(total, states) if known else None, budget)
+
+    keep = planned()
 
     def call(state: Tensor, time: float) -> Tensor:
         nonlocal keep
@@ -298,7 +324,7 @@ def record(
             made.wanted = first_too or (keep is not None and keep >= total)
         elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
             made = _weighed(predict, state, time)
-            keep = graphs_to_keep(memory, total, predict.graph_bytes, inputs[0].device)
+            keep = planned()
             if keep != total:
                 made.free()
         else:
@@ -358,8 +384,27 @@ def _parents(node: Linear | Predict) -> tuple[int, ...]:
 def _weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:
     with SavedBytes() as saved:
         made = Call(predict, x, t, keep=True)
-    predict.graph_bytes = saved.live
+    predict.weights.graph = saved.live
     return made
+
+
+def _states(program: Program, x: Tensor, offload: bool) -> int:
+    """Bytes of the inputs that are stored for the sweep."""
+    return 0 if offload else program.calls * x.nbytes
+
+
+class _MakingRoom(SavedBytes):
+    """Weighs an objective, and frees kept graphs, the first call's first, where all come to more than a budget."""
+
+    def __init__(self, calls: list[Call], forecast: Forecast, budget: int) -> None:
+        super().__init__()
+        self._kept = [call for call in calls if call.kept]
+        self._forecast, self._budget = forecast, budget
+
+    def _hold(self, key: int, size: int) -> None:
+        super()._hold(key, size)
+        while self._kept and replace(self._forecast, objective=self.live).peak(len(self._kept)) > self._budget:
+            self._kept.pop(0).free()
 
 
 def _program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:

@@ -45,7 +45,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         if isinstance(owner, nn.Parameter):
             return _Held(packed)
         storage = tensor.untyped_storage()
-        return _Held(packed, self, storage.data_ptr(), storage.nbytes())
+        return _Held(packed, self, storage._cdata, storage.nbytes())  # meta tensors have one address
 
     def _unpack(self, held: "_Held") -> Tensor:
         return held.packed if self._around is None else self._around[1](held.packed)
@@ -107,9 +107,10 @@ def _hooks_in_force() -> tuple[Hook, Hook] | None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device now."""
+    """Memory that is free on the device now; on a GPU also what torch holds of it and does not use."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

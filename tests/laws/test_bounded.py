@@ -7,7 +7,9 @@ import torch
 from conftest import quartic, tiny
 
 import symguide as sg
-from symguide.meter import SavedBytes
+from symguide.memory import Forecast
+from symguide.meter import SavedBytes, free_bytes
+from symguide.pipelines.simulate import LiveBytes
 from symguide.solver import SOLVERS
 
 
@@ -19,6 +21,13 @@ def peak(n, **settings):
     return saved.peak
 
 
+def heavy(x0):
+    """Saves 40 times the sample's bytes, (B,)."""
+    for _ in range(40):
+        x0 = torch.sin(x0)
+    return x0.sum(dim=1)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_minimal_is_flat_in_n_and_fast_is_not(solver):
     assert peak(16, solver=solver) < 1.15 * peak(1, solver=solver)
@@ -27,12 +36,6 @@ def test_minimal_is_flat_in_n_and_fast_is_not(solver):
 
 def test_keeping_none_frees_the_network_while_the_objective_lives():
     """k = 0: the peak is the larger of the two graphs, not their sum."""
-
-    def heavy(x0):
-        for _ in range(40):
-            x0 = torch.sin(x0)
-        return x0.sum(dim=1)
-
     denoiser, x = tiny(shape=(64,)), torch.randn(8, 64)
     peaks = {}
     for memory in (0, "minimal"):
@@ -62,6 +65,17 @@ def test_only_inputs_are_stored_for_the_sweep():
         assert alive[0] <= 3
 
 
+@pytest.mark.parametrize("memory", [0, "minimal"])
+def test_a_call_more_is_a_state_more(memory):
+    """Of all tensors: what a call said is not held when its input has been passed, forwards or backwards."""
+    denoiser, x, peaks = tiny(shape=(64,)), torch.randn(8, 64), {}
+    for n in (6, 14):
+        with LiveBytes() as live:
+            sg.lookahead_gradient(denoiser, x, 0.6, quartic, n, memory=memory)
+        peaks[n] = live.peak
+    assert peaks[14] - peaks[6] == pytest.approx(8 * x.nbytes, rel=0.2)
+
+
 def test_auto_keeps_what_the_budget_holds():
     one = peak(1)
     assert peak(8, memory=f"auto:{3 * one}B") <= 3.5 * one
@@ -69,7 +83,48 @@ def test_auto_keeps_what_the_budget_holds():
     calls = {
         b: sg.lookahead_gradient(denoiser, x, 0.6, quartic, 8, memory=f"auto:{b}").forward_calls for b in ("1B", "1GB")
     }
-    assert calls == {"1B": 15, "1GB": 8}
+    assert calls == {"1B": 16, "1GB": 8}  # where nothing fits, the plan that needs least
+
+
+def saved_by(call, x):
+    with SavedBytes() as saved:
+        held = call(x.clone().requires_grad_())
+    assert held.requires_grad
+    return saved.peak
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("side", [4, 8])
+def test_the_forecast_is_what_every_plan_holds(batch, side):
+    """From one call and one look at the objective; a plan of one graph more or less would be seen."""
+    denoiser, x = tiny(shape=(side,)), torch.randn(batch, side)
+    with denoiser.frozen():
+        graph, objective = saved_by(lambda z: denoiser(z, 0.6).x0, x), saved_by(quartic, x)
+    for n in (1, 3, 8):
+        forecast = Forecast(n, graph, graph, objective)
+        for kept in {0, 1, min(2, n), n}:
+            with SavedBytes() as saved:
+                sg.lookahead_gradient(denoiser, x, 0.6, quartic, n, memory=kept)
+            fits = [k for k in range(n + 1) if saved.peak == pytest.approx(forecast.peak(k), rel=0.1)]
+            assert fits == [kept]
+
+
+@pytest.mark.parametrize("room", [2.5, 4.2, 6.9])
+def test_auto_leaves_room_for_the_objective(room):
+    """In a gradient alone, where nobody knows it before, and in a run, from whose second step on it is known."""
+    n, most, denoiser, x = 8, int(room), tiny(shape=(64,)), torch.randn(8, 64)
+    with denoiser.frozen():
+        graph, objective = saved_by(lambda z: denoiser(z, 0.6).x0, x), saved_by(heavy, x)
+    forecast = Forecast(n, graph, graph, objective, n * x.nbytes)
+    budget = round(room * graph + objective + n * x.nbytes)
+    memory = f"auto:{budget}B"
+    with SavedBytes() as saved:
+        gradient = sg.lookahead_gradient(denoiser, x, 0.6, heavy, n, memory=memory)
+    assert forecast.graphs(budget) == most and gradient.forward_calls == 2 * n - most
+    assert saved.peak == pytest.approx(forecast.peak(most) - n * x.nbytes, rel=0.05)
+    run = sg.sample(denoiser, start=x, steps=4, loss=sg.SAG(heavy, n=n, memory=memory, window=(0.0, 0.5)))
+    assert run.cost.peak_bytes <= budget
+    assert [line.forward_calls for line in run.trace] == [2 * n - most] * 2 + [1, 1]
 
 
 def test_a_whole_guided_run_is_flat_in_n():
@@ -121,3 +176,9 @@ def test_saved_bytes_counts_what_autograd_saves_once_and_no_parameters():
     assert saved.live == saved.peak == 2 * 800
     z.sum().backward()
     assert saved.live == 0
+
+
+def test_what_torch_holds_and_does_not_use_is_free(monkeypatch):
+    for name, value in {"mem_get_info": (50, 100), "memory_reserved": 30, "memory_allocated": 10}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_bytes(torch.device("cuda")) == 70

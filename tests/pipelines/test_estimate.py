@@ -26,7 +26,7 @@ from symguide.pipelines.simulate import LiveBytes
 
 LENGTHS = {"sd3": {"max_sequence_length": 256}, "flux": {"max_sequence_length": 512}}
 """Texts as long as the pipelines make them where nobody asks for shorter ones."""
-CASES = [(family, checkpoint) for family in ("sd", "sdxl", "sd3", "flux") for checkpoint in (False, True)]
+CASES = [(family, checkpoint) for family in ("sd", "sdxl", "dit", "sd3", "flux") for checkpoint in (False, True)]
 CASES = pytest.mark.parametrize("family, checkpoint", [*CASES, ("sd-unguided", True), ("sd-inpaint-9", False)])
 SIZE, N = 64, 3
 
@@ -80,20 +80,23 @@ class Meter(sg.SAG):
 def both(family, checkpoint, folder):
     """What a tiny pipeline holds, and what was predicted of it."""
     pipe, call = build(family, folder)
-    guess = estimate_memory(pipe, SIZE, SIZE, dtype="float32", n=N, guidance=False if "unguided" in family else None)
+    settings = {"dtype": "float32", "n": N, "guidance": False if "unguided" in family else None}
+    size = {} if family == "dit" else {"height": SIZE, "width": SIZE}  # DiT draws what it was trained for
+    guess = estimate_memory(pipe, **settings, **size)
     call.pop("image", None), call.pop("mask_image", None)
+    call |= {"class_labels": [1]} if family == "dit" else {}
     if family == "sd-inpaint-9":
         call |= {"image": torch.zeros(1, 3, SIZE, SIZE), "mask_image": torch.ones(1, 1, SIZE, SIZE)}
     meter = Meter()
     with sg.guide(pipe, loss=meter, checkpoint=checkpoint):
-        pipe(**call | LENGTHS.get(family, {}) | {"height": SIZE, "width": SIZE})
+        pipe(**call | LENGTHS.get(family, {}) | size)
     return meter.seen, {plan.memory: plan for plan in guess.plans if plan.checkpoint == checkpoint}
 
 
 @CASES
 def test_what_a_call_saves(family, checkpoint, folder):
     seen, plans = both(family, checkpoint, folder)
-    if checkpoint and family == "flux":  # checkpointed blocks hold its rotary embeddings, which hooks do not see
+    if checkpoint and family in ("flux", "dit"):  # blocks hold embeddings that hooks do not see
         assert 1.0 < plans["minimal"].graphs / seen["saved"] < 1.5
     else:
         assert plans["minimal"].graphs == pytest.approx(seen["saved"], rel=0.1)
@@ -146,6 +149,7 @@ def test_saved_bytes_of_the_decoder(folder):
     [
         ("sd-1.5", 859_520_964, 83_653_863),
         ("sdxl", 2_567_463_684, 83_653_863),
+        ("dit-xl-2", 749_826_464, 83_653_863),
         ("sd3-medium", 2_028_328_000, 83_819_683),
         ("flux.1-dev", 11_901_408_320, 83_819_683),
     ],
@@ -167,7 +171,7 @@ def test_cards_that_are_enough(name, dtype, card, plans):
 
 
 def test_presets_are_all_tested():
-    assert set(PRESETS) == {"sd-1.5", "sdxl", "sd3-medium", "flux.1-dev"}
+    assert set(PRESETS) == {"sd-1.5", "sdxl", "dit-xl-2", "sd3-medium", "flux.1-dev"}
 
 
 def test_only_float16_of_a_pipeline_that_upcasts_is_decoded_in_float32(folder):

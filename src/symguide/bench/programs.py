@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from symguide.bench.way import Task, Way, by_autograd
 from symguide.lookahead import GuidedPredictor, lookahead, lookahead_gradient, lookahead_program, run
-from symguide.memory import Memory
+from symguide.memory import Forecast, Memory, budget_of, graphs_to_keep
 from symguide.solver import SOLVERS
 
 
@@ -41,6 +41,10 @@ class Sweep(Ours):
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(f"symguide, {memory}", memory=memory)
+        self.memory = memory
+
+    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
+        return graphs_to_keep(self.memory, task.n, forecast, budget_of(self.memory, device))
 
 
 class Approximation(Ours):
@@ -61,6 +65,9 @@ class Autograd(ProgramWay):
 
     def gradient(self, task: Task, x: Tensor) -> Tensor:
         return by_autograd(self, task, x)
+
+    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
+        return task.n
 
 
 class Checkpoint(ProgramWay):
@@ -85,3 +92,9 @@ class Checkpoint(ProgramWay):
         loss.backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
         return leaf.grad
+
+    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
+        return 0
+
+    def seen(self, task: Task) -> int:
+        return task.n

@@ -1,7 +1,8 @@
 """A run of a benchmark: measured under one progress bar, then written as JSON and as a page."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -12,29 +13,70 @@ import torch
 from tqdm import tqdm
 
 from symguide.bench import gradients as measure
-from symguide.bench import tables
+from symguide.bench import memory as weigh
+from symguide.bench import memory_tables, tables
 from symguide.bench.ways import WAYS
 from symguide.errors import ConfigError
 from symguide.report import Table, environment, with_machine, write
 
 
+class Found(ABC):
+    """What a benchmark found.
+
+    Attributes:
+        name: of its files.
+        settings: all that decides what was measured, with versions.
+        shown: the settings that the page names.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    shown: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """Everything measured, as JSON values."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The tables for a terminal."""
+
+    @abstractmethod
+    def page(self, command: str, facts: Mapping[str, str]) -> str:
+        """The page; ConfigError without the libraries that it needs."""
+
+    def write(self, out: Path, command: str) -> tuple[list[Path], str | None]:
+        """Write the run's files; returns their paths, and why there is no page where there is none."""
+        device = self.settings["device"]
+        written = [write(out / f"{self.name}.json", with_machine(self.results, device))]
+        facts = {**environment(device), **self.settings["versions"]}
+        facts |= {name: str(self.settings[name]) for name in self.shown}
+        try:
+            page = self.page(command, facts)
+        except ConfigError as error:
+            return written, str(error)
+        return [*written, write(out / f"{self.name}.html", page)], None
+
+
 @dataclass(frozen=True)
-class Gradients:
+class Gradients(Found):
     """What `symguide bench gradients` found."""
 
     errors: list[measure.Row]
     costs: list[measure.Row]
     settings: dict[str, Any]
+    name = "gradients"
+    shown = ("seed", "threads", "batch", "fine", "repeats")
 
     @property
     def results(self) -> dict[str, Any]:
-        """Everything measured, as JSON values."""
         rows = {"errors": Table([], self.errors).records(), "costs": Table([], self.costs).records()}
         return {"settings": self.settings, **rows}
 
     @property
     def text(self) -> str:
-        """The tables for a terminal."""
         ns = sorted(self.settings["ns"])
         few = sorted({ns[0], ns[len(ns) // 2], ns[-1]})
         subjects = dict.fromkeys(row["subject"] for row in self.errors)
@@ -42,19 +84,33 @@ class Gradients:
         shown = max(n for n in ns if n <= 16)
         parts += [tables.OWN, tables.FLOW]
         parts += [f"\nCost\n\n{tables.cost_table(self.costs, [shown])}\n", tables.COST] if self.costs else []
-        return "\n".join([*parts, *dict.fromkeys(note for way in WAYS if (note := measure.missing(way)))])
+        return "\n".join([*parts, *_notes()])
 
-    def write(self, out: Path, command: str) -> tuple[list[Path], str | None]:
-        """Write the run's files; returns their paths, and why there is no page where there is none."""
-        device = self.settings["device"]
-        written = [write(out / "gradients.json", with_machine(self.results, device))]
-        facts = {**environment(device), **self.settings["versions"]}
-        facts |= {name: str(self.settings[name]) for name in ("seed", "threads", "batch", "fine", "repeats")}
-        try:
-            page = tables.page(self.errors, self.costs, command, facts)
-        except ConfigError as error:
-            return written, str(error)
-        return [*written, write(out / "gradients.html", page)], None
+    def page(self, command: str, facts: Mapping[str, str]) -> str:
+        return tables.page(self.errors, self.costs, command, facts)
+
+
+@dataclass(frozen=True)
+class Memory(Found):
+    """What `symguide bench memory` found."""
+
+    rows: list[measure.Row]
+    settings: dict[str, Any]
+    name = "memory"
+    shown = ("seed", "threads", "ns", "base")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        return {"settings": self.settings, "rows": Table([], self.rows).records()}
+
+    @property
+    def text(self) -> str:
+        subjects = dict.fromkeys(row["subject"] for row in self.rows)
+        parts = [f"{subject}\n\n{memory_tables.by_n(self.rows, subject)}\n" for subject in subjects]
+        return "\n".join([*parts, memory_tables.NOTE, "", memory_tables.summary(self.rows), *_notes()])
+
+    def page(self, command: str, facts: Mapping[str, str]) -> str:
+        return memory_tables.page(self.rows, command, facts)
 
 
 def gradients(
@@ -72,32 +128,48 @@ def gradients(
     plan = measure.QUICK if quick else measure.Plan()
     plan = replace(plan, subjects=tuple(name for name in plan.subjects if name in (subjects or plan.subjects)))
     where = torch.device(device)
-    hidden = None if progress is None else not progress
-    total = measure.work(plan)
-    with _threads(threads), tqdm(total=total, unit="cell", disable=hidden, leave=False, file=sys.stderr) as bar:
-
-        def tick(what: str) -> None:
-            bar.set_description(what, refresh=False)
-            bar.update()
-
+    with _measuring(threads, measure.work(plan), progress) as tick:
         errors = list(measure.errors(plan, seed, where, tick))
         costs = measure.costs(plan, seed, where, tick) if "digits" in plan.subjects else []
-    given = {"quick": quick, "seed": seed, "device": device, "threads": threads, "versions": _versions()}
-    return Gradients(errors, costs, given | asdict(plan))
+    return Gradients(errors, costs, _settings(plan, quick, seed, device, threads))
 
 
-def _versions() -> dict[str, str]:
-    """Of the libraries that ways need; those that are not there have none."""
+def memory(subjects: Sequence[str], quick: bool, seed: int, device: str, threads: int, progress: bool | None) -> Memory:
+    """Measure the memory of all ways to the gradient of a look-ahead; arguments as for `gradients`."""
+    plan = weigh.QUICK if quick else weigh.Plan()
+    plan = replace(plan, subjects=tuple(subjects) or plan.subjects)
+    where = torch.device(device)
+    with _measuring(threads, weigh.work(plan, where), progress) as tick:
+        rows = list(weigh.rows(plan, seed, where, tick))
+    return Memory(rows, _settings(plan, quick, seed, device, threads))
+
+
+def _settings(plan: Any, quick: bool, seed: int, device: str, threads: int) -> dict[str, Any]:
+    """All that decides what was measured, and versions of the libraries that ways need and that are there."""
     there = dict.fromkeys(way.library for way in WAYS if way.library and not measure.missing(way))
-    return {name: version(name) for name in there}
+    versions = {name: version(name) for name in there}
+    given = {"quick": quick, "seed": seed, "device": device, "threads": threads, "versions": versions}
+    return given | asdict(plan)
+
+
+def _notes() -> list[str]:
+    """What is said of ways whose library is not there."""
+    return list(dict.fromkeys(note for way in WAYS if (note := measure.missing(way))))
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """So many threads inside, as many as before outside."""
+def _measuring(threads: int, total: int, progress: bool | None) -> Iterator[measure.Tick]:
+    """So many threads inside, as many as before outside, and a bar that is told what was done."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
+    hidden = None if progress is None else not progress
     try:
-        yield
+        with tqdm(total=total, unit="cell", disable=hidden, leave=False, file=sys.stderr) as bar:
+
+            def tick(what: str) -> None:
+                bar.set_description(what, refresh=False)
+                bar.update()
+
+            yield tick
     finally:
         torch.set_num_threads(before)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from symguide.denoiser import Counter, Denoiser, Level
 from symguide.loss import Objective
+from symguide.memory import Forecast
 from symguide.solver import SOLVERS, flow, get_solver
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -65,8 +66,16 @@ class Way:
         """The gradient at x, (B, ...)."""
         raise NotImplementedError
 
+    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
+        """Network graphs that live when it asks the objective; None where `Forecast` does not speak of such a way."""
+        return None
+
     def states(self, task: Task) -> int:
         """Samples that it stores between its passes where autograd does not see them."""
+        return 0
+
+    def seen(self, task: Task) -> int:
+        """Samples that it stores where autograd sees them, beside graphs of the network."""
         return 0
 
 

@@ -1,7 +1,7 @@
 """symguide bench: symguide measured beside others' ways to the same thing."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,28 @@ EXAMPLES = [
     ("all of it, on a GPU, with figures for a program", "symguide bench gradients --device cuda --json figures.json"),
     ("errors on priors whose flow is known", "symguide bench gradients --subject gaussian --subject mixture"),
 ]
+MEMORY_EXAMPLES = [
+    ("what a gradient holds by every memory plan, and what was predicted", "symguide bench memory --quick"),
+    (
+        "Stable Diffusion XL's architecture with random weights, on a GPU",
+        "symguide bench memory --subject sdxl --device cuda",
+    ),
+]
+
+bench = Commands(
+    "bench",
+    "Measure symguide beside others' ways to the same thing, in one process.\n\n"
+    'Peers come with pip install "symguide[bench]"; what is not there is a row that says so.',
+    {
+        "gradients": (
+            "symguide.cli.bench:gradients",
+            "Gradients of a look-ahead: exactness, calls, bytes and seconds.",
+        ),
+        "memory": ("symguide.cli.bench:memory", "Memory of a look-ahead's gradient, measured and predicted."),
+    },
+    [*EXAMPLES, *MEMORY_EXAMPLES],
+)
+debug_option(bench)
 
 
 def _subjects() -> Iterable[str]:
@@ -24,52 +46,71 @@ def _subjects() -> Iterable[str]:
     return SUBJECTS
 
 
-bench = Commands(
-    "bench",
-    "Measure symguide beside others' ways to the same thing, in one process.\n\n"
-    'Peers come with pip install "symguide[bench]"; what is not there is a row that says so.',
-    {"gradients": ("symguide.cli.bench:gradients", "Gradients of a look-ahead: exactness, calls, bytes and seconds.")},
-    EXAMPLES,
-)
-debug_option(bench)
+def _networks() -> Iterable[str]:
+    from symguide.bench.networks import SUBJECTS
+
+    return SUBJECTS
+
+
+def _options(name: str, subjects: Callable[[], Iterable[str]], what: str, quick: str) -> Callable[[Any], Any]:
+    """The options of every benchmark.
+
+    Args:
+        name: of its files.
+        subjects: what it can be asked for.
+        what: those are, for the help text.
+        quick: what --quick does.
+    """
+    options = [
+        option(
+            "Run",
+            "--subject",
+            "subjects",
+            multiple=True,
+            type=Name("subject", subjects),
+            metavar="NAME",
+            help=f"{what}; several may be given.",
+        ),
+        option("Run", "--quick", is_flag=True, help=quick),
+        option(
+            "Run",
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Of the samples and their noise.",
+        ),
+        option("Run", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1."),
+        option("Run", "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads."),
+        option(
+            "Output",
+            "--out",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=Path(f"out/bench/{name}"),
+            show_default=True,
+            help=f"Folder for {name}.json and {name}.html.",
+        ),
+        progress_option,
+        json_option,
+        debug_option,
+    ]
+
+    def add(command: Any) -> Any:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return add
 
 
 @click.command(cls=Command, examples=EXAMPLES)
-@option(
-    "Run",
-    "--subject",
-    "subjects",
-    multiple=True,
-    type=Name("subject", _subjects),
-    metavar="NAME",
-    show_default="all",
-    help="What is differentiated: gaussian, mixture or digits, whose costs are measured too; several may be given.",
+@_options(
+    "gradients",
+    _subjects,
+    "What is differentiated: gaussian, mixture or digits, whose costs are measured too (left out, all)",
+    "Few solvers, n and samples, each measured once; rougher.",
 )
-@option("Run", "--quick", is_flag=True, help="Few solvers, n and samples, each measured once; rougher.")
-@option("Run", "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the samples and their noise.")
-@option("Run", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1.")
-@option("Run", "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
-@option(
-    "Output",
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/bench/gradients"),
-    show_default=True,
-    help="Folder for gradients.json and gradients.html.",
-)
-@progress_option
-@json_option
-@debug_option
-def gradients(
-    subjects: tuple[str, ...],
-    quick: bool,
-    seed: int,
-    device: str,
-    threads: int,
-    out: Path,
-    progress: bool | None,
-    json_to: str | None,
-) -> None:
+def gradients(**given: Any) -> None:
     """The gradient of a loss at the clean sample n calls ahead, by every way there is.
 
     symguide's sweep under its memory plans and its named approximations; autograd and torch.utils.checkpoint through
@@ -83,22 +124,64 @@ def gradients(
     The folder gets gradients.json (everything, with machine and versions) and gradients.html (which needs
     pip install "symguide[report]").
     """
+    _measure("gradients", **given)
+
+
+@click.command(cls=Command, examples=MEMORY_EXAMPLES)
+@_options(
+    "memory",
+    _networks,
+    "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, dit-xl-2 "
+    "(left out, these on a GPU)",
+    "Two small subjects at one size, by the ways that have a prediction.",
+)
+def memory(**given: Any) -> None:
+    """What the gradient of a loss n calls ahead holds at most, by every way, measured and predicted.
+
+    symguide's sweep under its memory plans, with and without checkpointed blocks of the network, beside plain autograd,
+    torch.utils.checkpoint around every call, and the other ways of `symguide bench gradients`. A subject is measured at
+    all n with one size and batch, then at other sizes and batches with n = 4.
+
+    On a CPU bytes are those that autograd saves for backward, and those of all tensors as they come and go; on a GPU
+    those of its allocator. Weights are left out. What does not fit is a row that says so. Predictions are those that
+    memory="auto" decides by and that `symguide estimate-memory` shows.
+
+    Embedded models have their own weights, published architectures random ones: nothing is downloaded.
+
+    The folder gets memory.json (everything, with machine and versions) and memory.html (which needs
+    pip install "symguide[report]").
+    """
+    _measure("memory", **given)
+
+
+def _measure(
+    name: str,
+    subjects: Sequence[str],
+    quick: bool,
+    seed: int,
+    device: str,
+    threads: int,
+    out: Path,
+    progress: bool | None,
+    json_to: str | None,
+) -> None:
+    """Run a benchmark, write its files and show its tables."""
     from symguide.bench import run
     from symguide.cli.device import usable
     from symguide.cli.files import locked, sweep, write_json
 
     given: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-    words = [*(word for name in subjects for word in ("--subject", name)), *(["--quick"] if quick else [])]
+    words = [*(word for each in subjects for word in ("--subject", each)), *(["--quick"] if quick else [])]
     words += [*(word for k, v in given.items() for word in (f"--{k}", str(v)))]
     usable(device)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         sweep(out)
-        done = run.gradients(subjects, quick, seed, device, threads, progress)
-        written, no_page = done.write(out, shlex.join(["symguide", "bench", "gradients", *words]))
+        done: run.Found = getattr(run, name)(subjects, quick, seed, device, threads, progress)
+        written, no_page = done.write(out, shlex.join(["symguide", "bench", name, *words]))
     if json_to is not None:
         write_json(json_to, done.results)
     if progress is not False:
         lines = [done.text, "", "wrote:", *(f"  {path}" for path in written)]
-        lines += [f"no gradients.html: {no_page}"] if no_page else []
+        lines += [f"no {name}.html: {no_page}"] if no_page else []
         click.echo("\n".join(lines), err=json_to == "-")

@@ -64,8 +64,8 @@ def estimate_memory(
 ) -> None:
     """Predict the peak memory of a guided diffusers PIPELINE, for every memory plan, without a GPU and without weights.
 
-    PIPELINE is sd-1.5, sdxl, sd3-medium or flux.1-dev, a pipeline's folder, or its name on the Hugging Face hub. Only
-    configs are read.
+    PIPELINE is sd-1.5, sdxl, dit-xl-2, sd3-medium or flux.1-dev, a pipeline's folder, or its name on the Hugging Face
+    hub. Only configs are read.
 
     Plain autograd keeps the graphs of all n calls and of the decoder at once; the plans of symguide give the same
     gradient. Times are floating point operations of a guided step, in units of one network call. What the objective's

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import Call, GuidedPredictor
+from symguide.lookahead import Call, GuidedPredictor, Weights
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
 from symguide.objectives import Decoded
@@ -76,7 +76,7 @@ class _Run:
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""
         self.clock: tuple[float, float] | None = None
-        self.graph_bytes: int | None = None
+        self.weights = Weights()
         self.slots: Sequence[Slot] = ()
         """Of the calls to come, if their graphs are wanted."""
         self.peak = 0
@@ -202,7 +202,6 @@ class Bridge:
             known = Call(predict, x, t, keep=known.wanted)
             state.put_back(self.scheduler, before)
             result = stock(known.prediction)
-        run.graph_bytes = predict.graph_bytes
         run.slots = replay.slots if known.wanted and len({id(call.network) for call in calls}) == 1 else ()
         self.recorder.slots = () if state.unfinished(self.scheduler) else run.slots
         self._note(step, guided, rows, spent, began)
@@ -249,7 +248,7 @@ class Bridge:
         self.counter.forward += len(x) * replay.passes
         ours = None if self.rule is None else InPlaceOfItsOwn(self.rule, conditional(combine, self.pipe))
         predict = GuidedPredictor(denoiser, guidance=ours)
-        predict.graph_bytes = self.run.graph_bytes
+        predict.weights = self.run.weights
         if ours is None:
             return predict, denoiser.prediction(x, t, made)
         return predict, ours.combine([denoiser.prediction(x, t, _wide(y)) for y in replay.recorded()])

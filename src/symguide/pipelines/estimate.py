@@ -1,14 +1,9 @@
 """How much memory a guided pipeline will take, before it runs: by plan, without a GPU and without weights.
 
 The network's call, the decoder and their gradients are simulated on tensors without data (`simulate`). What lives at
-once follows from the order of a guided step:
-
-    look ahead   weights + n states + the graphs kept so far + one call
-    objective    weights + n states + k graphs + decoder, forward and backward
-    sweep        weights + n states + (k - 1) graphs + one call, forward and backward
-
-for a memory plan that keeps k graphs, and the peak is the largest of them and of the pipeline's own last decoding. The
-pipeline makes the first call of every look-ahead itself, and with its graph where all n are kept.
+once is what `symguide.memory.Forecast` says, the decoder being the objective; weights come on top, and the peak is no
+less than that of the pipeline's own last decoding. The pipeline makes the first call of every look-ahead itself, and
+with its graph where all n are kept.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,7 +12,7 @@ from typing import Any
 import torch
 
 from symguide.errors import ConfigError, unknown
-from symguide.memory import Memory, graphs_to_keep
+from symguide.memory import Forecast, Memory, graphs_to_keep
 from symguide.pipelines.architecture import architecture
 from symguide.pipelines.inputs import TWO_PASSES
 from symguide.pipelines.parts import Parts
@@ -133,8 +128,8 @@ def estimate_memory(
         estimate_memory(pipe, 768, 768, n=8).plans
 
     Args:
-        model: "sd-1.5", "sdxl", "sd3-medium" or "flux.1-dev", the folder of a pipeline, its name on the hub, or a
-            pipeline. Only configs are read.
+        model: "sd-1.5", "sdxl", "dit-xl-2", "sd3-medium" or "flux.1-dev", the folder of a pipeline, its name on the
+            hub, or a pipeline. Only configs are read.
         height, width: of the pictures, in pixels; what the model was trained for where they are left out.
         batch: samples at a time.
         dtype: "float16", "bfloat16" or "float32", of all networks.
@@ -190,9 +185,8 @@ class _Costs:
     def plan(self, memory: Memory | None, checkpoint: bool, network: Held, decoder: Held) -> Plan:
         """The phases of a guided step, one beside the other."""
         n = self.n
-        kept = n if memory is None else graphs_to_keep(memory, n, 0, torch.device("cpu")) or 0
-        behind = max(kept - 1, 0) * network.saved
-        phases = (behind + network.peak, kept * network.saved + decoder.peak, self.last_decoding)
+        forecast = Forecast(n, network.saved, network.peak, decoder.peak, self.states)
+        kept = graphs_to_keep("fast" if memory is None else memory, n, forecast, None) or 0
         forward = n if memory is None else 2 * n - kept
         flops = forward * network.forward_flops + n * network.backward_flops
         flops += decoder.forward_flops + decoder.backward_flops
@@ -204,7 +198,7 @@ class _Costs:
             kept * network.saved,
             network.peak,
             decoder.peak,
-            self.weights + self.states + max(phases),
+            self.weights + max(forecast.peak(kept), self.states + self.last_decoding),
             forward,
             n,
             flops / network.forward_flops,

@@ -85,10 +85,15 @@ def _flux(config: Any, empty: Callable[..., Tensor], batch: int, rows: int, colu
     }
 
 
+def _dit(config: Any, empty: Callable[..., Tensor], batch: int, rows: int, columns: int) -> Mapping[str, Any]:
+    return {"timestep": empty(batch), "class_labels": empty(batch).long()}
+
+
 FAMILIES: dict[str, Callable[..., Mapping[str, Any]]] = {
     "UNet2DConditionModel": _unet,
     "SD3Transformer2DModel": _sd3,
     "FluxTransformer2DModel": _flux,
+    "DiTTransformer2DModel": _dit,
 }
 """The arguments beside the latents by the network's class, with texts as long as the pipelines make them."""
 

@@ -53,18 +53,21 @@ class Parts:
             module.enable_gradient_checkpointing() if checkpoint else module.disable_gradient_checkpointing()
         shape = latent_shape(self.network, *(grid[i] for i in (0, 2, 3, 1)))
         network = held(network_call(self.network, grid[2], grid[3], guidance), _meta(shape))
-        return network, held(lambda z: self._decoded(z, checkpoint).square().mean(dim=(1, 2, 3)), _meta(grid))
+        return network, held(lambda z: decoded(self.vae, z, checkpoint).square().mean(dim=(1, 2, 3)), _meta(grid))
 
     def last_decoding(self, grid: torch.Size) -> int:
         """The most bytes while the pipeline decodes what it has drawn."""
-        return forward_peak(lambda z: self._decoded(z, False), _meta(grid))
+        return forward_peak(lambda z: decoded(self.vae, z, False), _meta(grid))
 
-    def _decoded(self, z: Tensor, checkpoint: bool) -> Tensor:
-        def pictures(z: Tensor) -> Tensor:
-            made: Tensor = self.vae.decode(z.to(self.vae.dtype), return_dict=False)[0]
-            return made.to(z.dtype)
 
-        return sparing(pictures, self.vae)(z) if checkpoint else pictures(z)
+def decoded(vae: Any, z: Tensor, checkpoint: bool) -> Tensor:
+    """Pictures of latents by an autoencoder, in the latents' type; with checkpoints as `guide` decodes them."""
+
+    def pictures(z: Tensor) -> Tensor:
+        made: Tensor = vae.decode(z.to(vae.dtype), return_dict=False)[0]
+        return made.to(z.dtype)
+
+    return sparing(pictures, vae)(z) if checkpoint else pictures(z)
 
 
 def _meta(shape: Sequence[int]) -> Tensor:

@@ -1,7 +1,8 @@
 """Architectures of published pipelines by name, as their config.json files have them: sizes, no weights.
 
 Checked by parameter counts (tests/pipelines/test_estimate.py): U-Nets of SD 1.5 and SDXL 859,520,964 and 2,567,463,684,
-transformers of SD3-medium and FLUX.1-dev 2,028,328,000 and 11,901,408,320, the autoencoder of SD 83,653,863.
+transformers of SD3-medium, FLUX.1-dev and DiT-XL/2 2,028,328,000, 11,901,408,320 and 749,826,464 (diffusers embeds time
+and label in each of its blocks), the autoencoder of SD 83,653,863.
 """
 
 from typing import Any
@@ -118,6 +119,29 @@ PRESETS: dict[str, tuple[str, dict[str, tuple[str, str, dict[str, Any]]]]] = {
             ),
             "text_encoder": ("transformers", "CLIPTextModel", _CLIP_L),
             "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", _CLIP_BIG_G),
+        },
+    ),
+    "dit-xl-2": (
+        "DiTPipeline",
+        {
+            "transformer": (
+                "diffusers",
+                "DiTTransformer2DModel",
+                {
+                    "activation_fn": "gelu-approximate",
+                    "attention_bias": True,
+                    "attention_head_dim": 72,
+                    "in_channels": 4,
+                    "norm_type": "ada_norm_zero",
+                    "num_attention_heads": 16,
+                    "num_embeds_ada_norm": 1000,
+                    "num_layers": 28,
+                    "out_channels": 8,
+                    "patch_size": 2,
+                    "sample_size": 32,
+                },
+            ),
+            "vae": ("diffusers", "AutoencoderKL", {**_AUTOENCODER, "sample_size": 256}),
         },
     ),
     "sd3-medium": (

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from symguide.meter import SavedBytes
+
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Context manager that counts storages made inside it: bytes `.live` now, `.peak` at most so far; and `.flops`.
@@ -121,12 +123,14 @@ class Held:
     Attributes:
         saved: after the forward pass, for the backward one: what a kept graph weighs.
         forward, backward: the most during each pass; the saved ones are part of it.
+        hooked: of these, what saved-tensor hooks see: after the forward pass, and the most during both.
         forward_flops, backward_flops: of each pass; a checkpointed backward pass computes blocks again.
     """
 
     saved: int
     forward: int
     backward: int
+    hooked: tuple[int, int]
     forward_flops: int
     backward_flops: int
 
@@ -137,17 +141,18 @@ class Held:
 
 
 def held(call: Callable[[Tensor], Tensor], x: Tensor) -> Held:
-    """What call(x) and the gradient of its result with respect to x hold; x is a meta tensor."""
+    """What call(x) and the gradient of its result with respect to x hold; x may be a meta tensor."""
     x = x.detach().requires_grad_()
-    with fused_attention(), LiveBytes() as memory, torch.enable_grad():
+    with fused_attention(), SavedBytes() as hooks, LiveBytes() as memory, torch.enable_grad():
         y = call(x)
         saved, forward, flops = memory.live, memory.peak, memory.flops
+        seen = hooks.live
         cotangent = torch.empty_like(y)
         memory.peak = memory.live
         gradient = torch.autograd.grad(y, x, cotangent)
         backward = memory.peak
         del gradient
-    return Held(saved, forward, backward, flops, memory.flops - flops)
+    return Held(saved, forward, backward, (seen, hooks.peak), flops, memory.flops - flops)
 
 
 def forward_peak(call: Callable[[Tensor], Tensor], x: Tensor) -> int:

@@ -121,7 +121,7 @@ class Known(Call):
         self.prediction, self._graph, self.rows, self.wanted = prediction, None, 0, False
         self.graphs = graphs
 
-    def _build(self) -> None:
+    def _build(self) -> Prediction:
         graphs, self.graphs = self.graphs, None
         if graphs is None:
             return super()._build()
@@ -129,8 +129,9 @@ class Known(Call):
         before = denoiser.counter.forward
         assert isinstance(denoiser.network, PipelineNetwork)
         denoiser.network.graphs = graphs
-        super()._build()
+        made = super()._build()
         denoiser.counter.forward = before  # the pipeline's call was counted when it was made
+        return made
 
 
 class PipelineStep(Step):

@@ -37,7 +37,7 @@ def draw_lines(panels: Sequence[Panel]) -> str:
                 drawn[name] = axes.plot(x, y, dash, **look, zorder=3 - 0.01 * names.index(name))[0]  # the first on top
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
-            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.xaxis.set_major_formatter("{x:g}")
             dress(axes, panel.title, panel.x)
         place = {"loc": "outside lower center", "frameon": False, "labelcolor": SENTINEL, "fontsize": 9}
         figure.legend(list(drawn.values()), list(drawn), ncols=4, **place)
