@@ -48,7 +48,8 @@ class StepRecord:
 class Cost:
     """Totals of a run. Calls are per sample that is returned: once through the network is one, whatever the batch.
 
-    `peak_bytes` is the allocator's peak on a GPU; on a CPU the most bytes that autograd held for backward.
+    `peak_bytes` is the allocator's peak on a GPU; on a CPU the most bytes that autograd held for backward (of a
+    look-ahead's network graphs the first is weighed, and as many rows taken to weigh as much).
     """
 
     forward_calls: int
@@ -150,7 +151,7 @@ def sample(
         raise ConfigError(f"eta must be between 0 (deterministic) and 1 (ancestral), not {eta}")
 
     counter = Counter()
-    predict = GuidedPredictor(denoiser.counted(counter), condition, prediction)
+    predict = GuidedPredictor(denoiser.counted(counter, device), condition, prediction)
     noise = Noise(seed, numbers, shape, dtype, device, count)
     x = starting_noise(start, noise, denoiser, times[0], dtype, device, count)
     plan = [(i, 0) for i in range(len(times) - 1)] if restart is None else restart.plan(denoiser.schedule, times)
@@ -164,7 +165,9 @@ def sample(
     finite: list[Tensor] = []
     past: tuple[float, Tensor] | None = None
     reached = 0
-    with denoiser.frozen(), Peak(device) as peak:
+    meter = Peak(device)
+    predict.meter = meter.saved
+    with denoiser.frozen(), meter as peak:
         begun = time.perf_counter()
         for index, visit in tqdm(plan, desc="sampling", disable=not progress, leave=False):
             before = (counter.forward, counter.backward, time.perf_counter())
@@ -175,7 +178,7 @@ def sample(
             try:
                 step, x, guided = _advance(everything, index, visit, x, past, loss, particles)
             except SymguideError as error:
-                raise type(error)(f"step {index} of {steps} (t = {times[index]:.4f}): {error}") from error
+                raise _at_step(error, index, times) from error
             if get_solver(everything.solver).multistep:
                 past = (step.t, step.prediction.x0)
             finite.append(torch.isfinite(x).all())
@@ -197,6 +200,8 @@ def sample(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begun
+    if unmet := everything.unmet():
+        raise _at_step(unmet.error(), unmet.index, times)
     _check_finite(finite, [times[index] for index, _ in plan])
     samples = x if particles is None else x[particles.choose(x)]
     cost = Cost(counter.forward // samples_drawn, counter.backward // samples_drawn, seconds, peak())
@@ -225,6 +230,11 @@ def _advance(
     if particles is not None:
         x_s = particles.move(step, x_s)
     return step, x_s, guided
+
+
+def _at_step(error: SymguideError, index: int, times: Sequence[float]) -> SymguideError:
+    """The same error, with the step where it came up."""
+    return type(error)(f"step {index} of {len(times) - 1} (t = {times[index]:.4f}): {error}")
 
 
 def _check_hooks(prediction: Any, loss: Any, particles: Any, restart: Any) -> None:

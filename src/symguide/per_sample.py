@@ -91,4 +91,7 @@ class Noise:
             philox.state = state  # a fresh stream of numbers, at a third of the cost of a new generator
             generator.standard_normal(out=out)
         whole = torch.from_numpy(drawn if times is None else np.ascontiguousarray(drawn.swapaxes(0, 1)))
-        return whole.to(device=self.device, dtype=self.dtype)
+        whole = whole.to(self.dtype)
+        if self.device is not None and torch.device(self.device).type == "cuda":
+            whole = whole.pin_memory()  # from where a copy does not wait for what the GPU has to do before it
+        return whole.to(self.device, non_blocking=True)
