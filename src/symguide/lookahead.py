@@ -13,6 +13,7 @@ one network graph at a time, or as many as `memory` says.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,8 +46,8 @@ class GuidedPredictor:
     """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
 
     `weights` remembers what the memory plan "auto" has weighed. `meter` is the meter of a run, which weighs the first
-    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows. Asking autograd about each saved tensor
-    of each graph would cost a small network a tenth of its time.
+    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise). Asking
+    autograd about each saved tensor of each graph would cost a small network a tenth of its time.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
@@ -295,12 +296,13 @@ def sweep(
         first_too=jacobian == "first",
     )
     budget = budget_of(memory, x.device) if jacobian == "exact" else None
+    meter, ask = predict.meter, partial(value_and_gradient, objective, x0)
     if budget is None or predict.weights.objective is not None:
-        loss, cotangent = value_and_gradient(objective, x0)
+        loss, cotangent = ask() if meter is None else meter.once((objective, x0.shape), ask)
     else:
         forecast = predict.weights.forecast(program.calls, _states(program, x, offload))
         with _MakingRoom(calls, forecast, budget) as saved:
-            loss, cotangent = value_and_gradient(objective, x0)
+            loss, cotangent = ask()
         predict.weights.objective = saved.peak
     if jacobian == "identity":
         return cotangent, loss, x0, calls[0]

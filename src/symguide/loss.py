@@ -41,7 +41,7 @@ def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor
 
 def finite(loss: Tensor, gradient_norm: Tensor) -> Tensor:
     """Whether loss and gradient are numbers, for every sample, (B,)."""
-    return torch.isfinite(loss) & torch.isfinite(gradient_norm)
+    return (loss - loss) + (gradient_norm - gradient_norm) == 0  # inf - inf and NaN - NaN are NaN
 
 
 def require_finite(loss: Tensor, gradient_norm: Tensor) -> None:

@@ -7,12 +7,13 @@ where they are saved, by saved-tensor hooks, each storage once and parameters no
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Hook = Callable[[Any], Any]
+T = TypeVar("T")
 
 
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
@@ -32,6 +33,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         self.live = self.peak = 0
         self._uses: dict[int, int] = {}
         self._around: tuple[Hook, Hook] | None = None
+        self._weighed: tuple[Any, int] = (None, 0)
         super().__init__(self._pack, self._unpack)
 
     def __enter__(self) -> "SavedBytes":  # type: ignore[override]
@@ -59,6 +61,24 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     def hold(self, size: int) -> "_Held":
         """Counts so many bytes for as long as what it returns lives."""
         return _Held(None, self, None, size)
+
+    def once(self, kind: Any, call: Callable[[], T]) -> T:
+        """call(), whose peak is measured where `kind` is not that of the last time, and else taken to be the same."""
+        if not self.innermost:
+            return call()
+        if self._weighed[0] == kind:
+            held = self.hold(self._weighed[1])
+            with self.paused():
+                made = call()
+            del held
+            return made
+        peak, live, self.peak = self.peak, self.live, self.live
+        try:
+            made = call()
+            self._weighed = (kind, self.peak - live)
+        finally:
+            self.peak = max(peak, self.peak)
+        return made
 
     def _pack(self, tensor: Tensor) -> "_Held":
         # detach: a saved output would hold its own graph, and never be freed

@@ -168,9 +168,10 @@ class Step:
 
     def require(self, good: Tensor, error: Callable[[], SymguideError]) -> None:
         """Raises error() unless all of `good` is true: at once on a CPU; after the run where a look waits for a GPU."""
-        self.run.requirements.append(Requirement(self.index, good.all(), error))
-        if good.device.type == "cpu" and (unmet := self.run.unmet()):
-            raise unmet.error()
+        if good.device.type != "cpu":
+            self.run.requirements.append(Requirement(self.index, good.all(), error))
+        elif not bool(good.all()):
+            raise error()
 
     @property
     def x0_weight(self) -> float:
