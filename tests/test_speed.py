@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import symguide as sg
-from symguide import loop
+from symguide import loop, per_sample
 from symguide.errors import GuidanceError
 from symguide.meter import SavedBytes
 from symguide.networks import CaptionUNet, UNet
@@ -45,6 +45,8 @@ def on_meta(monkeypatch):
         return make(data, dtype=dtype, device=device)
 
     monkeypatch.setattr(torch, "as_tensor", as_tensor)
+    monkeypatch.setattr(per_sample, "PINNED", ("meta",))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(Run, "unmet", lambda run: looks.append("requirements"))
     monkeypatch.setattr(loop, "_check_finite", lambda largest, times: looks.append("samples"))
     copies = Copies()

@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PINNED = ("cuda",)
+"""Kinds of devices to which a copy from pinned memory is made while they go on working: nobody waits for it."""
+
 
 def norm(x: Tensor) -> Tensor:
     """Euclidean norm of every sample, (B, 1, ..., 1), at least float32 inside.
@@ -94,6 +97,6 @@ class Noise:
             self._generator.standard_normal(out=out)
         whole = torch.from_numpy(drawn if times is None else np.ascontiguousarray(drawn.swapaxes(0, 1)))
         whole = whole.to(self.dtype)
-        if self.device is not None and torch.device(self.device).type == "cuda":
-            whole = whole.pin_memory()  # from where a copy does not wait for what the GPU has to do before it
-        return whole.to(self.device, non_blocking=True)
+        if torch.device(self.device or "cpu").type in PINNED:
+            return whole.pin_memory().to(self.device, non_blocking=True)
+        return whole.to(self.device)
