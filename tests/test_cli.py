@@ -780,21 +780,6 @@ def test_guided_run_reports_by_scorer_and_judge(world):
     assert figures["config"]["objective"] == "classifier:3,4" and figures["drawn_now"] == 3
 
 
-def test_channels_last_is_kept_in_the_config_and_changes_last_digits_alone(model):
-    line = ["sample", "--model", model, "--num", 2, "--steps", 3, "--format", "safetensors"]
-    run(*line, "--out", "plain")
-    run(*line, "--channels-last", "--out", "last")
-    assert yaml.safe_load(Path("last/config.yaml").read_text())["channels_last"] is True
-    run("sample", "--config", "last/config.yaml", "--out", "again")
-    plain, last, again = (
-        safetensors.torch.load_file(f"{folder}/samples.safetensors") for folder in ("plain", "last", "again")
-    )
-    for name in plain:
-        torch.testing.assert_close(last[name], plain[name])
-        assert torch.equal(last[name], again[name])
-    assert "channels_last" not in yaml.safe_load(Path("plain/config.yaml").read_text())
-
-
 def test_best_of_n_counts_all_tries(model):
     figures = json.loads(draw(model, "--objective", "own_rules:ink", "--best-of", 3, "--json", "-").output)
     assert figures["cost"]["forward_calls_per_sample"] == 9 and figures["cost"]["backward_calls_per_sample"] == 0

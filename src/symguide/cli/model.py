@@ -102,8 +102,7 @@ def source(options: Mapping[str, Any]) -> Model:
     embedded = options["model"] in WORLDS
     name = options["model"] if embedded else str(Path(options["model"]).resolve())
     device, dtype = usable(options["device"]), DTYPES[options["dtype"]]
-    layout = torch.channels_last if options["channels_last"] else None
-    denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype, layout)
+    denoiser = sg.load(options["model"], dtype=torch.float32).to(device, dtype)
     if denoiser.shape is None:
         raise ConfigError(f"{options['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
     with torch.no_grad():
@@ -114,8 +113,6 @@ def source(options: Mapping[str, Any]) -> Model:
     if rule is not None and rule.scale != rule.off and not values:
         raise ConfigError("--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3")
     settings = {"model": name} | {key: options[key] for key in COPIED if options[key] is not None}
-    if options["channels_last"]:
-        settings["channels_last"] = True
     if "restart" in settings:
         settings["restart"] = list(settings["restart"])
     if prompts:

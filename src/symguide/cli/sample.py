@@ -202,12 +202,6 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 )
 @option(
     "Sampler",
-    "--channels-last",
-    is_flag=True,
-    help="Lay out a model's convolutions as they are fastest; samples differ in their last digits alone.",
-)
-@option(
-    "Sampler",
     "--on-nan",
     type=click.Choice(["raise", "skip"]),
     default="raise",

@@ -33,7 +33,6 @@ ALIEN: Mapping[str, Mapping[str, str]] = {
         "restart": "a pipeline makes each of its steps once",
         "condition": "a pipeline is told what to show by --prompt",
         "best_of": "a pipeline draws each sample once: draw more with --num, and choose",
-        "channels_last": "it is for models",
     },
 }
 """Options that have no meaning for a source, and why."""
