@@ -47,6 +47,11 @@ def test_trajectory(tmp_path):
     assert calls["EDICT, inverted"] == (16, 8)
 
 
+def test_where_the_time_of_a_step_goes(tmp_path):
+    row = cells(quick("step", tmp_path).splitlines()[2])
+    assert row[:4] == ["1", "3", "minimal", "5 + 3"] and all(float(cell.strip("%")) > 0 for cell in row[4:8])
+
+
 def test_the_sphere_keeps_states_as_long_as_they_should_be(tmp_path):
     printed = quick("dsg", tmp_path)
     table = printed.partition("what it should be")[2].strip().splitlines()[2:6]

@@ -259,7 +259,7 @@ class Denoiser:
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
-        timestep = torch.as_tensor(self.schedule.timestep(t), dtype=wide, device=x.device).expand(len(x))
+        timestep = _scalar(self.schedule.timestep(t), wide, x.device).expand(len(x))
         own = self.dtype or x.dtype
         given = {name: _as_floats_of(value, own) for name, value in condition.items()}
 
@@ -292,24 +292,38 @@ class Denoiser:
     def _parameters(self) -> Iterator[nn.Parameter]:
         return self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Denoiser":
+    def to(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> "Denoiser":
         """This denoiser with its network on another device or in another floating type; self where nothing changes.
 
+        With memory_format=torch.channels_last the weights of 2D convolutions are laid out as these are fastest.
         The network is copied, never converted in place, so that nobody else's precision changes.
         """
         same_device = device is None or self.device is None or torch.device(device) == self.device
-        if same_device and (dtype is None or self.dtype in (None, dtype)):
+        if same_device and (dtype is None or self.dtype in (None, dtype)) and memory_format is None:
             return self
+        laid_out = {} if memory_format is None else {"memory_format": memory_format}
+
+        def moved(module: Any) -> Any:
+            return copy.deepcopy(module).to(device=device, dtype=dtype, **laid_out)
+
         other = copy.copy(self)
-        other.network = copy.deepcopy(self.network).to(device=device, dtype=dtype)  # type: ignore[attr-defined]
+        if isinstance(self.network, nn.Module):
+            other.network = moved(self.network)
         if isinstance(self.decoder, nn.Module):
-            other.decoder = copy.deepcopy(self.decoder).to(device=device, dtype=dtype)
+            other.decoder = moved(self.decoder)
         return other
 
-    def counted(self, counter: Counter) -> "Denoiser":
-        """The same denoiser, adding its calls to `counter`."""
+    def counted(self, counter: Counter, device: torch.device | None = None) -> "Denoiser":
+        """The same denoiser, adding its calls to `counter`; its null condition is brought to `device`, if given."""
         other = copy.copy(self)
         other.counter = counter
+        if device is not None:
+            other.null = {name: _rows(value, device) for name, value in self.null.items()}
         return other
 
     @contextmanager
@@ -337,13 +351,8 @@ def expand_condition(
     """Conditions with one row for every row of the batch: a number counts for all samples, a list is one for each."""
     out = {}
     for name, value in (condition or {}).items():
-        rows = (
-            torch.as_tensor(value, device=device)
-            if isinstance(value, int | float | list | tuple | range | np.ndarray)
-            else value
-        )
+        rows = _rows(value, device)
         if isinstance(rows, Tensor):
-            rows = rows.to(device)
             if rows.ndim == 0:
                 rows = rows.expand(batch)
             if len(rows) not in (1, batch):
@@ -353,6 +362,22 @@ def expand_condition(
             rows = rows.expand(batch, *rows.shape[1:]).repeat_interleave(particles, dim=0)
         out[name] = rows
     return out
+
+
+def _rows(value: Any, device: torch.device) -> Any:
+    """Numbers, lists and arrays as tensors on the device, and tensors there; anything else as it is."""
+    if isinstance(value, list | tuple | range | np.ndarray):
+        return torch.as_tensor(value, device=device)
+    if isinstance(value, int | float):
+        return _scalar(value, torch.as_tensor(value).dtype, device)
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _scalar(value: Level, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number as a tensor of its device, made there: copying it would wait for a GPU."""
+    if isinstance(value, Tensor):
+        return value.to(device, dtype)
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _as_floats_of(value: Any, dtype: torch.dtype) -> Any:

@@ -13,6 +13,7 @@ one network graph at a time, or as many as `memory` says.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,17 +45,37 @@ class Weights:
 class GuidedPredictor:
     """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
 
-    `weights` remembers what the memory plan "auto" has weighed.
+    `weights` remembers what the memory plan "auto" has weighed. `meter` is the meter of a run, which weighs the first
+    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise).
+    Asking autograd about each saved tensor of each graph would cost a small network a tenth of its time.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
         self.denoiser, self.condition, self.guidance = denoiser, dict(condition or {}), guidance
         self.weights = Weights()
+        self.meter: SavedBytes | None = None
+        self.graph_bytes = self.graph_rows = 0
 
     def __call__(self, x: Tensor, t: float) -> Prediction:
         if self.guidance is None:
             return self.denoiser(x, t, **self.condition)
         return self.guidance(self.denoiser, x, t, self.condition)
+
+    def with_graph(self, leaf: Tensor, t: float) -> tuple[Prediction, int, Any]:
+        """The prediction, the rows that the network was given, and what counts its graph's bytes while it is kept."""
+        counter, meter = self.denoiser.counter, self.meter
+        before = counter.forward
+        if meter is None or not meter.innermost:
+            return self(leaf, t), counter.forward - before, None
+        if not self.graph_rows:
+            live = meter.live
+            prediction = self(leaf, t)
+            self.graph_bytes, self.graph_rows = meter.live - live, counter.forward - before
+            return prediction, self.graph_rows, None
+        with meter.paused():
+            prediction = self(leaf, t)
+        rows = counter.forward - before
+        return prediction, rows, meter.hold(self.graph_bytes * rows // self.graph_rows)
 
 
 class Call:
@@ -66,7 +87,7 @@ class Call:
     def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
         self.predict, self.t, self.device = predict, t, x.device
         self.x = x.detach()
-        self._graph: tuple[Tensor, Tensor] | None = None
+        self._graph: tuple[Tensor, Tensor, Any] | None = None
         self.rows, self.wanted = 0, keep
         if keep:
             self.prediction = self._build()
@@ -75,19 +96,16 @@ class Call:
                 self.prediction = predict(self.x, t)
 
     def _build(self) -> Prediction:
-        counter = self.predict.denoiser.counter
-        before = counter.forward
         with torch.enable_grad():
             leaf = self.x.to(self.device).requires_grad_()
-            prediction = self.predict(leaf, self.t)
+            prediction, self.rows, held = self.predict.with_graph(leaf, self.t)
             x0 = prediction.x0
         if not x0.requires_grad:
             raise GuidanceError(
                 "the network's output has no gradient path to x: "
                 "do not run it under torch.no_grad() or inference_mode(), or use jacobian='identity'"
             )
-        self.rows = counter.forward - before
-        self._graph = leaf, x0
+        self._graph = leaf, x0, held
         return prediction.detach()
 
     @property
@@ -108,7 +126,7 @@ class Call:
         if self._graph is None:
             self._build()
         assert self._graph is not None
-        (leaf, x0), self._graph = self._graph, None
+        (leaf, x0, _), self._graph = self._graph, None
         self.predict.denoiser.counter.backward += self.rows
         return torch.autograd.grad(x0, leaf, cotangent)[0]
 
@@ -278,12 +296,13 @@ def sweep(
         first_too=jacobian == "first",
     )
     budget = budget_of(memory, x.device) if jacobian == "exact" else None
+    meter, ask = predict.meter, partial(value_and_gradient, objective, x0)
     if budget is None or predict.weights.objective is not None:
-        loss, cotangent = value_and_gradient(objective, x0)
+        loss, cotangent = ask() if meter is None else meter.once((objective, x0.shape), ask)
     else:
         forecast = predict.weights.forecast(program.calls, _states(program, x, offload))
         with _MakingRoom(calls, forecast, budget) as saved:
-            loss, cotangent = value_and_gradient(objective, x0)
+            loss, cotangent = ask()
         predict.weights.objective = saved.peak
     if jacobian == "identity":
         return cotangent, loss, x0, calls[0]
@@ -401,7 +420,7 @@ class _MakingRoom(SavedBytes):
         self._kept = [call for call in calls if call.kept]
         self._forecast, self._budget = forecast, budget
 
-    def _hold(self, key: int, size: int) -> None:
+    def _hold(self, key: int | None, size: int) -> None:
         super()._hold(key, size)
         while self._kept and replace(self._forecast, objective=self.live).peak(len(self._kept)) > self._budget:
             self._kept.pop(0).free()

@@ -32,7 +32,10 @@ from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, S
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of the trace. Loss and gradient norm are (B,), None where the step was not guided; calls per sample."""
+    """One step of the trace. Loss and gradient norm are (B,), None where the step was not guided; calls per sample.
+
+    Seconds are the loop's: on a GPU, which works on while the loop goes ahead, those of a run are in its `Cost`.
+    """
 
     index: int
     t: float
@@ -48,7 +51,8 @@ class StepRecord:
 class Cost:
     """Totals of a run. Calls are per sample that is returned: once through the network is one, whatever the batch.
 
-    `peak_bytes` is the allocator's peak on a GPU; on a CPU the most bytes that autograd held for backward.
+    `peak_bytes` is the allocator's peak on a GPU; on a CPU the most bytes that autograd held for backward (a graph of
+    the network is weighed once, and as many rows taken to weigh as much; so is the graph of an objective).
     """
 
     forward_calls: int
@@ -116,7 +120,8 @@ def sample(
         dtype: precision of the run, torch's default where not given. A network of another one is copied into it if
             dtype is given, and called in its own (inputs and outputs cast) if not.
         device: the network's own where not given.
-        on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
+        on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step. On a GPU
+            "raise" looks after the last step: a look in every step would make the loop wait for it.
         callback: called with the step's record and x_s after every step.
         return_trajectory: keep x at all times.
         progress: show a progress bar.
@@ -150,7 +155,7 @@ def sample(
         raise ConfigError(f"eta must be between 0 (deterministic) and 1 (ancestral), not {eta}")
 
     counter = Counter()
-    predict = GuidedPredictor(denoiser.counted(counter), condition, prediction)
+    predict = GuidedPredictor(denoiser.counted(counter, device), condition, prediction)
     noise = Noise(seed, numbers, shape, dtype, device, count)
     x = starting_noise(start, noise, denoiser, times[0], dtype, device, count)
     plan = [(i, 0) for i in range(len(times) - 1)] if restart is None else restart.plan(denoiser.schedule, times)
@@ -161,10 +166,12 @@ def sample(
     samples_drawn = len(numbers)
     trace: list[StepRecord] = []
     trajectory = [x] if return_trajectory else []
-    finite: list[Tensor] = []
+    largest: list[Tensor] = []
     past: tuple[float, Tensor] | None = None
     reached = 0
-    with denoiser.frozen(), Peak(device) as peak:
+    meter = Peak(device)
+    predict.meter = meter.saved
+    with denoiser.frozen(), meter as peak:
         begun = time.perf_counter()
         for index, visit in tqdm(plan, desc="sampling", disable=not progress, leave=False):
             before = (counter.forward, counter.backward, time.perf_counter())
@@ -175,10 +182,10 @@ def sample(
             try:
                 step, x, guided = _advance(everything, index, visit, x, past, loss, particles)
             except SymguideError as error:
-                raise type(error)(f"step {index} of {steps} (t = {times[index]:.4f}): {error}") from error
+                raise _at_step(error, index, times) from error
             if get_solver(everything.solver).multistep:
                 past = (step.t, step.prediction.x0)
-            finite.append(torch.isfinite(x).all())
+            largest.append(torch.linalg.vector_norm(x, math.inf))
             record = StepRecord(
                 index,
                 step.t,
@@ -197,7 +204,9 @@ def sample(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begun
-    _check_finite(finite, [times[index] for index, _ in plan])
+    if unmet := everything.unmet():
+        raise _at_step(unmet.error(), unmet.index, times)
+    _check_finite(largest, [times[index] for index, _ in plan])
     samples = x if particles is None else x[particles.choose(x)]
     cost = Cost(counter.forward // samples_drawn, counter.backward // samples_drawn, seconds, peak())
     return Result(samples, trace, cost, torch.stack(trajectory) if return_trajectory else None)
@@ -225,6 +234,11 @@ def _advance(
     if particles is not None:
         x_s = particles.move(step, x_s)
     return step, x_s, guided
+
+
+def _at_step(error: SymguideError, index: int, times: Sequence[float]) -> SymguideError:
+    """The same error, with the step where it came up."""
+    return type(error)(f"step {index} of {len(times) - 1} (t = {times[index]:.4f}): {error}")
 
 
 def _check_hooks(prediction: Any, loss: Any, particles: Any, restart: Any) -> None:
@@ -288,9 +302,12 @@ def starting_noise(
     return math.hypot(denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)) * noise.draw("start")
 
 
-def _check_finite(finite: Sequence[Tensor], times: Sequence[float]) -> None:
-    """GuidanceError naming the first step that left finite numbers; asked once, so the loop never waits for a GPU."""
-    good = torch.stack(list(finite)).tolist()
+def _check_finite(largest: Sequence[Tensor], times: Sequence[float]) -> None:
+    """GuidanceError naming the first step that left finite numbers; asked once, so the loop never waits for a GPU.
+
+    `largest` is the largest absolute value after each step, which NaN passes through.
+    """
+    good = torch.isfinite(torch.stack(list(largest))).tolist()
     if not all(good):
         i = good.index(False)
         raise GuidanceError(

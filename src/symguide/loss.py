@@ -39,13 +39,22 @@ def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor
     return loss.detach(), torch.autograd.grad(loss, leaf, torch.ones_like(loss))[0]
 
 
+def finite(loss: Tensor, gradient_norm: Tensor) -> Tensor:
+    """Whether loss and gradient are numbers, for every sample, (B,)."""
+    return (loss - loss) + (gradient_norm - gradient_norm) == 0  # inf - inf and NaN - NaN are NaN
+
+
 def require_finite(loss: Tensor, gradient_norm: Tensor) -> None:
     """GuidanceError that names the samples whose loss or gradient is NaN or infinite, both (B,)."""
-    if bool((torch.isfinite(loss) & torch.isfinite(gradient_norm)).all()):  # one look at the device, as a rule
-        return
+    if not bool(finite(loss, gradient_norm).all()):  # one look at the device, as a rule
+        raise not_finite(loss, gradient_norm)
+
+
+def not_finite(loss: Tensor, gradient_norm: Tensor) -> GuidanceError:
+    """The error of those that are not `finite`."""
     what, values = ("gradient", gradient_norm) if bool(torch.isfinite(loss).all()) else ("loss", loss)
     bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
-    raise GuidanceError(
+    return GuidanceError(
         f"the {what} is not finite for samples {bad[:8]}: lower the scale, check the objective at "
         "this noise level, or pass on_nan='skip' to leave such samples unguided for the step"
     )

@@ -5,13 +5,15 @@ where they are saved, by saved-tensor hooks, each storage once and parameters no
 """
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Hook = Callable[[Any], Any]
+T = TypeVar("T")
 
 
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
@@ -31,6 +33,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         self.live = self.peak = 0
         self._uses: dict[int, int] = {}
         self._around: tuple[Hook, Hook] | None = None
+        self._weighed: tuple[Any, int] = (None, 0)
         super().__init__(self._pack, self._unpack)
 
     def __enter__(self) -> "SavedBytes":  # type: ignore[override]
@@ -38,11 +41,50 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         super().__enter__()
         return self
 
+    @property
+    def innermost(self) -> bool:
+        """Whether autograd asks this meter, and no hooks inside it; False where this torch does not say."""
+        return _hooks_in_force() == (self._pack, self._unpack)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is counted inside, and nothing slowed down: for graphs of known weight, see `hold`.
+
+        To be asked for only where it is the `innermost` one.
+        """
+        super().__exit__()
+        try:
+            yield
+        finally:
+            super().__enter__()
+
+    def hold(self, size: int) -> "_Held":
+        """Counts so many bytes for as long as what it returns lives."""
+        return _Held(None, self, None, size)
+
+    def once(self, kind: Any, call: Callable[[], T]) -> T:
+        """call(), whose peak is measured where `kind` is not that of the last time, and else taken to be the same."""
+        if not self.innermost:
+            return call()
+        if self._weighed[0] == kind:
+            held = self.hold(self._weighed[1])
+            with self.paused():
+                made = call()
+            del held
+            return made
+        peak, live, self.peak = self.peak, self.live, self.live
+        try:
+            made = call()
+            self._weighed = (kind, self.peak - live)
+        finally:
+            self.peak = max(peak, self.peak)
+        return made
+
     def _pack(self, tensor: Tensor) -> "_Held":
         # detach: a saved output would hold its own graph, and never be freed
         packed = tensor.detach() if self._around is None else self._around[0](tensor)
         owner = tensor._base if tensor._base is not None else tensor
-        if isinstance(owner, nn.Parameter):
+        if owner.is_leaf and isinstance(owner, nn.Parameter):
             return _Held(packed)
         storage = tensor.untyped_storage()
         return _Held(packed, self, storage._cdata, storage.nbytes())  # meta tensors have one address
@@ -50,17 +92,20 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     def _unpack(self, held: "_Held") -> Tensor:
         return held.packed if self._around is None else self._around[1](held.packed)
 
-    def _hold(self, key: int, size: int) -> None:
-        self._uses[key] = self._uses.get(key, 0) + 1
-        if self._uses[key] == 1:
+    def _hold(self, key: int | None, size: int) -> None:
+        if key is not None:
+            self._uses[key] = self._uses.get(key, 0) + 1
+        if key is None or self._uses[key] == 1:
             self.live += size
             self.peak = max(self.peak, self.live)
 
-    def _drop(self, key: int, size: int) -> None:
-        self._uses[key] -= 1
-        if self._uses[key] == 0:
+    def _drop(self, key: int | None, size: int) -> None:
+        if key is not None:
+            self._uses[key] -= 1
+            if self._uses[key]:
+                return
             del self._uses[key]
-            self.live -= size
+        self.live -= size
 
 
 class Peak:
@@ -86,11 +131,11 @@ class Peak:
 
 
 class _Held:
-    """A saved tensor, counted by its meter (if it has one) while autograd holds it."""
+    """A saved tensor, counted by its meter (if it has one) while autograd holds it; without a key counted anyway."""
 
     __slots__ = ("key", "meter", "packed", "size")
 
-    def __init__(self, packed: Any, meter: SavedBytes | None = None, key: int = 0, size: int = 0) -> None:
+    def __init__(self, packed: Any, meter: SavedBytes | None = None, key: int | None = 0, size: int = 0) -> None:
         self.packed, self.meter, self.key, self.size = packed, meter, key, size
         if meter is not None:
             meter._hold(key, size)

@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PINNED = ("cuda",)
+"""Kinds of devices to which a copy from pinned memory is made while they go on working: nobody waits for it."""
+
 
 def norm(x: Tensor) -> Tensor:
     """Euclidean norm of every sample, (B, 1, ..., 1), at least float32 inside.
@@ -69,6 +72,8 @@ class Noise:
     ) -> None:
         self.seed, self.indices, self.shape, self.particles = seed, tuple(indices), tuple(shape), particles
         self.dtype, self.device = dtype or torch.get_default_dtype(), device
+        self._philox = np.random.Philox(0)
+        self._generator = np.random.Generator(self._philox)
 
     def draw(
         self,
@@ -81,14 +86,17 @@ class Noise:
         """N(0, I) of shape (B, ...), or (times, B, ...) where `times` is given; `shape` in place of a sample's own."""
         own = self.shape if shape is None else tuple(shape)
         shape = own if times is None else (times, *own)
-        philox = np.random.Philox(0)
-        generator, state = np.random.Generator(philox), philox.state
+        state = self._philox.state
         state["state"]["counter"][2:] = ((repeat << 32) + step, self.streams.index(stream))
         drawn = np.empty((len(self.indices) * self.particles, *shape))
         for row, out in enumerate(drawn):
             state["state"]["key"][:] = (self.seed % 2**64, self.indices[row // self.particles])
             state["state"]["counter"][:2] = (0, row % self.particles)
-            philox.state = state  # a fresh stream of numbers, at a third of the cost of a new generator
-            generator.standard_normal(out=out)
+            state["buffer_pos"], state["has_uint32"] = 4, 0  # nothing is left of an earlier draw
+            self._philox.state = state  # a fresh stream of numbers, at a third of the cost of a new generator
+            self._generator.standard_normal(out=out)
         whole = torch.from_numpy(drawn if times is None else np.ascontiguousarray(drawn.swapaxes(0, 1)))
-        return whole.to(device=self.device, dtype=self.dtype)
+        whole = whole.to(self.dtype)
+        if torch.device(self.device or "cpu").type in PINNED:
+            return whole.pin_memory().to(self.device, non_blocking=True)
+        return whole.to(self.device)

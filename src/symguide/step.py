@@ -5,14 +5,15 @@ of every look-ahead from here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
+from symguide.errors import SymguideError
 from symguide.lookahead import Call, GuidedPredictor, lookahead_program, run, sweep
 from symguide.loss import Objective
 from symguide.memory import Memory
@@ -74,10 +75,26 @@ class Run:
     solver: str
     eta: float
     on_nan: str
+    requirements: list["Requirement"] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
         return len(self.times) - 1
+
+    def unmet(self) -> "Requirement | None":
+        """The first of the requirements so far that was not met. On a GPU this waits for all that was asked of it."""
+        asked, self.requirements[:] = list(self.requirements), []
+        met = torch.stack([requirement.met for requirement in asked]).tolist() if asked else []
+        return asked[met.index(False)] if False in met else None
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What a step needs: whether it was so, a tensor of one truth value, and the error to raise if it was not."""
+
+    index: int
+    met: Tensor
+    error: Callable[[], SymguideError]
 
 
 class Step:
@@ -148,6 +165,13 @@ class Step:
         """mean + std * noise."""
         mean = self.mean(x0)
         return mean + self.std * self.noise if self.std > 0 else mean
+
+    def require(self, good: Tensor, error: Callable[[], SymguideError]) -> None:
+        """Raises error() unless all of `good` is true: at once on a CPU; after the run where a look waits for a GPU."""
+        if good.device.type != "cpu":
+            self.run.requirements.append(Requirement(self.index, good.all(), error))
+        elif not bool(good.all()):
+            raise error()
 
     @property
     def x0_weight(self) -> float:

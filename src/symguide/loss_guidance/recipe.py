@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.loss import Objective, require_finite
+from symguide.loss import Objective, finite, not_finite
 from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
 from symguide.ranges import Around, Domain, Maybe, Range, Ranges
@@ -180,7 +180,7 @@ class Recipe(ABC):
         push = self.push(step)
         length = norm(push.gradient).flatten()
         if step.run.on_nan == "raise":
-            require_finite(push.loss, length)
+            step.require(finite(push.loss, length), lambda: not_finite(push.loss, length))
         if self.constraint is None:
             x_s = step.x_s() if push.x0 is None else step.x_s(step.prediction.x0 + push.x0)
             x_s = x_s if push.x_s is None else x_s + push.x_s
@@ -189,8 +189,9 @@ class Recipe(ABC):
             moves += [push.x_s] if push.x_s is not None else []
             x_s = self.constraint(step, sum(moves[1:], moves[0]))
         if step.run.on_nan == "skip":
-            bad = ~(torch.isfinite(push.loss) & torch.isfinite(length))
-            x_s = torch.where(expand(bad, x_s), step.x_s(), x_s) if bool(bad.any()) else x_s
+            bad = ~finite(push.loss, length)
+            if bad.device.type != "cpu" or bool(bad.any()):  # a GPU is not asked: the loop would wait for it
+                x_s = torch.where(expand(bad, x_s), step.x_s(), x_s)
         return Guided(x_s, push.loss, length)
 
 

@@ -92,10 +92,12 @@ def root_loss() -> Rule:
     """g / (2 sqrt(loss)): the gradient of sqrt(loss), which DPS takes of a squared residual norm."""
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
-        if bool((loss < 0).any()):
-            raise GuidanceError(
+        step.require(
+            ~(loss < 0),
+            lambda: GuidanceError(
                 "DPS takes the root of the loss, and this one is negative: use a squared error, or FreeDoM"
-            )
+            ),
+        )
         return gradient / (2 * expand(loss, gradient).sqrt().clamp_min(1e-12))
 
     return rule

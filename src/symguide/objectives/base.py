@@ -1,11 +1,12 @@
 """Objectives: what to steer toward. Clean samples (B, ...) in, one loss per sample (B,) out, lower is better."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from symguide.errors import ConfigError, GuidanceError
 from symguide.schedule import Schedule
@@ -200,6 +201,22 @@ class Fixed(Generic[T]):
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._made[key] = self._make(torch.empty(0, device=like.device, dtype=wide(like)))
         return self._made[key]
+
+
+def there(fixed: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """fixed.to(like), or of a dtype that is named; copied to another device once, as every copy waits for a GPU."""
+    dtype = dtype or like.dtype
+    if fixed.device == like.device:
+        return fixed.to(dtype)
+    if fixed not in _COPIES:
+        _COPIES[fixed] = {}
+    key, copies = (like.device, dtype, fixed._version), _COPIES[fixed]  # changed in place, it is copied again
+    if key not in copies:
+        copies[key] = fixed.to(like.device, dtype)
+    return copies[key]
+
+
+_COPIES: MutableMapping[Tensor, dict[tuple[torch.device, torch.dtype, int], Tensor]] = WeakTensorKeyDictionary()
 
 
 def wide(x: Tensor) -> torch.dtype:

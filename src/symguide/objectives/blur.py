@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import wide
+from symguide.objectives.base import there, wide
 from symguide.objectives.operators import LinearOperator
 
 
@@ -36,7 +36,7 @@ class Blur(LinearOperator):
         sides = zip(self.kernel.shape, x.shape[-2:], strict=True)
         rows, columns = ((torch.arange(k, device=x.device) - k // 2) % side for k, side in sides)
         wrapped = x.new_zeros(x.shape[-2:])
-        return torch.fft.rfft2(wrapped.index_put((rows[:, None], columns), self.kernel.to(x), accumulate=True))
+        return torch.fft.rfft2(wrapped.index_put((rows[:, None], columns), there(self.kernel, x), accumulate=True))
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(wide(x))

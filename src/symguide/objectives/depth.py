@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, pictures, rows_for
+from symguide.objectives.base import Follower, Objective, pictures, rows_for, there
 
 
 class Depth(Objective):
@@ -69,7 +69,7 @@ class Depth(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         depth = _map(self.network(x0))
-        wanted = rows_for(self.reference.to(depth), x0, "the depth map")
+        wanted = rows_for(there(self.reference, depth), x0, "the depth map")
         if depth.shape != wanted.shape:
             raise ConfigError(
                 f"the network's depth has shape {tuple(depth.shape[1:])}, and the depth map {tuple(wanted.shape[1:])}: "

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, pictures, rows_for, wide
+from symguide.objectives.base import Objective, pictures, rows_for, there, wide
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Rec. 601 weights of red, green and blue."""
@@ -58,7 +58,7 @@ class Edges(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         edges = _smooth(edge_strength(x0), self.smoothing)
-        lines = rows_for(self.lines.to(edges), x0, "the sketch")
+        lines = rows_for(there(self.lines, edges), x0, "the sketch")
         if lines.shape != edges.shape:
             raise ConfigError(
                 f"the sketch is {tuple(lines.shape[2:])}, and the samples are {tuple(edges.shape[2:])}: resize it"

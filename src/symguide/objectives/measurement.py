@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, rows_for
+from symguide.objectives.base import Objective, rows_for, there
 
 
 class Measurement(Objective):
@@ -35,7 +35,7 @@ class Measurement(Objective):
     def __call__(self, x0: Tensor) -> Tensor:
         wide = torch.promote_types(x0.dtype, torch.float32)
         predicted = self.operator(x0.to(wide))
-        y = self.y.to(predicted)
+        y = there(self.y, predicted)
         y = rows_for(y[None] if y.ndim == predicted.ndim - 1 else y, x0, "the measurement y")
         if y.shape != predicted.shape:
             raise ConfigError(f"A x_0 has shape {tuple(predicted.shape[1:])}, and the measurement {tuple(y.shape[1:])}")
@@ -68,4 +68,4 @@ class Region(Measurement):
                 f"a mask of shape {tuple(mask.shape)} does not fit a reference of shape {tuple(reference.shape)}"
             ) from None
         self.mask = mask
-        super().__init__(lambda x0: x0 * self.mask.to(x0), y, noise)
+        super().__init__(lambda x0: x0 * there(self.mask, x0), y, noise)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, pictures, rows_for, wide
+from symguide.objectives.base import Follower, Objective, pictures, rows_for, there, wide
 
 ROUNDING = 0.01
 """Differences below this, in [-1, 1], count as squares: the absolute value, smooth at zero."""
@@ -75,11 +75,11 @@ class MotionField(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         x = x0.to(wide(x0))
-        reference = rows_for(self.reference.to(x), x0, "the reference")
+        reference = rows_for(there(self.reference, x), x0, "the reference")
         if reference.shape != x.shape:
             raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
-        visible = rows_for(self.visible.to(x), x0, "the mask")
-        apart = _rho(_warped(x, rows_for(self.flow.to(x), x0, "the flow")) - reference)
+        visible = rows_for(there(self.visible, x), x0, "the mask")
+        apart = _rho(_warped(x, rows_for(there(self.flow, x), x0, "the flow")) - reference)
         return (apart.mean(dim=1, keepdim=True) * visible).flatten(1).sum(dim=1) / visible.flatten(1).sum(dim=1)
 
 
@@ -135,7 +135,7 @@ class Motion(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         x = x0.to(wide(x0))
-        reference = rows_for(self.field.reference.to(x), x0, "the reference")
+        reference = rows_for(there(self.field.reference, x), x0, "the reference")
         if reference.shape != x.shape:
             raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
         network = self.network.at(x) if isinstance(self.network, Follower) else self.network
@@ -143,8 +143,8 @@ class Motion(Objective):
         if not isinstance(seen, Tensor) or seen.shape != (len(x), 2, *x.shape[2:]):
             got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
             raise ConfigError(f"a flow network gives (B, 2, H, W) in pixels, not {got}")
-        wanted = rows_for(self.field.flow.to(x), x0, "the flow")
-        visible = rows_for(self.field.visible.to(x), x0, "the mask")
+        wanted = rows_for(there(self.field.flow, x), x0, "the flow")
+        visible = rows_for(there(self.field.visible, x), x0, "the mask")
         apart = _rho(_warped(x, wanted if self.oracle else seen) - reference).mean(dim=1, keepdim=True)
         colour = (apart * visible).flatten(1).sum(dim=1) / visible.flatten(1).sum(dim=1)
         return self.flow_weight * (seen - wanted).abs().flatten(1).mean(dim=1) + self.colour_weight * colour

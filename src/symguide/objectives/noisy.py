@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, rows_for
+from symguide.objectives.base import Follower, Objective, rows_for, there
 from symguide.schedule import Schedule
 
 
@@ -37,7 +37,7 @@ class NoisyClassifier(Objective):
 
     def __init__(self, network: nn.Module, label: int | Sequence[int] | Tensor) -> None:
         self.network = Follower(network)
-        self.label = torch.as_tensor(label).long().reshape(-1)
+        self.label = torch.as_tensor(label, device="cpu").long().reshape(-1)
 
     def __call__(self, x0: Tensor) -> Tensor:
         return self._loss(x0, 0.0)
@@ -53,4 +53,4 @@ class NoisyClassifier(Objective):
             raise ConfigError(f"a classifier gives logits (B, K) for each sample, not {tuple(logits.shape)}")
         if int(self.label.min()) < 0 or int(self.label.max()) >= logits.shape[1]:
             raise ConfigError(f"labels must be classes 0 to {logits.shape[1] - 1}, not {self.label.tolist()[:8]}")
-        return F.cross_entropy(logits, rows_for(self.label.to(x.device), x, "label"), reduction="none")
+        return F.cross_entropy(logits, rows_for(there(self.label, x, torch.long), x, "label"), reduction="none")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Keeper, rows_for, wide
+from symguide.objectives.base import Keeper, rows_for, there, wide
 from symguide.per_sample import Noise
 
 
@@ -65,7 +65,7 @@ class Mask(LinearOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(wide(x))
-        mask = self.mask.to(x)
+        mask = there(self.mask, x)
         if mask.ndim == x.ndim:
             mask = rows_for(mask, x, "the mask")
         try:
@@ -135,12 +135,12 @@ class CompressedSensing(LinearOperator):
         if x.shape[1:] != self.shape:
             raise ConfigError(f"CompressedSensing measures samples of {self.shape}, not of {tuple(x.shape[1:])}")
         x = x.to(wide(x)).flatten(1)
-        return _hartley(x * self.signs.to(x))[:, self.rows.to(x.device)]
+        return _hartley(x * there(self.signs, x))[:, there(self.rows, x, torch.long)]
 
     def adjoint(self, y: Tensor) -> Tensor:
         y = y.to(wide(y))
-        full = y.new_zeros(len(y), math.prod(self.shape)).index_copy(1, self.rows.to(y.device), y)
-        return (_hartley(full) * self.signs.to(y)).reshape(-1, *self.shape)
+        full = y.new_zeros(len(y), math.prod(self.shape)).index_copy(1, there(self.rows, y, torch.long), y)
+        return (_hartley(full) * there(self.signs, y)).reshape(-1, *self.shape)
 
 
 def _hartley(x: Tensor) -> Tensor:

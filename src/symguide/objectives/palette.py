@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, pictures, rows_for, wide
+from symguide.objectives.base import Objective, pictures, rows_for, there, wide
 
 
 class Palette(Objective):
@@ -66,8 +66,8 @@ class Palette(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         x = x0.to(wide(x0)).flatten(2)
-        colours = rows_for(self.colours.to(x), x0, "the palette")
-        weights = rows_for(self.weights.to(x), x0, "the palette's weights")
+        colours = rows_for(there(self.colours, x), x0, "the palette")
+        weights = rows_for(there(self.weights, x), x0, "the palette's weights")
         if colours.shape[2] != x.shape[1]:
             raise ConfigError(f"the palette's colours have {colours.shape[2]} channels, the samples {x.shape[1]}")
         closeness = -self.sharpness * (x[:, None] - colours[..., None]).square().sum(dim=2)  # (B, K, pixels)

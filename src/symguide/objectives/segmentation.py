@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, embedded, rows_for
+from symguide.objectives.base import Follower, Objective, embedded, rows_for, there
 
 ANY = -1
 
@@ -46,7 +47,7 @@ class Segmentation(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         logits: Tensor = self.network(x0)
-        mask = rows_for(self.mask.to(x0.device), x0, "the mask")
+        mask = rows_for(there(self.mask, x0, torch.long), x0, "the mask")
         if logits.ndim != 4 or logits.shape[2:] != mask.shape[1:]:
             raise ConfigError(
                 f"the network's logits have shape {tuple(logits.shape[1:])}, and the mask {tuple(mask.shape[1:])}: "

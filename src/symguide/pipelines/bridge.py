@@ -195,6 +195,8 @@ class Bridge:
             with Peak(x.device) as peak:
                 guided = self.loss.guide(step)
             run.peak = max(run.peak, held + peak())
+            if unmet := everything.unmet():
+                raise unmet.error()
             repeat += 1
             if repeat >= self.loss.repeats_at(step):
                 break

@@ -123,14 +123,17 @@ def optimise(
     program = through(name, denoiser.schedule, times, get_solver(name).of_steps(steps), method.controlled)
 
     counter = Counter()
-    predict = GuidedPredictor(denoiser.counted(counter), expand_condition(condition, len(numbers), device), prediction)
+    condition = expand_condition(condition, len(numbers), device)
+    predict = GuidedPredictor(denoiser.counted(counter, device), condition, prediction)
     noise = Noise(seed, numbers, size, dtype, device)
     x = starting_noise(start, noise, denoiser, times[0], dtype, device, 1)
     unit = math.hypot(denoiser.schedule.alpha(times[0]), denoiser.schedule.sigma(times[0]))
     path = Path(predict, objective, program, x, unit, noise, times, memory, offload, on_nan)
 
     drawn, trace = len(numbers), list[IterationRecord]()
-    with denoiser.frozen(), Peak(device) as peak:
+    meter = Peak(device)
+    predict.meter = meter.saved
+    with denoiser.frozen(), meter as peak:
         begun = before = time.perf_counter()
         calls = (0, 0)
         visits = method.visit(path)
