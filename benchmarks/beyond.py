@@ -1,6 +1,6 @@
-"""What guidance, and a longer look-ahead, are worth beyond diffusion: a flow, one-call models, decoders, a generator.
+"""What guidance, and a longer look-ahead, are worth beyond diffusion: a flow, one-call models, decoders, generators.
 
-    python benchmarks/beyond.py [flow] [consistency] [latent] [decoder] [generator] [TASK ...] [--quick] [--fresh]
+    python benchmarks/beyond.py [flow] [consistency] [latent] [decoder] [generator] [gan] [TASK ...] [--quick] [--fresh]
                                 [--pictures]
 
 flow: SAG on the rectified flow by n.
@@ -9,6 +9,7 @@ latent: SAG by n on the latent diffusion model, through the decoder.
 decoder: descent on the latents of that decoder, without any model of them, from a sample's latents or random ones.
 generator: descent on z, free or at the length that it was drawn with; the best of as many as that has calls; SAG by n
 along the closed-form diffusion of z.
+gan: the same on a generator that was trained against a critic alone.
 
 For each way a sweep (seed 100, half the samples) gives the strength by the rule of `best`, and seeds 0, 1, 2 the
 figures. Without a word all are done, on style and identity. Cells that are done are kept under out/benchmarks and not
@@ -147,6 +148,13 @@ def autoencoder() -> World:
 
 
 GUIDED = {f"SAG n={n}": sampled(n) for n in (1, 2, 4)}
+ONE_CALL = {
+    "random z": descended(sphere=False, updates=0),
+    f"best of {1 + 2 * UPDATES}": best_of(1 + 2 * UPDATES),
+    "descent": descended(sphere=False),
+    "descent on the sphere": descended(sphere=True),
+    **GUIDED,
+}
 PARTS = {
     "flow": Part(lambda: World(model="scenes-flow"), {"unguided": sampled()} | GUIDED),
     "consistency": Part(
@@ -169,17 +177,8 @@ PARTS = {
         },
         decoded=True,
     ),
-    "generator": Part(
-        lambda: World(model="scenes-generator"),
-        {
-            "random z": descended(sphere=False, updates=0),
-            f"best of {1 + 2 * UPDATES}": best_of(1 + 2 * UPDATES),
-            "descent": descended(sphere=False),
-            "descent on the sphere": descended(sphere=True),
-            **GUIDED,
-        },
-        decoded=True,
-    ),
+    "generator": Part(lambda: World(model="scenes-generator"), ONE_CALL, decoded=True),
+    "gan": Part(lambda: World(model="scenes-gan"), ONE_CALL, decoded=True),
 }
 
 

@@ -21,6 +21,14 @@ def generator():
     return made.eval().requires_grad_(False)
 
 
+def layered():
+    torch.manual_seed(1)
+    made = networks.LayeredGenerator(latent=6, size=8, width=8, depth=2, hidden=8)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return made.eval().requires_grad_(False)
+
+
 def loss(pictures):
     return (pictures - 0.3).square().flatten(1).mean(1)
 
@@ -106,8 +114,19 @@ def test_any_callable_is_a_generator_and_a_module_is_cast_with_the_model():
         sg.Denoiser.from_generator(torch.zeros(3), (3,))
 
 
-def test_model_folders(tmp_path):
-    made = generator()
+def test_layers_are_plain_and_the_mask_shows_one_or_the_other():
+    made, z = layered(), torch.randn(3, 6)
+    mask = torch.sigmoid(4 * made.mask(z) - 1)
+    assert mask.min() < 0.3 and mask.max() > 0.5  # both are seen
+    front, back = made.colours(z).chunk(2, dim=1)
+    assert torch.allclose(made(z), back[:, :, None, None] + mask * (front - back)[:, :, None, None])
+    middle = made.at(z, torch.zeros(1, 2))
+    assert torch.allclose(made.at(z, torch.tensor([[0.5, -0.2], [0.0, 0.0]]))[:, :, 1:], middle)
+
+
+@pytest.mark.parametrize("make", [generator, layered])
+def test_model_folders(make, tmp_path):
+    made = make()
     networks.save(made, tmp_path, denoiser={"prior": "normal", "shape": [6]})
     model = sg.load(tmp_path)
     z = torch.randn(2, 6)

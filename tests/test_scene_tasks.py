@@ -179,10 +179,11 @@ def test_one_call_models_draw_in_one_call():
     assert ((made - end).square().mean(dim=(1, 2, 3)) < 0.5 * (own - end).square().mean(dim=(1, 2, 3))).all()
 
 
-def test_the_generator_draws_single_objects():
+@pytest.mark.parametrize("name", ["scenes-generator", "scenes-gan"])
+def test_generators_draw_single_objects(name):
     from symguide import load
 
-    model = load("scenes-generator", dtype=torch.float32)
+    model = load(name, dtype=torch.float32)
     pictures = model.decode(sample(model, batch=64, steps=1, solver="midpoint", eta=0.0).samples)
     assert pictures.shape == (64, 3, 32, 32)
     reader = judge("scenes", "classifier")

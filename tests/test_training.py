@@ -72,7 +72,7 @@ def test_a_leg_ends_with_a_checkpoint_that_goes_on(tmp_path):
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-@pytest.mark.parametrize("what", ["scorers/segmenter", "weak", "consistency", "generator"])
+@pytest.mark.parametrize("what", ["scorers/segmenter", "weak", "consistency", "generator", "gan"])
 def test_the_scenes_networks_can_be_remade(what, tmp_path):
     for given in {"consistency": ["denoiser", "scorers/classifier"], "generator": ["scorers/classifier"]}.get(what, []):
         shutil.copytree(scenes.WEIGHTS / given, tmp_path / "out" / given)
@@ -93,10 +93,16 @@ def test_the_scenes_networks_can_be_remade(what, tmp_path):
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "out" / what / "README.md").read_text()
     assert f"python training/scenes.py {what} --seed 0 --steps 2" in card
-    assert ("64 ways of the teacher" if what == "consistency" else "pictures 0 to 127") in card
+    data = {"consistency": "64 ways of the teacher", "gan": "scenes 0 to\n  511"}
+    assert data.get(what, "pictures 0 to 127") in card
     from symguide import networks
 
-    assert networks.load(tmp_path / "out" / what)[1]["network"] in ("PyramidSegmenter", "CaptionUNet", "Generator")
+    assert networks.load(tmp_path / "out" / what)[1]["network"] in (
+        "PyramidSegmenter",
+        "CaptionUNet",
+        "Generator",
+        "LayeredGenerator",
+    )
 
 
 def test_losses_are_those_of_the_exact_model():
@@ -140,3 +146,31 @@ def test_the_consistency_loss_is_that_of_the_exact_model():
 
     assert value(exact).max() < 1e-4
     assert value(lambda *inputs: exact(*inputs) + 0.5 / sigma).min() > 2 * 0.49  # all pixels are off by 0.5
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+def test_one_backward_call_gives_both_players_their_own_gradient(penalised):
+    """Against autograd through each loss as the paper writes it, with the other player held still."""
+    from scenes_gan import BATCH, GAMMA, LATENT, LAZY, Players
+
+    softplus = nn.functional.softplus
+    torch.manual_seed(0)
+    players = Players().double()
+    real, z = torch.rand(BATCH, 3, 32, 32).double(), torch.randn(BATCH, LATENT).double()
+    generator, critic = players.generator, players.critic
+    players.loss(real, z, penalised).backward()
+
+    generators_loss = softplus(critic(real) - critic(generator(z))).mean()
+    shown = [real.clone().requires_grad_(), generator(z).detach().requires_grad_()]
+    good, bad = (critic(x) for x in shown)
+    critics_loss = softplus(bad - good).mean()
+    if penalised:
+        squares = [
+            torch.autograd.grad(D.sum(), x, create_graph=True)[0].square().sum() / BATCH
+            for D, x in zip((good, bad), shown, strict=True)
+        ]
+        critics_loss = critics_loss + LAZY * GAMMA / 2 * (squares[0] + squares[1])
+    for player, its_loss in ((generator, generators_loss), (critic, critics_loss)):
+        weights = list(player.parameters())
+        for weight, expected in zip(weights, torch.autograd.grad(its_loss, weights), strict=True):
+            torch.testing.assert_close(weight.grad, expected)

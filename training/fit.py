@@ -34,6 +34,9 @@ class Run:
     decay: float = 0.999
     weight_decay: float = 0.01
     warmup: int = 200
+    momentum: float = 0.9
+    clip: float = 1.0
+    """Largest norm of the gradient."""
     every: int = 500
     minutes: float | None = None
     """Where a leg ends: `Paused` after so many minutes, with a checkpoint to resume from."""
@@ -68,7 +71,9 @@ def fit(
         Paused: at the end of a leg.
     """
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=run.rate, weight_decay=run.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=run.rate, weight_decay=run.weight_decay, betas=(run.momentum, 0.99)
+    )
     start, spent = _restore(network, average, optimizer, run) if run.resume else (0, 0.0)
     began = time.perf_counter()
     network.train()
@@ -82,7 +87,7 @@ def fit(
             raise SymguideError(f"the loss is {value.item()} at step {step}: lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(network.parameters(), run.clip)
         optimizer.step()
         decay = min(run.decay, (1 + step) / (10 + step))
         with torch.no_grad():

@@ -3,7 +3,7 @@
     python training/scenes.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9]
 
 WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow,
-autoencoder, latent, weak, consistency and generator.
+autoencoder, latent, weak, consistency, generator and gan.
 Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
 With --minutes a training ends after so many minutes with a checkpoint, so that it can be done in legs.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import scenes_autoencoder
 import scenes_consistency
 import scenes_denoisers
+import scenes_gan
 import scenes_generator
 import torch
 from card import card, command
@@ -91,7 +92,7 @@ MAKERS = {
 }
 MAKERS["autoencoder"] = scenes_autoencoder.train
 MAKERS |= {name: lambda args, name=name: scenes_denoisers.train(name, args) for name in scenes_denoisers.KINDS}
-MAKERS |= {"consistency": scenes_consistency.train, "generator": scenes_generator.train}
+MAKERS |= {"consistency": scenes_consistency.train, "generator": scenes_generator.train, "gan": scenes_gan.train}
 
 
 def main() -> None:

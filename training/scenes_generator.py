@@ -117,26 +117,40 @@ def train(args: argparse.Namespace) -> None:
 @torch.no_grad()
 def measured(generator: nn.Module, args: argparse.Namespace) -> str:
     """What the judge says of pictures of random z, and of held-out pictures made again from their z."""
-    count, reader = args.samples or SAMPLES, judge("scenes", "classifier", args.device)
+    held, _ = unseen(args)
+    torch.manual_seed(args.seed)
+    again = generator(encode(held).to(args.device))
+    z = torch.randn(len(held), LATENT).to(args.device)
+    shape = judge("scenes", "classifier", args.device).attribute(again, "shape").argmax(1).cpu() == held.shape[:, 0]
+    return (
+        compared(generator(z), args)
+        + f"\n\nHeld-out pictures made again from their z: the shape is read in {shape.double().mean():.3f}."
+    )
+
+
+def unseen(args: argparse.Namespace) -> tuple[scenes.Scenes, scenes.Scenes]:
+    """Two parts of the held-out simple scenes, of as many as are measured by."""
+    count = args.samples or SAMPLES
     held = scenes.draw("held_out", range(40 * count))
     held = held[simple(held)]
-    real, others = (scenes.render(part, 32, torch.float32) for part in (held[:count], held[count : 2 * count]))
-    torch.manual_seed(args.seed)
-    again = generator(encode(held[:count]).to(args.device))
-    z = torch.randn(count, LATENT).to(args.device)
-    shown = {"pictures of random z": generator(z), "real pictures": real.to(args.device)}
-    target, lines = reader.features(others.to(args.device)), []
-    for what, x in shown.items():
+    return held[:count], held[count : 2 * count]
+
+
+@torch.no_grad()
+def compared(made: Tensor, args: argparse.Namespace) -> str:
+    """What the judge says of pictures of random z, beside real ones."""
+    real, others = (scenes.render(part, 32, torch.float32).to(args.device) for part in unseen(args))
+    reader = judge("scenes", "classifier", args.device)
+    target, lines = reader.features(others), []
+    for what, x in {"pictures of random z": made, "real pictures": real}.items():
         logits, features = reader.split(reader(x)), reader.features(x)
         sure = {k: (logits[k].softmax(1).amax(1) > 0.9).double().mean().item() for k in ("shape", "colour", "count")}
         precision, recall = precision_recall(features, target)
         figures = {f"sure of the {k}": v for k, v in sure.items()}
         figures |= {"Frechet": frechet(features, target), "precision": precision, "recall": recall}
         lines.append(f"- {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-    shape = reader.attribute(again, "shape").argmax(1).cpu() == held.shape[:count, 0]
     return (
-        f"By the judge (`judges/classifier`), {count:,} pictures a line against as many other held-out pictures of "
+        f"By the judge (`judges/classifier`), {len(made):,} pictures a line against as many other held-out pictures of "
         "such scenes:\nshares where its answer has a probability above 0.9, Frechet distance, precision and recall.\n\n"
         + "\n".join(lines)
-        + f"\n\nHeld-out pictures made again from their z: the shape is read in {shape.double().mean():.3f}."
     )

@@ -10,7 +10,7 @@ from symguide.worlds import WORLDS
 from symguide.worlds.scenes.tasks import TASKS, task
 
 MODELS = pytest.mark.parametrize(
-    "model", [name for name in WORLDS if name.startswith("scenes") and name != "scenes-generator"]
+    "model", [name for name in WORLDS if name.startswith("scenes") and name not in ("scenes-generator", "scenes-gan")]
 )
 """Those that are told captions; of generators see test_one_call.py."""
 

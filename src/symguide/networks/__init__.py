@@ -6,7 +6,7 @@ from symguide.networks.averaged import Averaged
 from symguide.networks.caption_unet import CaptionUNet
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TimedClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
-from symguide.networks.generator import Generator
+from symguide.networks.generator import Generator, LayeredGenerator
 from symguide.networks.io import NETWORKS, load, save
 from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
 from symguide.networks.unet import UNet
@@ -20,6 +20,7 @@ __all__ = [
     "CrossAttention",
     "DilatedSegmenter",
     "Generator",
+    "LayeredGenerator",
     "PyramidSegmenter",
     "ResidualClassifier",
     "SelfAttention",

@@ -1,4 +1,4 @@
-"""A generator: one call from a vector of noise to a picture."""
+"""Generators: one call from a vector of noise to a picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -88,3 +88,64 @@ class Generator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z (B, latent) -> pictures (B, out_channels, size, size), about [-1, 1] and not clamped."""
         return self.at(z, self.places(z)).reshape(len(z), -1, self.size, self.size)
+
+
+class LayeredGenerator(nn.Module):
+    """G: z ~ N(0, I) -> a picture of two plain layers, of which a mask shows the one or the other.
+
+        pixel = m a + (1 - m) b,    m = sigmoid(4 G_1(z)(x, y) - 1),    (a, b) = colours(z)
+
+    G_1 is a `Generator` of one channel, so the mask's outline has no pixels of its own and is sharp at every place.
+
+    Args:
+        latent: numbers of z.
+        out_channels: channels of pictures.
+        size: height and width of pictures.
+        width: of the mask's layers.
+        depth: of the mask's layers after the first.
+        hidden: width of the layers that choose the colours.
+
+    Raises:
+        ConfigError: for z of the wrong shape.
+
+    Source: Yang et al., "LR-GAN: Layered Recursive Generative Adversarial Networks for Image Generation", 1703.01560,
+    with plain layers; the mask is that of `Generator`.
+
+    >>> LayeredGenerator(latent=8, size=16)(torch.zeros(2, 8)).shape
+    torch.Size([2, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        latent: int = 64,
+        out_channels: int = 3,
+        size: int = 32,
+        width: int = 32,
+        depth: int = 3,
+        hidden: int = 128,
+    ) -> None:
+        super().__init__()
+        self.arguments: dict[str, Any] = {
+            "latent": latent,
+            "out_channels": out_channels,
+            "size": size,
+            "width": width,
+            "depth": depth,
+            "hidden": hidden,
+        }
+        self.out_channels, self.size = out_channels, size
+        self.mask = Generator(latent, (), 1, size, width, depth)
+        self.colours = nn.Sequential(
+            *(nn.Linear(latent, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2)),
+            nn.Linear(hidden, 2 * out_channels),
+        )
+
+    def at(self, z: Tensor, places: Tensor) -> Tensor:
+        """The pixels of z (B, latent) at places (P, 2), (x, y) from -1 to 1: (B, out_channels, P)."""
+        mask = (4 * self.mask.at(z, places) - 1).sigmoid()
+        front, back = self.colours(z).unflatten(1, (2, self.out_channels, 1)).unbind(1)
+        return mask * front + (1 - mask) * back
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, latent) -> pictures (B, out_channels, size, size), about [-1, 1] and not clamped."""
+        return self.at(z, self.mask.places(z)).reshape(len(z), -1, self.size, self.size)

@@ -17,7 +17,7 @@ from symguide.networks.autoencoder import Autoencoder
 from symguide.networks.caption_unet import CaptionUNet
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TimedClassifier, TokenClassifier
 from symguide.networks.encoder import TwinEncoder
-from symguide.networks.generator import Generator
+from symguide.networks.generator import Generator, LayeredGenerator
 from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
 from symguide.networks.unet import UNet
 
@@ -35,6 +35,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
         DilatedSegmenter,
         Autoencoder,
         Generator,
+        LayeredGenerator,
     )
 }
 """Networks that a config.json may name. A class of yours joins with `NETWORKS["Name"] = Name`; its instances must keep

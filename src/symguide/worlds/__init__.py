@@ -46,6 +46,7 @@ WORLDS: dict[str, World] = {
     "scenes-flow": _scenes("flow", "the same drawn by a rectified flow"),
     "scenes-latent": _scenes("latent", "the same at 64x64 pixels, drawn as 4x16x16 latents of an autoencoder"),
     "scenes-consistency": _scenes("consistency", "the same in one call: distilled from scenes with its guidance"),
-    "scenes-generator": _scenes("generator", "single objects by a generator: one call from 64 numbers, no captions"),
+    "scenes-generator": _scenes("generator", "single objects by a generator: one call from 26 numbers, no captions"),
+    "scenes-gan": _scenes("gan", "single objects by a GAN: one call from 64 numbers, no captions and no encoder"),
     "scenes-weak": _scenes("weak", "a small and barely trained relative of scenes, for autoguidance"),
 }
