@@ -22,11 +22,13 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/trajectory.py
 	$(BIN)/python benchmarks/nstudy.py
+	$(BIN)/python benchmarks/reuse.py
 	$(BIN)/python benchmarks/beyond.py
 	$(BIN)/python benchmarks/dsg.py
 	$(BIN)/python benchmarks/paper.py
 	$(BIN)/python benchmarks/plots.py
 	$(BIN)/symguide bench gradients
+	$(BIN)/symguide bench quality
 	$(BIN)/symguide bench memory
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, arguments, over_seeds, save, table
-from tasks import FIGURES, World
+from common import Cells, arguments, save, table
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import symguide as sg
+from symguide.bench.world import FIGURES, World, over_seeds
 from symguide.files import write
 from symguide.report import grid, png
 from symguide.worlds.scenes.tasks import TASKS, Task

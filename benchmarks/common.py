@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,19 +80,3 @@ class Cells:
             with self.path.open("a") as file:
                 file.write(json.dumps(self.known[key]) + "\n")
         return self.known[key]
-
-
-def over_seeds(cells: Sequence[dict[str, Any]], figures: dict[str, tuple[str, int]]) -> dict[str, Any]:
-    """A row of one method's cells: mean ± standard deviation of figures by title: (key, digits); then its costs."""
-
-    def spread(key: str, digits: int) -> str:
-        values = [cell[key] for cell in cells]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
-
-    return {
-        **{title: spread(key, digits) for title, (key, digits) in figures.items()},
-        "forward": cells[0]["forward"],
-        "backward": cells[0]["backward"],
-        "seconds": f"{statistics.mean(c['seconds'] for c in cells):.0f}",
-    }

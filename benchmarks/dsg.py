@@ -21,12 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Cells, arguments, over_seeds, save, table
-from tasks import FIGURES, STEPS, World
+from common import RESULTS, Cells, arguments, save, table
 from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
+from symguide.bench.world import FIGURES, STEPS, World, over_seeds
 from symguide.files import write
 from symguide.per_sample import norm
 from symguide.report import grid, png

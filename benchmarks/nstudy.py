@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, arguments, over_seeds, save, table
-from tasks import FIGURES, STEPS, WEIGHT, World
+from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
+from symguide.bench.world import FIGURES, STEPS, WEIGHT, World, over_seeds
 from symguide.worlds import scenes
 from symguide.worlds.scenes.tasks import TASKS
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Cells, arguments, over_seeds, save, table
-from tasks import FIGURES, STEPS, World
+from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
+from symguide.bench.world import FIGURES, STEPS, World, over_seeds
 from symguide.tuning import ByIndex, Choice, Maybe, Range, Trial, Tuned, Window
 from symguide.tuning.space import build
 from symguide.tuning.trial import COMPLETE

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import Cells, arguments, over_seeds, save, table
-from tasks import FIGURES, STEPS, World
+from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
+from symguide.bench.world import FIGURES, STEPS, World, over_seeds
 from symguide.worlds.scenes.tasks import TASKS
 
 FOLDER = Path("out/benchmarks")

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobody waits for a hub
 
@@ -34,6 +35,14 @@ def default_dtype(request):
 def folder(tmp_path_factory):
     """Where tiny pipelines keep their tokenizers."""
     return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="session")
+def guided_world():
+    """The scenes model with its judge and a few held-out pictures, and what counts its calls."""
+    from symguide.bench import quality
+
+    return quality.world(replace(quality.QUICK, real=16), "cpu")
 
 
 class Tiny(nn.Module):

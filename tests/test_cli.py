@@ -199,7 +199,7 @@ package.__path__, package.__version__ = [{str(Path(sg.__file__).parent)!r}], "0"
 sys.modules["symguide"] = package
 from symguide.cli import main
 import symguide.cli.sample, symguide.cli.tune, symguide.cli.listing
-names = "sample", "tune", "methods", "bench gradients", "bench memory"
+names = "sample", "tune", "methods", "bench gradients", "bench memory", "bench quality"
 for line in ("--help", *(f"{{name}} --help" for name in names)):
     try:
         main(line.split())

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from symguide.bench import gradients as measure
 from symguide.bench import memory as weigh
-from symguide.bench import memory_tables, tables
+from symguide.bench import memory_tables, quality_tables, tables
+from symguide.bench import quality as guided
 from symguide.bench.ways import WAYS
 from symguide.errors import ConfigError
 from symguide.report import Table, environment, with_machine, write
@@ -113,6 +114,31 @@ class Memory(Found):
         return memory_tables.page(self.rows, command, facts)
 
 
+@dataclass(frozen=True)
+class Quality(Found):
+    """What `symguide bench quality` found."""
+
+    samples: list[measure.Row]
+    accuracy: list[measure.Row]
+    settings: dict[str, Any]
+    name = "quality"
+    shown = ("threads", "n", "steps", "seeds", "num", "looked", "times", "fine", "real")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        rows = {"samples": Table([], self.samples).records(), "accuracy": Table([], self.accuracy).records()}
+        return {"settings": self.settings, **rows}
+
+    @property
+    def text(self) -> str:
+        tasks = dict.fromkeys(row["task"] for row in self.samples)
+        parts = [f"{task}\n\n{quality_tables.table(self.samples, self.accuracy, task)}\n" for task in tasks]
+        return "\n".join([*parts, quality_tables.FIGURES, quality_tables.COSINES, *_notes()])
+
+    def page(self, command: str, facts: Mapping[str, str]) -> str:
+        return quality_tables.page(self.samples, self.accuracy, command, facts)
+
+
 def gradients(
     subjects: Sequence[str], quick: bool, seed: int, device: str, threads: int, progress: bool | None
 ) -> Gradients:
@@ -142,6 +168,28 @@ def memory(subjects: Sequence[str], quick: bool, seed: int, device: str, threads
     with _measuring(threads, weigh.work(plan, where), progress) as tick:
         rows = list(weigh.rows(plan, seed, where, tick))
     return Memory(rows, _settings(plan, quick, seed, device, threads))
+
+
+def quality(
+    tasks: Sequence[str], ways: Sequence[str], quick: bool, seed: int, device: str, threads: int, progress: bool | None
+) -> Quality:
+    """Measure guided samples with the gradient by every way.
+
+    Args:
+        tasks: of the scenes world; the plan's where there are none.
+        ways: names of ways; all where there are none.
+        quick: whether to take few steps and samples.
+        seed: of the first run; the next ones have the next seeds.
+        device, threads, progress: as for `gradients`.
+    """
+    plan = guided.QUICK if quick else guided.Plan()
+    plan = replace(plan, tasks=tuple(tasks) or plan.tasks, seeds=tuple(seed + k for k in plan.seeds))
+    rows = guided.chosen(plan, ways)
+    with _measuring(threads, guided.work(plan, rows), progress) as tick:
+        on, meter = guided.world(plan, device)
+        accuracy = list(guided.accuracy(plan, rows, on, tick))
+        samples = list(guided.samples(plan, rows, on, meter, tick))
+    return Quality(samples, accuracy, {"ways": list(ways), **_settings(plan, quick, seed, device, threads)})
 
 
 def _settings(plan: Any, quick: bool, seed: int, device: str, threads: int) -> dict[str, Any]:

@@ -23,6 +23,11 @@ MEMORY_EXAMPLES = [
         "symguide bench memory --subject sdxl --device cuda",
     ),
 ]
+QUALITY_EXAMPLES = [
+    ("what an exact gradient buys, roughly, in less than a minute", "symguide bench quality --quick"),
+    ("all of it on another task", "symguide bench quality --task inpainting"),
+    ("two ways alone", 'symguide bench quality --way exact --way "first call alone"'),
+]
 
 bench = Commands(
     "bench",
@@ -34,8 +39,9 @@ bench = Commands(
             "Gradients of a look-ahead: exactness, calls, bytes and seconds.",
         ),
         "memory": ("symguide.cli.bench:memory", "Memory of a look-ahead's gradient, measured and predicted."),
+        "quality": ("symguide.cli.bench:quality", "What a gradient's accuracy buys: guided samples, judged."),
     },
-    [*EXAMPLES, *MEMORY_EXAMPLES],
+    [*EXAMPLES, *MEMORY_EXAMPLES, QUALITY_EXAMPLES[0]],
 )
 debug_option(bench)
 
@@ -52,25 +58,34 @@ def _networks() -> Iterable[str]:
     return SUBJECTS
 
 
-def _options(name: str, subjects: Callable[[], Iterable[str]], what: str, quick: str) -> Callable[[Any], Any]:
+def _tasks() -> Iterable[str]:
+    from symguide.worlds.scenes.tasks import TASKS
+
+    return TASKS
+
+
+def _ways() -> Iterable[str]:
+    from symguide.bench.quality import Plan, guides
+
+    return dict.fromkeys(guide.way.name for guide in guides(Plan.n))
+
+
+def _choice(word: str, names: Callable[[], Iterable[str]], what: str) -> Callable[[Any], Any]:
+    """An option that may be given several times, with one of these names each; `what` those are."""
+    settings = {"multiple": True, "type": Name(word, names), "metavar": "NAME"}
+    return option("Run", f"--{word}", f"{word}s", help=f"{what}; several may be given.", **settings)
+
+
+def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The options of every benchmark.
 
     Args:
         name: of its files.
-        subjects: what it can be asked for.
-        what: those are, for the help text.
         quick: what --quick does.
+        choices: what it can be asked for.
     """
     options = [
-        option(
-            "Run",
-            "--subject",
-            "subjects",
-            multiple=True,
-            type=Name("subject", subjects),
-            metavar="NAME",
-            help=f"{what}; several may be given.",
-        ),
+        *choices,
         option("Run", "--quick", is_flag=True, help=quick),
         option(
             "Run",
@@ -106,9 +121,12 @@ def _options(name: str, subjects: Callable[[], Iterable[str]], what: str, quick:
 @click.command(cls=Command, examples=EXAMPLES)
 @_options(
     "gradients",
-    _subjects,
-    "What is differentiated: gaussian, mixture or digits, whose costs are measured too (left out, all)",
     "Few solvers, n and samples, each measured once; rougher.",
+    _choice(
+        "subject",
+        _subjects,
+        "What is differentiated: gaussian, mixture or digits, whose costs are measured too (left out, all)",
+    ),
 )
 def gradients(**given: Any) -> None:
     """The gradient of a loss at the clean sample n calls ahead, by every way there is.
@@ -130,10 +148,13 @@ def gradients(**given: Any) -> None:
 @click.command(cls=Command, examples=MEMORY_EXAMPLES)
 @_options(
     "memory",
-    _networks,
-    "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, dit-xl-2 "
-    "(left out, these on a GPU)",
     "Two small subjects at one size, by the ways that have a prediction.",
+    _choice(
+        "subject",
+        _networks,
+        "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, "
+        "dit-xl-2 (left out, these on a GPU)",
+    ),
 )
 def memory(**given: Any) -> None:
     """What the gradient of a loss n calls ahead holds at most, by every way, measured and predicted.
@@ -154,9 +175,31 @@ def memory(**given: Any) -> None:
     _measure("memory", **given)
 
 
+@click.command(cls=Command, examples=QUALITY_EXAMPLES)
+@_options(
+    "quality",
+    "One strength, one seed, few steps and samples; shows no differences.",
+    _choice("task", _tasks, "Task of the scenes world, such as text or inpainting (left out, identity)"),
+    _choice("way", _ways, "Way to the gradient, as the table names it (left out, all)"),
+)
+def quality(**given: Any) -> None:
+    """Guided samples of the scenes model, with the gradient four network calls ahead taken by every way.
+
+    The exact sweep, the first call's Jacobian, none at all, the vanilla adjoint of torchdiffeq in two time variables,
+    torchsde's reversible Heun, EDICT, BDIA and FlowGrad; and the exact gradient one and two calls ahead, which cost
+    less. Steps, noise and strengths are the same for all.
+
+    Each is measured by scorer, judge, shapes that are still read, Frechet distance, calls and seconds, and by the
+    cosine of its gradients with those of its own map and of the flow. On one CPU core a task takes about half an hour.
+
+    The folder gets quality.json (everything, with machine and versions) and quality.html (which needs
+    pip install "symguide[report]").
+    """
+    _measure("quality", **given)
+
+
 def _measure(
     name: str,
-    subjects: Sequence[str],
     quick: bool,
     seed: int,
     device: str,
@@ -164,20 +207,22 @@ def _measure(
     out: Path,
     progress: bool | None,
     json_to: str | None,
+    **chosen: Sequence[str],
 ) -> None:
-    """Run a benchmark, write its files and show its tables."""
+    """Run a benchmark, write its files and show its tables; `chosen`: names by the plural of their option."""
     from symguide.bench import run
     from symguide.cli.device import usable
     from symguide.cli.files import locked, sweep, write_json
 
     given: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-    words = [*(word for each in subjects for word in ("--subject", each)), *(["--quick"] if quick else [])]
+    words = [word for many, names in chosen.items() for each in names for word in (f"--{many[:-1]}", each)]
+    words += ["--quick"] if quick else []
     words += [*(word for k, v in given.items() for word in (f"--{k}", str(v)))]
     usable(device)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         sweep(out)
-        done: run.Found = getattr(run, name)(subjects, quick, seed, device, threads, progress)
+        done: run.Found = getattr(run, name)(**chosen, quick=quick, progress=progress, **given)
         written, no_page = done.write(out, shlex.join(["symguide", "bench", name, *words]))
     if json_to is not None:
         write_json(json_to, done.results)

@@ -1,14 +1,17 @@
 """One guided run of a task of the scenes world, measured: what the benchmarks on scenes share."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import symguide as sg
-from symguide.models import judge
+from symguide.denoiser import Denoiser
+from symguide.loop import sample
+from symguide.models import judge, load
 from symguide.objectives import Decoded
+from symguide.prediction_guidance import CFG
 from symguide.report import frechet
 from symguide.worlds import scenes
 from symguide.worlds.scenes.tasks import Task, task
@@ -27,20 +30,24 @@ class World:
         device: where samples are drawn and judged.
         model: its name, or the model itself.
         weight: of classifier-free guidance where there is a caption; 1 is off.
+        real: held-out pictures that the Frechet distance is taken to.
     """
 
-    def __init__(self, device: str = "cpu", model: str | sg.Denoiser = "scenes", weight: float = WEIGHT) -> None:
+    def __init__(
+        self, device: str = "cpu", model: str | Denoiser = "scenes", weight: float = WEIGHT, real: int = 2048
+    ) -> None:
         self.device, self.weight = torch.device(device), weight
-        self.denoiser = model if isinstance(model, sg.Denoiser) else sg.load(model, device=self.device)
+        self.denoiser = model if isinstance(model, Denoiser) else load(model, device=self.device)
         if isinstance(self.denoiser.network, nn.Module):
-            self.denoiser.network.to(memory_format=torch.channels_last)  # faster convolutions on a CPU
+            self.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
         with torch.no_grad():
             self.side = self.denoiser.decode(torch.zeros(1, *self.denoiser.shape or (), device=self.device)).shape[-1]
-        self.judge = judge("scenes", "classifier").to(self.device)
+        network: Any = judge("scenes", "classifier")
+        self.judge = network.to(self.device)
         self._tasks: dict[tuple[str, range], Task] = {}
-        real = scenes.render(scenes.draw("held_out", range(2048)), 32, torch.float32)
+        pictures: Tensor = scenes.render(scenes.draw("held_out", range(real)), 32, torch.float32)
         with torch.no_grad():
-            self.real = torch.cat([self.judge.features(part.to(self.device)) for part in real.split(256)])
+            self.real = torch.cat([self.judge.features(part.to(self.device)) for part in torch.split(pictures, 256)])
 
     def task(self, name: str, indices: range) -> Task:
         """The task for some samples, in pictures of the model's size."""
@@ -52,7 +59,7 @@ class World:
         """What the model is told of a task: the captions, where it takes them."""
         if "caption" not in self.denoiser.null:
             return {}
-        return {"condition": goal.condition, "prediction": sg.CFG(self.weight) if any(goal.prompts) else None}
+        return {"condition": goal.condition, "prediction": CFG(self.weight) if any(goal.prompts) else None}
 
     def aim(self, goal: Task) -> Any:
         """What guidance follows: the scorer's objective, of the pictures that samples decode to."""
@@ -70,7 +77,7 @@ class World:
         """
         goal = self.task(name, range(num))
         loss = None if make is None else make(self.aim(goal))
-        result = sg.sample(self.denoiser, batch=num, steps=steps, seed=seed, **self.told(goal), loss=loss, **settings)
+        result = sample(self.denoiser, batch=num, steps=steps, seed=seed, **self.told(goal), loss=loss, **settings)
         return self.figures(goal, result.samples, result.cost)
 
     @torch.no_grad()
@@ -87,3 +94,19 @@ class World:
             "seconds": cost.seconds,
             "peak": cost.peak_bytes,
         }
+
+
+def over_seeds(cells: Sequence[dict[str, Any]], figures: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    """A row of one method's cells: mean ± standard deviation of figures by title: (key, digits); then its costs."""
+
+    def spread(key: str, digits: int) -> str:
+        values = [cell[key] for cell in cells]
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+    return {
+        **{title: spread(key, digits) for title, (key, digits) in figures.items()},
+        "forward": cells[0]["forward"],
+        "backward": cells[0]["backward"],
+        "seconds": f"{statistics.mean(c['seconds'] for c in cells):.0f}",
+    }
