@@ -227,8 +227,8 @@ def study(part: str, name: str, cells: Cells, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "sweep": sweeps, "cells": done}
 
 
-def pictures(measured: Measured, cells: Cells, name: str = "style", count: int = 12) -> Path:
-    """The first samples of every way at its strength, for one task."""
+def pictures(measured: Measured, cells: Cells, name: str = "style", count: int = 12) -> bytes:
+    """The first samples of every way at its strength, for one task, as PNG."""
     rows, labels = [], []
     for part, each in PARTS.items():
         plain = None
@@ -242,7 +242,7 @@ def pictures(measured: Measured, cells: Cells, name: str = "style", count: int =
             labels.append(f"{part}: {way}")
     reference = TASKS[name].make(range(count), 32).reference
     assert reference is not None
-    return write(IMAGE, png(grid([reference, *rows], ["reference", *labels], cell=48)))
+    return png(grid([reference, *rows], ["reference", *labels], cell=48))
 
 
 def main() -> None:
@@ -258,7 +258,8 @@ def main() -> None:
         if not given.quick:
             print("written:", save(f"beyond-{part}", results))
     if given.pictures:
-        print("written:", pictures(measured, cells))
+        write(IMAGE, pictures(measured, cells))
+        print("written:", IMAGE)
 
 
 if __name__ == "__main__":
