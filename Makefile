@@ -19,7 +19,6 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/lookahead.py
 	$(BIN)/python benchmarks/digits.py
-	$(BIN)/python benchmarks/scenes.py
 	$(BIN)/python benchmarks/trajectory.py
 	$(BIN)/python benchmarks/nstudy.py
 	$(BIN)/python benchmarks/reuse.py
