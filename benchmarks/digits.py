@@ -71,10 +71,10 @@ EQUAL_STEPS = [name for name in METHODS if name not in EQUAL_CALLS[:2]]
 
 
 class World:
-    """The models of a task, loaded once."""
+    """The models of a task, loaded once; `most` is the largest number of steps that is made."""
 
-    def __init__(self, task: str, window: tuple[float, float]) -> None:
-        self.task, self.window, self.denoiser = task, window, sg.load("digits")
+    def __init__(self, task: str, window: tuple[float, float], most: int) -> None:
+        self.task, self.window, self.most, self.denoiser = task, window, most, sg.load("digits")
         self.scorer, self.judge = digits.scorer(), digits.judge()
         self.real = self.judge.features(digits.images("held_out"))  # type: ignore[operator]
 
@@ -92,7 +92,7 @@ class World:
         make, _, steps = METHODS[name]
         objective, labels = self.goal(num)
         loss = None if make is None else make(objective, scale, window=self.window)
-        result = sg.sample(self.denoiser, batch=num, steps=steps, seed=seed, loss=loss)
+        result = sg.sample(self.denoiser, batch=num, steps=min(steps, self.most), seed=seed, loss=loss)
         verdict = judged(self.judge, result.samples, labels)
         with torch.no_grad():
             mine = self.judge.features(result.samples)  # type: ignore[operator]
@@ -143,10 +143,11 @@ def summary(name: str, scale: float, cells: list[dict[str, Any]]) -> dict[str, A
 
 def measure(task: str, window: tuple[float, float], quick: bool, fresh: bool) -> dict[str, Any]:
     """Sweep, choose, measure on all seeds; the tables."""
-    num, seeds = (20, (0,)) if quick else (NUM, SEEDS)
+    num, seeds = (4, (0,)) if quick else (NUM, SEEDS)
     name = f"{task}-{window[0]:g}-{window[1]:g}{'-quick' if quick else ''}.jsonl"
-    cells = Cells(FOLDER / name, ("name", "scale", "seed", "num"), World(task, window).cell, fresh)
-    plan = [(name, s) for name, (_, scales, _) in METHODS.items() for s in (scales[:2] if quick else scales)]
+    world = World(task, window, 4 if quick else 1000)
+    cells = Cells(FOLDER / name, ("name", "scale", "seed", "num"), world.cell, fresh)
+    plan = [(name, s) for name, (_, scales, _) in METHODS.items() for s in (scales[:1] if quick else scales)]
     sweep = [cells.get(*pair, TUNE, num) for pair in tqdm(plan, desc=f"{task}: sweep of scales")]
     best = choose(sweep)
     final = {
@@ -171,13 +172,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default="all", choices=[*TASKS, "all"])
     parser.add_argument("--window", nargs=2, type=float, default=(0.2, 0.7), metavar=("START", "STOP"))
-    parser.add_argument("--quick", action="store_true", help="20 samples, two scales, one seed; nothing written")
+    parser.add_argument("--quick", action="store_true", help="few samples and steps, one task, scale and seed")
     parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    for task in TASKS if arguments.task == "all" else (arguments.task,):
+    tasks = [*TASKS][: 1 if arguments.quick else None]
+    for task in tasks if arguments.task == "all" else (arguments.task,):
         window = (arguments.window[0], arguments.window[1])
         results = measure(task, window, arguments.quick, arguments.fresh)
         if not arguments.quick:

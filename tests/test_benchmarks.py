@@ -23,9 +23,12 @@ def cells(line):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-@pytest.mark.parametrize("name", ["gradients", "lookahead", "nstudy"])
-def test_quick(name, tmp_path):
-    assert "| solver |" in quick(name, tmp_path)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("gradients", "solver"), ("lookahead", "solver"), ("nstudy", "solver"), ("digits", "method"), ("reuse", "way")],
+)
+def test_quick(name, head, tmp_path):
+    assert f"| {head} |" in quick(name, tmp_path)
 
 
 def test_beyond(tmp_path):
