@@ -295,9 +295,10 @@ def sweep(
         first=first,
         first_too=jacobian == "first",
     )
-    budget = budget_of(memory, x.device) if jacobian == "exact" else None
+    unweighed = jacobian == "exact" and predict.weights.objective is None
+    budget = budget_of(memory, x.device) if unweighed else None
     meter, ask = predict.meter, partial(value_and_gradient, objective, x0)
-    if budget is None or predict.weights.objective is not None:
+    if budget is None:
         loss, cotangent = ask() if meter is None else meter.once((objective, x0.shape), ask)
     else:
         forecast = predict.weights.forecast(program.calls, _states(program, x, offload))
