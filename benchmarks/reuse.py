@@ -27,7 +27,8 @@ from tqdm import tqdm
 import symguide as sg
 from symguide.bench.quality import cosine
 from symguide.bench.world import FIGURES, STEPS, World, over_seeds
-from symguide.lookahead import GuidedPredictor, lookahead_program, read_backwards, record, run
+from symguide.call import GuidedPredictor
+from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push
 from symguide.per_sample import norm

@@ -8,8 +8,9 @@ import torch
 from conftest import SCHEDULES, quartic, relative, squares, tiny
 
 import symguide as sg
+from symguide.call import GuidedPredictor
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import GuidedPredictor, read_backwards, record, run
+from symguide.lookahead import read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.meter import SavedBytes
 from symguide.per_sample import Noise

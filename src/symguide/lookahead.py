@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.call import Call, GuidedPredictor, weighed
 from symguide.denoiser import Denoiser, Prediction, expand_condition
-from symguide.errors import ConfigError, GuidanceError, unknown
+from symguide.errors import ConfigError, unknown
 from symguide.loss import Objective, require_finite, value_and_gradient
 from symguide.memory import Forecast, Memory, budget_of, check_memory, graphs_to_keep
 from symguide.meter import SavedBytes
@@ -28,107 +29,6 @@ from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
 JACOBIANS = ("exact", "first", "identity")
-
-
-@dataclass
-class Weights:
-    """Bytes that one call and the objective save for backward, once the memory plan "auto" has weighed them."""
-
-    graph: int | None = None
-    objective: int | None = None
-
-    def forecast(self, n: int, states: int) -> Forecast:
-        """Of n calls; what is not weighed yet counts nothing."""
-        return Forecast(n, self.graph or 0, self.graph or 0, self.objective or 0, states)
-
-
-class GuidedPredictor:
-    """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
-
-    `weights` remembers what the memory plan "auto" has weighed. `meter` is the meter of a run, which weighs the first
-    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise).
-    Asking autograd about each saved tensor of each graph would cost a small network a tenth of its time.
-    """
-
-    def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
-        self.denoiser, self.condition, self.guidance = denoiser, dict(condition or {}), guidance
-        self.weights = Weights()
-        self.meter: SavedBytes | None = None
-        self.graph_bytes = self.graph_rows = 0
-
-    def __call__(self, x: Tensor, t: float) -> Prediction:
-        if self.guidance is None:
-            return self.denoiser(x, t, **self.condition)
-        return self.guidance(self.denoiser, x, t, self.condition)
-
-    def with_graph(self, leaf: Tensor, t: float) -> tuple[Prediction, int, Any]:
-        """The prediction, the rows that the network was given, and what counts its graph's bytes while it is kept."""
-        counter, meter = self.denoiser.counter, self.meter
-        before = counter.forward
-        if meter is None or not meter.innermost:
-            return self(leaf, t), counter.forward - before, None
-        if not self.graph_rows:
-            live = meter.live
-            prediction = self(leaf, t)
-            self.graph_bytes, self.graph_rows = meter.live - live, counter.forward - before
-            return prediction, self.graph_rows, None
-        with meter.paused():
-            prediction = self(leaf, t)
-        rows = counter.forward - before
-        return prediction, rows, meter.hold(self.graph_bytes * rows // self.graph_rows)
-
-
-class Call:
-    """One network call of a program: its stored input, its prediction, and its graph while that is kept.
-
-    `wanted` says whether the memory plan would have kept the graph from the look-ahead on.
-    """
-
-    def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
-        self.predict, self.t, self.device = predict, t, x.device
-        self.x = x.detach()
-        self._graph: tuple[Tensor, Tensor, Any] | None = None
-        self.rows, self.wanted = 0, keep
-        if keep:
-            self.prediction = self._build()
-        else:
-            with torch.no_grad():
-                self.prediction = predict(self.x, t)
-
-    def _build(self) -> Prediction:
-        with torch.enable_grad():
-            leaf = self.x.to(self.device).requires_grad_()
-            prediction, self.rows, held = self.predict.with_graph(leaf, self.t)
-            x0 = prediction.x0
-        if not x0.requires_grad:
-            raise GuidanceError(
-                "the network's output has no gradient path to x: "
-                "do not run it under torch.no_grad() or inference_mode(), or use jacobian='identity'"
-            )
-        self._graph = leaf, x0, held
-        return prediction.detach()
-
-    @property
-    def kept(self) -> bool:
-        """Whether the graph is held."""
-        return self._graph is not None
-
-    def free(self) -> None:
-        """Drop the graph; the next vjp computes it again."""
-        self._graph = None
-
-    def offload(self) -> None:
-        """Move the stored input to the CPU until the sweep needs it."""
-        self.x = self.x.to("cpu")
-
-    def vjp(self, cotangent: Tensor) -> Tensor:
-        """(d x_0 / d x)^T cotangent; one backward call, and a forward call where the graph was not kept."""
-        if self._graph is None:
-            self._build()
-        assert self._graph is not None
-        (leaf, x0, _), self._graph = self._graph, None
-        self.predict.denoiser.counter.backward += self.rows
-        return torch.autograd.grad(x0, leaf, cotangent)[0]
 
 
 @dataclass(frozen=True)
@@ -343,13 +243,13 @@ def record(
             made = first
             made.wanted = first_too or (keep is not None and keep >= total)
         elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
-            made = _weighed(predict, state, time)
+            made = weighed(predict, state, time)
             keep = planned()
             if keep != total:
                 made.free()
         else:
             wanted = k >= total - (1 if keep is None else keep) or (k == 0 and first_too)
-            made = _weighed(predict, state, time) if wanted and keep is None else Call(predict, state, time, wanted)
+            made = weighed(predict, state, time) if wanted and keep is None else Call(predict, state, time, wanted)
         calls.append(made)
         x0 = made.prediction.x0
         if k > 0:
@@ -399,13 +299,6 @@ def read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> li
 
 def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
-
-
-def _weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:
-    with SavedBytes() as saved:
-        made = Call(predict, x, t, keep=True)
-    predict.weights.graph = saved.live
-    return made
 
 
 def _states(program: Program, x: Tensor, offload: bool) -> int:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from symguide.call import GuidedPredictor
 from symguide.denoiser import Counter, Denoiser, expand_condition
 from symguide.errors import ConfigError, GuidanceError, SymguideError
-from symguide.lookahead import GuidedPredictor
 from symguide.meter import Peak
 from symguide.per_sample import Noise
 from symguide.restart import Restart

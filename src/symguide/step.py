@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import SymguideError
-from symguide.lookahead import Call, GuidedPredictor, lookahead_program, run, sweep
+from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Objective
 from symguide.memory import Memory
 from symguide.per_sample import Noise

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from symguide.bench.way import Task, Way, by_autograd
-from symguide.lookahead import GuidedPredictor, lookahead, lookahead_gradient, lookahead_program, run
+from symguide.call import GuidedPredictor
+from symguide.lookahead import lookahead, lookahead_gradient, lookahead_program, run
 from symguide.memory import Forecast, Memory, budget_of, graphs_to_keep
 from symguide.solver import SOLVERS
 

@@ -20,8 +20,9 @@ from symguide.bench.programs import Approximation, Ours
 from symguide.bench.sde import ReversibleHeun
 from symguide.bench.way import Metered, Task, Way, by_autograd
 from symguide.bench.world import World
+from symguide.call import GuidedPredictor
 from symguide.denoiser import Denoiser, Level, Prediction
-from symguide.lookahead import GuidedPredictor, lookahead_gradient
+from symguide.lookahead import lookahead_gradient
 from symguide.loop import sample
 from symguide.loss_guidance import SAG
 from symguide.loss_guidance.recipe import Push

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.call import Call, GuidedPredictor, Weights
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
-from symguide.lookahead import Call, GuidedPredictor, Weights
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
 from symguide.objectives import Decoded

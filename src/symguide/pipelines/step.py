@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
 from symguide.half import in_dtype
-from symguide.lookahead import Call, GuidedPredictor
 from symguide.pipelines.combine import Combine
 from symguide.pipelines.experts import Experts
 from symguide.pipelines.levels import Clock

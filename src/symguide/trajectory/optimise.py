@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from symguide.call import GuidedPredictor
 from symguide.denoiser import Counter, Denoiser, expand_condition
 from symguide.errors import ConfigError, GuidanceError, SymguideError
-from symguide.lookahead import GuidedPredictor
 from symguide.loop import Cost, sample_indices, sample_shape, sample_times, starting_noise
 from symguide.loss import Objective
 from symguide.memory import Memory, check_memory

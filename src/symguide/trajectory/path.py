@@ -11,8 +11,9 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from symguide.call import GuidedPredictor
 from symguide.errors import ConfigError
-from symguide.lookahead import GuidedPredictor, read_backwards, record
+from symguide.lookahead import read_backwards, record
 from symguide.loss import Objective, evaluate, require_finite
 from symguide.memory import Memory
 from symguide.per_sample import Noise, expand
