@@ -4,11 +4,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from symguide.bench.kept import Keep, Row, unkept
 from symguide.bench.subjects import SUBJECTS, Subject, T
 from symguide.bench.way import DTYPES, Task, Way, by_autograd
 from symguide.bench.ways import WAYS
@@ -17,7 +18,6 @@ from symguide.extras import library
 from symguide.meter import SavedBytes
 from symguide.solver import SOLVERS
 
-Row = dict[str, Any]
 Tick = Callable[[str], None]
 
 
@@ -43,7 +43,14 @@ class Plan:
 
 
 QUICK = Plan(
-    solvers=("ddim", "heun"), ns=(1, 4), dtypes=("float64", "float32"), batch=2, fine=64, cost_batch=4, repeats=1
+    subjects=("gaussian", "mixture", "digits"),
+    solvers=("ddim", "heun"),
+    ns=(1, 4),
+    dtypes=("float64", "float32"),
+    batch=2,
+    fine=64,
+    cost_batch=4,
+    repeats=1,
 )
 
 
@@ -64,31 +71,46 @@ def missing(way: Way) -> str:
     return ""
 
 
-def errors(plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence[Way] = WAYS) -> Iterator[Row]:
+def errors(
+    plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence[Way] = WAYS, keep: Keep = unkept
+) -> Iterator[Row]:
     """A row for every subject, way, solver, n and precision; all against gradients in float64.
 
     own: the relative error against autograd through the way's own discretisation.
     flow, cosine: relative error and cosine similarity against the gradient of the continuous flow.
     """
     for name in plan.subjects:
-        subject = SUBJECTS[name](plan.batch, seed, device)
-        flow = subject.flow(plan.fine)
-        exact: dict[tuple[str, str, int], Tensor] = {}
+        compared = _Compared(SUBJECTS[name](plan.batch, seed, device), plan.fine)
         for way in ways:
             if missing(way):
                 yield {"subject": name, "way": way.name, "missing": way.library}
                 continue
             for solver in _solvers(way, plan):
                 for n in plan.ns:
-                    key = way.map, solver, n
-                    if key not in exact:
-                        exact[key] = _reference(way, subject, n, solver)
                     for dtype in plan.dtypes:
-                        made = _gradient(way, subject, n, solver, dtype)
-                        figures = {"own": relative(made, exact[key]), "flow": relative(made, flow)}
                         what = {"subject": name, "way": way.name, "solver": solver, "n": n, "dtype": dtype}
-                        yield {**what, **figures, "cosine": _cosine(made, flow)}
+                        yield keep(what, partial(compared.errors, way, solver, n, dtype))
                     tick(f"{name}: {way.name}")
+
+
+class _Compared:
+    """Gradients of a subject beside their references, each of which is made once, where it is first asked for."""
+
+    def __init__(self, subject: Subject, fine: int) -> None:
+        self.subject, self.fine = subject, fine
+        self.exact: dict[tuple[str, str, int], Tensor] = {}
+
+    @cached_property
+    def flow(self) -> Tensor:
+        return self.subject.flow(self.fine)
+
+    def errors(self, way: Way, solver: str, n: int, dtype: str) -> Row:
+        key = way.map, solver, n
+        if key not in self.exact:
+            self.exact[key] = _reference(way, self.subject, n, solver)
+        made = _gradient(way, self.subject, n, solver, dtype)
+        errors = {"own": relative(made, self.exact[key]), "flow": relative(made, self.flow)}
+        return {**errors, "cosine": _cosine(made, self.flow)}
 
 
 def costs(plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence[Way] = WAYS) -> list[Row]:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from symguide.bench.gradients import Row, Tick, missing
+from symguide.bench.gradients import Tick, missing
+from symguide.bench.kept import Keep, Row, unkept
 from symguide.bench.networks import LIVE, ON_CPU, ON_GPU, SAVED, SUBJECTS, Network, Subject
 from symguide.bench.way import Task, Way
 from symguide.bench.ways import WAYS
@@ -55,7 +57,9 @@ def work(plan: Plan, device: torch.device, ways: Sequence[Way] = WAYS) -> int:
     return 2 * calls * len([way for way in ways if not missing(way)])
 
 
-def rows(plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence[Way] = WAYS) -> Iterator[Row]:
+def rows(
+    plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence[Way] = WAYS, keep: Keep = unkept
+) -> Iterator[Row]:
     """A row for every subject, size, batch, way, n, with and without checkpointed blocks.
 
     saved: bytes that autograd holds for backward at most (on a CPU). peak: bytes of all tensors that are made, as they
@@ -80,8 +84,8 @@ def rows(plan: Plan, seed: int, device: torch.device, tick: Tick, ways: Sequence
                         guess = predicted(way, task, weights, x)
                         if guess or (plan.everything and not checkpoint):
                             what = {"subject": name, "way": way.name, "n": n, "size": size, "batch": batch}
-                            found = measured(way, task, network, x, checkpoint)
-                            yield {**what, "checkpoint": checkpoint, **found, **guess}
+                            what["checkpoint"] = checkpoint
+                            yield keep(what, partial(measured, way, task, network, x, checkpoint)) | guess
                         tick(f"{name}: {way.name}")
 
 

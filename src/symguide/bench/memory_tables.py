@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from symguide.bench.gradients import Row
+from symguide.bench.kept import Row
 from symguide.bench.memory import ratio
 from symguide.bench.networks import LIVE, SAVED
 from symguide.meter import show_bytes

@@ -7,14 +7,16 @@ between them the gradient is all that differs.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.bench.flowgrad import FlowGrad
-from symguide.bench.gradients import Row, Tick, missing
+from symguide.bench.gradients import Tick, missing
 from symguide.bench.invertible import BdiaWay, EdictWay
+from symguide.bench.kept import Keep, Row, unkept
 from symguide.bench.ode import OdeintAdjoint, OdeintAdjointRatio
 from symguide.bench.programs import Approximation, Ours
 from symguide.bench.sde import ReversibleHeun
@@ -147,7 +149,7 @@ def work(plan: Plan, rows: Sequence[Guide]) -> int:
     """How many times `accuracy` and `samples` tick."""
     there = [guide for guide in rows if not missing(guide.way)]
     runs = len(plan.seeds) * (1 + len(plan.strengths) * len(there))
-    return len(plan.tasks) * (runs + len(plan.times) * (1 + len(there)))
+    return len(plan.tasks) * (runs + len(plan.times) * len(there))
 
 
 def world(plan: Plan, device: str) -> tuple[World, Metered]:
@@ -156,33 +158,37 @@ def world(plan: Plan, device: str) -> tuple[World, Metered]:
     return World(device, metered, real=plan.real), metered
 
 
-def samples(plan: Plan, rows: Sequence[Guide], on: World, meter: Metered, tick: Tick) -> Iterator[Row]:
+def samples(
+    plan: Plan, rows: Sequence[Guide], on: World, meter: Metered, tick: Tick, keep: Keep = unkept
+) -> Iterator[Row]:
     """A row for every task, way, strength and seed: what guided samples are like, and what they cost.
 
     Calls of a sample are counted at the network, in both directions.
     """
     there = [guide for guide in rows if not missing(guide.way)]
+
+    def measure(name: str, guide: Guide | None, strength: float, seed: int) -> Row:
+        before = replace(meter.passes)
+        made = on.measure(name, _maker(guide, strength), seed, plan.num, plan.steps)
+        forward, backward = meter.passes.forward - before.forward, meter.passes.backward - before.backward
+        return {**made, "forward": forward / plan.num, "backward": backward / plan.num}
+
     for name in plan.tasks:
         yield from ({"task": name, **guide.names, "missing": guide.way.library} for guide in rows if guide not in there)
         runs = [(None, 0.0), *((guide, strength) for strength in plan.strengths for guide in there)]
         for guide, strength in runs:
-            what = {"way": "unguided", "solver": "", "n": 0} if guide is None else guide.names
+            names = {"way": "unguided", "solver": "", "n": 0} if guide is None else guide.names
             for seed in plan.seeds:
-                before = replace(meter.passes)
-                made = on.measure(name, _maker(guide, strength), seed, plan.num, plan.steps)
-                passes = {
-                    "forward": (meter.passes.forward - before.forward) / plan.num,
-                    "backward": (meter.passes.backward - before.backward) / plan.num,
-                }
-                yield {"task": name, **what, "strength": strength, "seed": seed, **made, **passes}
-                tick(f"{name}: {what['way']}")
+                what = {"task": name, **names, "strength": strength, "seed": seed}
+                yield keep(what, partial(measure, name, guide, strength, seed))
+                tick(f"{name}: {names['way']}")
 
 
 def _maker(guide: Guide | None, strength: float) -> Callable[[Any], SAG] | None:
     return None if guide is None else lambda objective: guide.recipe(objective, strength)
 
 
-def accuracy(plan: Plan, rows: Sequence[Guide], on: World, tick: Tick) -> Iterator[Row]:
+def accuracy(plan: Plan, rows: Sequence[Guide], on: World, tick: Tick, keep: Keep = unkept) -> Iterator[Row]:
     """A row for every task, way and time: mean cosines of its gradients on the way of unguided samples.
 
     flow: with the gradient along a fine grid of Heun's rule, which stands for the flow's.
@@ -196,19 +202,29 @@ def accuracy(plan: Plan, rows: Sequence[Guide], on: World, tick: Tick) -> Iterat
         assert run.trajectory is not None
         for t in plan.times:
             step = min(run.trace, key=lambda record: abs(record.t - t))
-            x = run.trajectory[step.index]
-            with denoiser.frozen():
-                flow = lookahead_gradient(denoiser, x, step.t, objective, plan.fine, "heun").value
-                tick(f"{name}: the flow's gradient")
-                for guide in rows:
-                    if missing(guide.way):
-                        continue
-                    task = Task(denoiser, objective, step.t, guide.steps, guide.solver)
-                    made = guide.way.gradient(task, x)
-                    own = by_autograd(guide.way, task, x)
-                    cosines = {"flow": cosine(made, flow), "own": cosine(made, own)}
-                    yield {"task": name, **guide.names, "t": step.t, **cosines}
+            compared = _Compared(denoiser, objective, run.trajectory[step.index], step.t, plan.fine)
+            for guide in rows:
+                if not missing(guide.way):
+                    yield keep({"task": name, **guide.names, "t": step.t}, partial(compared.cosines, guide))
                     tick(f"{name}: gradients, {guide.way.name}")
+
+
+class _Compared:
+    """Cosines of gradients at the samples x at time t; the flow's is computed once, where it is first asked for."""
+
+    def __init__(self, denoiser: Denoiser, objective: Any, x: Tensor, t: float, fine: int) -> None:
+        self.denoiser, self.objective, self.x, self.t, self.fine = denoiser, objective, x, t, fine
+
+    @cached_property
+    def flow(self) -> Tensor:
+        return lookahead_gradient(self.denoiser, self.x, self.t, self.objective, self.fine, "heun").value
+
+    def cosines(self, guide: Guide) -> Row:
+        task = Task(self.denoiser, self.objective, self.t, guide.steps, guide.solver)
+        with self.denoiser.frozen():
+            made = guide.way.gradient(task, self.x)
+            own = by_autograd(guide.way, task, self.x)
+            return {"flow": cosine(made, self.flow), "own": cosine(made, own)}
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from symguide.bench import world
-from symguide.bench.gradients import Row
+from symguide.bench.kept import Row
 from symguide.report import Column, Panel, Section, Table, draw_lines, render_page
 
 TITLE = "What a gradient's accuracy buys"

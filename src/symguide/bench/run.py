@@ -16,6 +16,7 @@ from symguide.bench import gradients as measure
 from symguide.bench import memory as weigh
 from symguide.bench import memory_tables, quality_tables, tables
 from symguide.bench import quality as guided
+from symguide.bench.kept import Keep, Kept, Row
 from symguide.bench.ways import WAYS
 from symguide.errors import ConfigError
 from symguide.report import Table, environment, with_machine, write
@@ -65,8 +66,8 @@ class Found(ABC):
 class Gradients(Found):
     """What `symguide bench gradients` found."""
 
-    errors: list[measure.Row]
-    costs: list[measure.Row]
+    errors: list[Row]
+    costs: list[Row]
     settings: dict[str, Any]
     name = "gradients"
     shown = ("seed", "threads", "batch", "fine", "repeats")
@@ -95,7 +96,7 @@ class Gradients(Found):
 class Memory(Found):
     """What `symguide bench memory` found."""
 
-    rows: list[measure.Row]
+    rows: list[Row]
     settings: dict[str, Any]
     name = "memory"
     shown = ("seed", "threads", "ns", "base")
@@ -118,8 +119,8 @@ class Memory(Found):
 class Quality(Found):
     """What `symguide bench quality` found."""
 
-    samples: list[measure.Row]
-    accuracy: list[measure.Row]
+    samples: list[Row]
+    accuracy: list[Row]
     settings: dict[str, Any]
     name = "quality"
     shown = ("threads", "n", "steps", "seeds", "num", "looked", "times", "fine", "real")
@@ -140,38 +141,68 @@ class Quality(Found):
 
 
 def gradients(
-    subjects: Sequence[str], quick: bool, seed: int, device: str, threads: int, progress: bool | None
+    subjects: Sequence[str],
+    dtypes: Sequence[str],
+    quick: bool,
+    seed: int,
+    device: str,
+    threads: int,
+    unfinished: Path,
+    progress: bool | None,
 ) -> Gradients:
     """Measure all ways to the gradient of a look-ahead.
 
     Args:
-        subjects: names of what they are compared on, none for all; costs are those of digits.
+        subjects: names of what they are compared on; the plan's where there are none; costs are those of digits.
+        dtypes: precisions of errors beside float64, which the tables need; the plan's where there are none.
         quick: whether to take few of everything.
         seed: of samples and noise.
         device, threads: where, and with how many threads on the CPU.
+        unfinished: the file of rows that are done, from which a run that was stopped goes on.
         progress: whether to show a bar; on a terminal alone where None.
     """
     plan = measure.QUICK if quick else measure.Plan()
-    plan = replace(plan, subjects=tuple(name for name in plan.subjects if name in (subjects or plan.subjects)))
+    plan = replace(plan, subjects=tuple(subjects) or plan.subjects, dtypes=_with_float64(dtypes) or plan.dtypes)
     where = torch.device(device)
-    with _measuring(threads, measure.work(plan), progress) as tick:
-        errors = list(measure.errors(plan, seed, where, tick))
+    settings = _settings(plan, quick, seed, device, threads)
+    with _measuring(settings, measure.work(plan), unfinished, progress) as (tick, keep):
+        errors = list(measure.errors(plan, seed, where, tick, keep=keep))
         costs = measure.costs(plan, seed, where, tick) if "digits" in plan.subjects else []
-    return Gradients(errors, costs, _settings(plan, quick, seed, device, threads))
+    return Gradients(errors, costs, settings)
 
 
-def memory(subjects: Sequence[str], quick: bool, seed: int, device: str, threads: int, progress: bool | None) -> Memory:
+def _with_float64(dtypes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(("float64", *dtypes))) if dtypes else ()
+
+
+def memory(
+    subjects: Sequence[str],
+    quick: bool,
+    seed: int,
+    device: str,
+    threads: int,
+    unfinished: Path,
+    progress: bool | None,
+) -> Memory:
     """Measure the memory of all ways to the gradient of a look-ahead; arguments as for `gradients`."""
     plan = weigh.QUICK if quick else weigh.Plan()
     plan = replace(plan, subjects=tuple(subjects) or plan.subjects)
     where = torch.device(device)
-    with _measuring(threads, weigh.work(plan, where), progress) as tick:
-        rows = list(weigh.rows(plan, seed, where, tick))
-    return Memory(rows, _settings(plan, quick, seed, device, threads))
+    settings = _settings(plan, quick, seed, device, threads)
+    with _measuring(settings, weigh.work(plan, where), unfinished, progress) as (tick, keep):
+        rows = list(weigh.rows(plan, seed, where, tick, keep=keep))
+    return Memory(rows, settings)
 
 
 def quality(
-    tasks: Sequence[str], ways: Sequence[str], quick: bool, seed: int, device: str, threads: int, progress: bool | None
+    tasks: Sequence[str],
+    ways: Sequence[str],
+    quick: bool,
+    seed: int,
+    device: str,
+    threads: int,
+    unfinished: Path,
+    progress: bool | None,
 ) -> Quality:
     """Measure guided samples with the gradient by every way.
 
@@ -180,16 +211,17 @@ def quality(
         ways: names of ways; all where there are none.
         quick: whether to take few steps and samples.
         seed: of the first run; the next ones have the next seeds.
-        device, threads, progress: as for `gradients`.
+        device, threads, unfinished, progress: as for `gradients`.
     """
     plan = guided.QUICK if quick else guided.Plan()
     plan = replace(plan, tasks=tuple(tasks) or plan.tasks, seeds=tuple(seed + k for k in plan.seeds))
     rows = guided.chosen(plan, ways)
-    with _measuring(threads, guided.work(plan, rows), progress) as tick:
+    settings = {"ways": list(ways), **_settings(plan, quick, seed, device, threads)}
+    with _measuring(settings, guided.work(plan, rows), unfinished, progress) as (tick, keep):
         on, meter = guided.world(plan, device)
-        accuracy = list(guided.accuracy(plan, rows, on, tick))
-        samples = list(guided.samples(plan, rows, on, meter, tick))
-    return Quality(samples, accuracy, {"ways": list(ways), **_settings(plan, quick, seed, device, threads)})
+        accuracy = list(guided.accuracy(plan, rows, on, tick, keep))
+        samples = list(guided.samples(plan, rows, on, meter, tick, keep))
+    return Quality(samples, accuracy, settings)
 
 
 def _settings(plan: Any, quick: bool, seed: int, device: str, threads: int) -> dict[str, Any]:
@@ -206,18 +238,23 @@ def _notes() -> list[str]:
 
 
 @contextmanager
-def _measuring(threads: int, total: int, progress: bool | None) -> Iterator[measure.Tick]:
-    """So many threads inside, as many as before outside, and a bar that is told what was done."""
+def _measuring(
+    settings: Mapping[str, Any], total: int, unfinished: Path, progress: bool | None
+) -> Iterator[tuple[measure.Tick, Keep]]:
+    """A bar that is told what was done, and rows that are kept; with the settings' threads inside."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings["threads"])
     hidden = None if progress is None else not progress
+    kept = Kept(unfinished, {**settings, **environment(settings["device"])})
     try:
         with tqdm(total=total, unit="cell", disable=hidden, leave=False, file=sys.stderr) as bar:
+            if kept.rows and not bar.disable:
+                bar.write(f"going on from {len(kept.rows)} rows in {unfinished}", file=sys.stderr)
 
             def tick(what: str) -> None:
                 bar.set_description(what, refresh=False)
                 bar.update()
 
-            yield tick
+            yield tick, kept
     finally:
         torch.set_num_threads(before)

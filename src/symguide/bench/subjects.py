@@ -1,4 +1,4 @@
-"""What gradients are compared on: priors in closed form and a trained network, with the gradient of the flow itself."""
+"""What gradients are compared on: priors in closed form and trained networks, with the gradient of the flow itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from symguide.models import load
 from symguide.objectives import Classifier
 from symguide.per_sample import Noise
 from symguide.schedule import VP
-from symguide.worlds import digits
+from symguide.worlds import digits, scenes
+from symguide.worlds.scenes.tasks import task
 
 WIDTH = 8  # of the closed forms
 T = 0.6  # where all look-aheads start
@@ -82,10 +83,19 @@ def handwritten(batch: int, seed: int, device: torch.device) -> Subject:
     return Subject("digits", denoiser, objective, x, _along_fine_grid(denoiser, objective, x))
 
 
+def drawn(batch: int, seed: int, device: torch.device) -> Subject:
+    """The scenes model without captions on held-out pictures, and the objects of others, which each should show."""
+    denoiser = load("scenes", device, torch.float64)
+    x = _noised(denoiser, scenes.render(scenes.draw("held_out", range(batch)), 32, torch.float64), seed, device)
+    objective = task("identity", range(batch)).scorer
+    return Subject("scenes", denoiser, objective, x, _along_fine_grid(denoiser, objective, x))
+
+
 SUBJECTS: dict[str, Callable[[int, int, torch.device], Subject]] = {
     "gaussian": gaussian,
     "mixture": mixture,
     "digits": handwritten,
+    "scenes": drawn,
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from symguide.bench.gradients import Row
+from symguide.bench.kept import Row
 from symguide.bench.programs import Sweep
 from symguide.bench.way import DTYPES
 from symguide.bench.ways import WAYS

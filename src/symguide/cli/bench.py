@@ -15,6 +15,7 @@ EXAMPLES = [
     ("the gradient of a look-ahead by every way, in less than a minute", "symguide bench gradients --quick"),
     ("all of it, on a GPU, with figures for a program", "symguide bench gradients --device cuda --json figures.json"),
     ("errors on priors whose flow is known", "symguide bench gradients --subject gaussian --subject mixture"),
+    ("how exact gradients are, without bfloat16, slow on most CPUs", "symguide bench gradients --dtype float32"),
 ]
 MEMORY_EXAMPLES = [
     ("what a gradient holds by every memory plan, and what was predicted", "symguide bench memory --quick"),
@@ -32,6 +33,7 @@ QUALITY_EXAMPLES = [
 bench = Commands(
     "bench",
     "Measure symguide beside others' ways to the same thing, in one process.\n\n"
+    "What is done is kept: the same command again goes on from a run that was stopped.\n\n"
     'Peers come with pip install "symguide[bench]"; what is not there is a row that says so.',
     {
         "gradients": (
@@ -50,6 +52,12 @@ def _subjects() -> Iterable[str]:
     from symguide.bench.subjects import SUBJECTS
 
     return SUBJECTS
+
+
+def _dtypes() -> Iterable[str]:
+    from symguide.bench.way import DTYPES
+
+    return DTYPES
 
 
 def _networks() -> Iterable[str]:
@@ -125,8 +133,10 @@ def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[
     _choice(
         "subject",
         _subjects,
-        "What is differentiated: gaussian, mixture or digits, whose costs are measured too (left out, all)",
+        "What is differentiated: gaussian, mixture, digits, whose costs are measured too, or scenes (left out, all; "
+        "with --quick all but scenes)",
     ),
+    _choice("dtype", _dtypes, "Precision of gradients beside float64: float32 or bfloat16 (left out, both)"),
 )
 def gradients(**given: Any) -> None:
     """The gradient of a loss at the clean sample n calls ahead, by every way there is.
@@ -209,7 +219,10 @@ def _measure(
     json_to: str | None,
     **chosen: Sequence[str],
 ) -> None:
-    """Run a benchmark, write its files and show its tables; `chosen`: names by the plural of their option."""
+    """Run a benchmark, write its files and show its tables; `chosen`: names by the plural of their option.
+
+    Rows are kept as they are measured: the same command goes on from those of one that was stopped.
+    """
     from symguide.bench import run
     from symguide.cli.device import usable
     from symguide.cli.files import locked, sweep, write_json
@@ -222,8 +235,10 @@ def _measure(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         sweep(out)
-        done: run.Found = getattr(run, name)(**chosen, quick=quick, progress=progress, **given)
+        unfinished = out / f"{name}.unfinished.jsonl"
+        done: run.Found = getattr(run, name)(**chosen, quick=quick, unfinished=unfinished, progress=progress, **given)
         written, no_page = done.write(out, shlex.join(["symguide", "bench", name, *words]))
+        unfinished.unlink()
     if json_to is not None:
         write_json(json_to, done.results)
     if progress is not False:
