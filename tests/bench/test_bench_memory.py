@@ -1,6 +1,5 @@
 """The comparison of memory: predictions beside measurements, its tables, and the command that writes them."""
 
-import functools
 import inspect
 import json
 import sys
@@ -73,9 +72,12 @@ def test_predictions_are_what_pipelines_networks_hold(name, size, batch, monkeyp
 
 def test_what_is_measured_where():
     assert set(Plan().named(CPU)) == set(ON_CPU) and set(Plan().named(torch.device("cuda"))) == set(ON_GPU)
-    few = Plan(ns=(1, 8), base=4, everything=False)
+    few = Plan(ns=(1, 8), everything=False)
     assert few.cells(few.named(CPU)["scenes"]) == [(32, 1, [1, 8])]
-    assert Plan(ns=(1, 8)).cells(SUBJECTS["scenes"]) == [(32, 1, [1, 8]), (64, 1, [4]), (32, 4, [4])]
+    assert Plan(ns=(1, 4)).cells(SUBJECTS["scenes"]) == [(32, 1, [1, 4]), (64, 1, [4]), (32, 4, [4])]
+    assert Plan(ns=(1, 8)).cells(SUBJECTS["scenes"]) == [(32, 1, [1, 8]), (64, 1, [8]), (32, 4, [8])]
+    asked = Plan(ns=(2,), sizes=(16, 64), batches=(3,))
+    assert asked.cells(asked.named(CPU)["scenes"]) == [(16, 3, [2]), (64, 3, [2])]
 
 
 def test_on_a_gpu_the_allocator_is_asked(monkeypatch):
@@ -128,14 +130,15 @@ def test_progress_is_told_what_there_is_to_do():
 
 def test_the_command_writes_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "QUICK", Plan(("digits",), (1, 2), everything=False))
-    monkeypatch.setattr(memory, "rows", functools.partial(memory.rows, ways=(Sweep("minimal"), Sweep("fast"))))
     out = tmp_path / "found"
     line = ["bench", "memory", "--quick", "--out", str(out), "--json", str(tmp_path / "figures.json")]
+    line += ["--way", "symguide, minimal", "--way", "symguide, fast"]
     done = RUNNER.invoke(main, line)
     assert done.exit_code == 0, (done.output, done.exception)
     assert "digits, minimal: n = 2 holds 1.00" in done.output and "measured / predicted saved: " in done.output
     written = json.loads((out / "memory.json").read_text())
     assert written["machine"]["torch"] == torch.__version__ and written["results"]["settings"]["ns"] == [1, 2]
+    assert {row["way"] for row in written["results"]["rows"]} == {"symguide, minimal", "symguide, fast"}
     assert json.loads((tmp_path / "figures.json").read_text()) == written["results"]
     page = (out / "memory.html").read_text()
     assert page.count("<svg") == 1 and "symguide bench memory --quick" in page and "all measurements" in page
@@ -147,3 +150,19 @@ def test_unknown_subjects_are_refused(tmp_path, monkeypatch):
     done = RUNNER.invoke(main, ["bench", "memory", "--subject", "sd-1.4"])
     assert done.exit_code == 2 and "did you mean 'sd-1.5'" in done.stderr and not list(tmp_path.iterdir())
     assert "symguide bench memory --quick" in RUNNER.invoke(main, ["bench", "memory", "--help"]).output
+
+
+def test_the_command_measures_what_it_is_asked_for(tmp_path):
+    line = "bench memory --quiet --subject digits --size 8 --batch 2 --batch 3 --n 2 --threads 1"
+    done = RUNNER.invoke(main, [*line.split(), "--way", "symguide, fast", "--out", str(tmp_path)])
+    assert done.exit_code == 0 and not done.output
+    rows = json.loads((tmp_path / "memory.json").read_text())["results"]["rows"]
+    assert {(row["way"], row["size"], row["n"]) for row in rows} == {("symguide, fast", 8, 2)}
+    assert sorted((row["batch"], row["checkpoint"]) for row in rows) == [(2, False), (2, True), (3, False), (3, True)]
+    page = (tmp_path / "memory.html").read_text().replace("&#39;", "'")
+    assert "--batch 2 --batch 3" in page and "--way 'symguide, fast'" in page and "--n 2" in page
+
+
+def test_a_size_that_a_model_cannot_take_is_one_sentence(tmp_path):
+    done = RUNNER.invoke(main, ["bench", "memory", "--subject", "digits", "--size", "16", "--out", str(tmp_path)])
+    assert done.exit_code == 2 and done.stderr.startswith("error: digits has no pictures of 16 pixels: choose another")

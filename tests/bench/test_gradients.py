@@ -142,11 +142,12 @@ def test_the_command_writes_its_files(tmp_path, monkeypatch):
 
 def test_a_subject_alone_has_no_costs(tmp_path, monkeypatch):
     monkeypatch.setattr(gradients, "QUICK", replace(SMALL, ns=(1,), dtypes=("float64",)))
-    line = f"bench gradients --quick --quiet --subject mixture --out {tmp_path}"
+    line = f"bench gradients --quick --quiet --subject mixture --way autograd --n 3 --dtype float32 --out {tmp_path}"
     done = RUNNER.invoke(main, line.split())
     assert done.exit_code == 0 and not done.output
     results = json.loads((tmp_path / "gradients.json").read_text())["results"]
-    assert {row["subject"] for row in results["errors"]} == {"mixture"} and not results["costs"]
+    asked = {(row["subject"], row["way"], row["n"], row["dtype"]) for row in results["errors"]}
+    assert asked == {("mixture", "autograd", 3, dtype) for dtype in ("float64", "float32")} and not results["costs"]
     assert "--subject mixture" in (tmp_path / "gradients.html").read_text()
 
 

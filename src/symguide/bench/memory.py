@@ -26,26 +26,33 @@ class Plan:
     Attributes:
         subjects: names; none for those that the device is for.
         ns: calls of the look-ahead.
-        base: calls at other sizes and batches.
+        base: calls at other sizes and batches, the last of `ns` where it is none of them.
         everything: whether subjects are measured at all their sizes and batches and by all ways, or at the first ones
             and by the ways that have a forecast.
+        sizes, batches: pixels and samples; none for the subject's own.
     """
 
     subjects: tuple[str, ...] = ()
     ns: tuple[int, ...] = (1, 2, 4, 8, 16)
     base: int = 4
     everything: bool = True
+    sizes: tuple[int, ...] = ()
+    batches: tuple[int, ...] = ()
 
     def named(self, device: torch.device) -> Mapping[str, Subject]:
         """The subjects on this device."""
         names = self.subjects or (ON_GPU if device.type == "cuda" else ON_CPU)
-        return {name: SUBJECTS[name] if self.everything else SUBJECTS[name].first() for name in names}
+        return {name: self._asked(SUBJECTS[name] if self.everything else SUBJECTS[name].first()) for name in names}
+
+    def _asked(self, subject: Subject) -> Subject:
+        return replace(subject, sizes=self.sizes or subject.sizes, batches=self.batches or subject.batches)
 
     def cells(self, subject: Subject) -> list[tuple[int, int, list[int]]]:
         """(size, batch, ns), each size and batch once."""
         (size, *sizes), (batch, *batches) = subject.sizes, subject.batches
         more = [(other, batch) for other in sizes] + [(size, other) for other in batches]
-        return [(size, batch, list(self.ns)), *((*where, [self.base]) for where in more)]
+        base = self.base if self.base in self.ns else self.ns[-1]
+        return [(size, batch, list(self.ns)), *((*where, [base]) for where in more)]
 
 
 QUICK = Plan(("digits", "small-transformer"), (1, 4), everything=False)
@@ -76,7 +83,7 @@ def rows(
         yield from ({"subject": name, "way": way.name, "missing": way.library} for way in ways if missing(way))
         for size, batch, ns in plan.cells(subject):
             for checkpoint in (False, True):
-                weights = network.weigh(size, batch, checkpoint)
+                weights = _weighed(name, network, size, batch, checkpoint)
                 for way in (way for way in ways if not missing(way)):
                     for n in ns:
                         task = network.task(size, n, way.solvers[0], checkpoint)
@@ -87,6 +94,15 @@ def rows(
                             what["checkpoint"] = checkpoint
                             yield keep(what, partial(measured, way, task, network, x, checkpoint)) | guess
                         tick(f"{name}: {way.name}")
+
+
+def _weighed(name: str, network: Network, size: int, batch: int, checkpoint: bool) -> Mapping[str, Forecast]:
+    try:
+        return network.weigh(size, batch, checkpoint)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{name} has no pictures of {size} pixels: choose another --size ({error})") from error
 
 
 def predicted(way: Way, task: Task, weights: Mapping[str, Forecast], x: Tensor) -> Row:
@@ -115,7 +131,7 @@ def measured(way: Way, task: Task, network: Network, x: Tensor, checkpoint: bool
         torch.cuda.reset_peak_memory_stats(network.device)
         try:
             way.gradient(task, x)
-        except torch.cuda.OutOfMemoryError:
+        except torch.OutOfMemoryError:
             return {"fits": False}
         return {"fits": True, LIVE: torch.cuda.max_memory_allocated(network.device) - before}
 

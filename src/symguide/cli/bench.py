@@ -72,16 +72,28 @@ def _tasks() -> Iterable[str]:
     return TASKS
 
 
-def _ways() -> Iterable[str]:
+def _guided_ways() -> Iterable[str]:
     from symguide.bench.quality import Plan, guides
 
     return dict.fromkeys(guide.way.name for guide in guides(Plan.n))
+
+
+def _gradient_ways() -> Iterable[str]:
+    from symguide.bench.ways import WAYS
+
+    return [way.name for way in WAYS]
 
 
 def _choice(word: str, names: Callable[[], Iterable[str]], what: str) -> Callable[[Any], Any]:
     """An option that may be given several times, with one of these names each; `what` those are."""
     settings = {"multiple": True, "type": Name(word, names), "metavar": "NAME"}
     return option("Run", f"--{word}", f"{word}s", help=f"{what}; several may be given.", **settings)
+
+
+def _number(word: str, many: str, least: int, what: str) -> Callable[[Any], Any]:
+    """An option that may be given several times, with a number each; `many`: its plural, `what` those are."""
+    settings = {"multiple": True, "type": click.IntRange(least), "metavar": "N"}
+    return option("Run", f"--{word}", many, help=f"{what}; several may be given.", **settings)
 
 
 def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -136,6 +148,8 @@ def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[
         "What is differentiated: gaussian, mixture, digits, whose costs are measured too, or scenes (left out, all; "
         "with --quick all but scenes)",
     ),
+    _choice("way", _gradient_ways, "Way to the gradient, as the tables name it (left out, all)"),
+    _number("n", "ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8, 16 and 50)"),
     _choice("dtype", _dtypes, "Precision of gradients beside float64: float32 or bfloat16 (left out, both)"),
 )
 def gradients(**given: Any) -> None:
@@ -165,6 +179,10 @@ def gradients(**given: Any) -> None:
         "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, "
         "dit-xl-2 (left out, these on a GPU)",
     ),
+    _choice("way", _gradient_ways, "Way to the gradient, as the tables name it (left out, all)"),
+    _number("size", "sizes", 8, "Side of pictures in pixels (left out, the subject's own)"),
+    _number("batch", "batches", 1, "Samples (left out, the subject's own)"),
+    _number("n", "ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8 and 16)"),
 )
 def memory(**given: Any) -> None:
     """What the gradient of a loss n calls ahead holds at most, by every way, measured and predicted.
@@ -190,7 +208,7 @@ def memory(**given: Any) -> None:
     "quality",
     "One strength, one seed, few steps and samples; shows no differences.",
     _choice("task", _tasks, "Task of the scenes world, such as text or inpainting (left out, identity)"),
-    _choice("way", _ways, "Way to the gradient, as the table names it (left out, all)"),
+    _choice("way", _guided_ways, "Way to the gradient, as the table names it (left out, all)"),
 )
 def quality(**given: Any) -> None:
     """Guided samples of the scenes model, with the gradient four network calls ahead taken by every way.
@@ -217,31 +235,36 @@ def _measure(
     out: Path,
     progress: bool | None,
     json_to: str | None,
-    **chosen: Sequence[str],
+    **chosen: Sequence[Any],
 ) -> None:
     """Run a benchmark, write its files and show its tables; `chosen`: names by the plural of their option.
 
     Rows are kept as they are measured: the same command goes on from those of one that was stopped.
     """
     from symguide.bench import run
+    from symguide.bench.found import Found
     from symguide.cli.device import usable
     from symguide.cli.files import locked, sweep, write_json
 
-    given: dict[str, Any] = {"seed": seed, "device": device, "threads": threads}
-    words = [word for many, names in chosen.items() for each in names for word in (f"--{many[:-1]}", each)]
-    words += ["--quick"] if quick else []
-    words += [*(word for k, v in given.items() for word in (f"--{k}", str(v)))]
+    command = ["symguide", "bench", name, *(["--quick"] if quick else []), *_words(chosen)]
+    command += ["--seed", str(seed), "--device", device, "--threads", str(threads)]
     usable(device)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         sweep(out)
-        unfinished = out / f"{name}.unfinished.jsonl"
-        done: run.Found = getattr(run, name)(**chosen, quick=quick, unfinished=unfinished, progress=progress, **given)
-        written, no_page = done.write(out, shlex.join(["symguide", "bench", name, *words]))
-        unfinished.unlink()
+        setup = run.Setup(out / f"{name}.unfinished.jsonl", quick, seed, device, threads, progress)
+        done: Found = getattr(run, name)(setup, **chosen)
+        written, no_page = done.write(out, shlex.join(command))
+        setup.unfinished.unlink()
     if json_to is not None:
         write_json(json_to, done.results)
     if progress is not False:
         lines = [done.text, "", "wrote:", *(f"  {path}" for path in written)]
         lines += [f"no {name}.html: {no_page}"] if no_page else []
         click.echo("\n".join(lines), err=json_to == "-")
+
+
+def _words(chosen: dict[str, Sequence[Any]]) -> list[str]:
+    """What was chosen, as the words of a command."""
+    words = {many: "batch" if many == "batches" else many[:-1] for many in chosen}
+    return [word for many, values in chosen.items() for value in values for word in (f"--{words[many]}", str(value))]
