@@ -31,7 +31,7 @@ from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.experts import experts
 from symguide.pipelines.guiders import refuse_perturbing
-from symguide.pipelines.levels import Clock, levels
+from symguide.pipelines.levels import Clock, levels, numbers
 from symguide.pipelines.modules import components, frozen, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
 from symguide.pipelines.record import Recorder
@@ -230,7 +230,7 @@ class Bridge:
     def _begin(self, timestep: Any) -> _Run:
         """A new run, from the timestep that the pipeline begins at: a later one than the first for img2img."""
         times = self.levels.times(self.scheduler)
-        every = [float(step) for step in self.scheduler.timesteps]
+        every = numbers(self.scheduler.timesteps)
         began = getattr(self.scheduler, "begin_index", None)
         self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
         start = every.index(float(timestep)) if began is None else began

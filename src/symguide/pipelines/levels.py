@@ -66,8 +66,8 @@ class Levels:
         sigmas = getattr(scheduler, "sigmas", None)
         if sigmas is None:
             count = len(scheduler.alphas_cumprod)
-            return [*((float(step) + 1) / count for step in scheduler.timesteps), 0.0]
-        values = [float(sigma) for sigma in sigmas]
+            return [*((step + 1) / count for step in numbers(scheduler.timesteps)), 0.0]
+        values = numbers(sigmas)
         if isinstance(self.schedule, RectifiedFlow):
             values = [math.inf if sigma >= 1 else sigma / (1 - sigma) for sigma in values]
         times = [min(self.schedule.time(ratio), 1.0) if ratio > 0 else 0.0 for ratio in values]
@@ -76,9 +76,14 @@ class Levels:
     def clock(self, scheduler: Any) -> "Clock":
         """The timesteps that the networks are told between those of the scheduler's own calls."""
         ours, end = self.schedule.timestep, float(self.schedule.timestep(0.0))
-        steps = zip(self.times(scheduler)[:-1], scheduler.timesteps, strict=True)
-        pairs = {end: end} | {float(ours(t)): float(step) for t, step in steps}
+        steps = zip(self.times(scheduler)[:-1], numbers(scheduler.timesteps), strict=True)
+        pairs = {end: end} | {float(ours(t)): step for t, step in steps}
         return Clock(tuple(sorted(pairs)), tuple(pairs[ours] for ours in sorted(pairs)))
+
+
+def numbers(values: Any) -> list[float]:
+    """Timesteps or noise levels of a scheduler; a GPU is waited for once, and not for each."""
+    return torch.as_tensor(values).double().flatten().tolist()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from symguide.step import Run, Step
 
 
 class PipelineNetwork:
-    """A pipeline's own prediction as a network of ours: (x, timestep of our schedule) -> prediction.
+    """A pipeline's own prediction as a network of ours: (x, timestep of our schedule, a number) -> prediction.
 
     `graphs` of the pipeline's own calls, where they are there, stand in for the next call.
     """
@@ -32,8 +32,8 @@ class PipelineNetwork:
         self.clock = clock
         self.graphs: Graphs | None = None
 
-    def __call__(self, x: Tensor, timestep: Tensor) -> Tensor:
-        t = self.clock(float(timestep[0]))
+    def __call__(self, x: Tensor, timestep: float) -> Tensor:
+        t = self.clock(timestep)
         combine = self.combine if self._speaks(t) else self._experts.combine(t, self.replay.passes)
         return combine(self.passes(x, t))
 
@@ -81,6 +81,10 @@ class PipelineDenoiser(Denoiser):
         assert isinstance(self.network, PipelineNetwork)
         self.counter.forward += (self.network.replay.passes - 1) * len(x)
         return super().__call__(x, t, **condition)
+
+    def _evaluate(self, x: Tensor, t: Any, condition: Mapping[str, Any]) -> Tensor:
+        value: Tensor = self.network(x, float(self.schedule.timestep(t)))  # a tensor of it would have to be waited for
+        return value
 
     def passes(self, x: Tensor, t: float) -> list[Prediction]:
         """The prediction of each pass."""
