@@ -21,14 +21,13 @@ from symguide.bench.ode import OdeintAdjoint, OdeintAdjointRatio
 from symguide.bench.programs import Approximation, Ours
 from symguide.bench.sde import ReversibleHeun
 from symguide.bench.way import Metered, Task, Way, by_autograd
-from symguide.bench.world import World
+from symguide.bench.world import World, loaded
 from symguide.call import GuidedPredictor
 from symguide.denoiser import Denoiser, Level, Prediction
 from symguide.lookahead import lookahead_gradient
 from symguide.loop import sample
 from symguide.loss_guidance import SAG
 from symguide.loss_guidance.recipe import Push
-from symguide.models import load
 from symguide.step import Step
 
 EXACT = Ours("exact", memory="fast")
@@ -154,7 +153,7 @@ def work(plan: Plan, rows: Sequence[Guide]) -> int:
 
 def world(plan: Plan, device: str) -> tuple[World, Metered]:
     """The scenes model with its judge, and what counts its calls."""
-    metered = Metered(load("scenes", device=device))
+    metered = Metered(loaded("scenes", device))
     return World(device, metered, real=plan.real), metered
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symguide.denoiser import Denoiser
 from symguide.loop import sample
@@ -37,9 +37,7 @@ class World:
         self, device: str = "cpu", model: str | Denoiser = "scenes", weight: float = WEIGHT, real: int = 2048
     ) -> None:
         self.device, self.weight = torch.device(device), weight
-        self.denoiser = model if isinstance(model, Denoiser) else load(model, device=self.device)
-        if isinstance(self.denoiser.network, nn.Module):
-            self.denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
+        self.denoiser = model if isinstance(model, Denoiser) else loaded(model, self.device)
         with torch.no_grad():
             self.side = self.denoiser.decode(torch.zeros(1, *self.denoiser.shape or (), device=self.device)).shape[-1]
         network: Any = judge("scenes", "classifier")
@@ -94,6 +92,11 @@ class World:
             "seconds": cost.seconds,
             "peak": cost.peak_bytes,
         }
+
+
+def loaded(model: str, device: torch.device | str) -> Denoiser:
+    """The model of that name, with the layout that all figures are measured in."""
+    return load(model, device=device).to(memory_format=torch.channels_last)
 
 
 def over_seeds(cells: Sequence[dict[str, Any]], figures: dict[str, tuple[str, int]]) -> dict[str, Any]:
