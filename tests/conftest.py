@@ -1,5 +1,6 @@
 """Tiny models in float64 on which laws are checked, and a network that counts its own calls."""
 
+import inspect
 import math
 import os
 from dataclasses import replace
@@ -8,11 +9,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobod
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 import symguide as sg
 
 torch.set_num_threads(1)
+
+APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
+RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
 
 SCHEDULES = {
     "vp-linear": sg.VP.linear(),

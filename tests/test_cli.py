@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -20,7 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from click.testing import CliRunner
+from conftest import RUNNER
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,8 +37,6 @@ from symguide.solver import GRIDS, PRESETS, SOLVERS
 from symguide.trajectory import TRAJECTORIES
 from symguide.worlds import WORLDS, World, digits, scenes
 
-APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
-RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
 READY = [name for name in COMMANDS if name != "demo" or importlib.util.find_spec("symguide.cli.demo")]
 OWN = """
 import torch

@@ -1,13 +1,12 @@
 """The comparison of memory: predictions beside measurements, its tables, and the command that writes them."""
 
-import inspect
 import json
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import RUNNER
 
 from symguide.bench import memory, memory_tables
 from symguide.bench.invertible import EdictWay
@@ -19,8 +18,6 @@ from symguide.cli import main
 
 DTYPE = torch.float32
 CPU = torch.device("cpu")
-APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
-RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
 
 
 class Liar(Sweep):
@@ -145,13 +142,6 @@ def test_the_command_writes_its_files(tmp_path, monkeypatch):
     assert sorted(path.name for path in out.iterdir()) == ["memory.html", "memory.json"]
 
 
-def test_unknown_subjects_are_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = RUNNER.invoke(main, ["bench", "memory", "--subject", "sd-1.4"])
-    assert done.exit_code == 2 and "did you mean 'sd-1.5'" in done.stderr and not list(tmp_path.iterdir())
-    assert "symguide bench memory --quick" in RUNNER.invoke(main, ["bench", "memory", "--help"]).output
-
-
 def test_the_command_measures_what_it_is_asked_for(tmp_path):
     line = "bench memory --quiet --subject digits --size 8 --batch 2 --batch 3 --n 2 --threads 1"
     done = RUNNER.invoke(main, [*line.split(), "--way", "symguide, fast", "--out", str(tmp_path)])
@@ -161,8 +151,3 @@ def test_the_command_measures_what_it_is_asked_for(tmp_path):
     assert sorted((row["batch"], row["checkpoint"]) for row in rows) == [(2, False), (2, True), (3, False), (3, True)]
     page = (tmp_path / "memory.html").read_text().replace("&#39;", "'")
     assert "--batch 2 --batch 3" in page and "--way 'symguide, fast'" in page and "--n 2" in page
-
-
-def test_a_size_that_a_model_cannot_take_is_one_sentence(tmp_path):
-    done = RUNNER.invoke(main, ["bench", "memory", "--subject", "digits", "--size", "16", "--out", str(tmp_path)])
-    assert done.exit_code == 2 and done.stderr.startswith("error: digits has no pictures of 16 pixels: choose another")

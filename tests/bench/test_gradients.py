@@ -1,15 +1,12 @@
 """The comparison of gradients: its subjects, its rows, its tables, and the command that writes them."""
 
-import inspect
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
-from conftest import relative
+from conftest import RUNNER, relative
 
 import symguide as sg
 from symguide.bench import gradients, tables
@@ -22,8 +19,6 @@ from symguide.cli import main
 
 CPU = torch.device("cpu")
 SMALL = Plan(("gaussian", "mixture"), ("ddim", "dpmpp_2m"), (1, 4), ("float64", "float32", "bfloat16"), 2, 50, 1, 1)
-APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
-RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
 
 
 OURS = (Sweep("minimal"), Sweep("fast"), Autograd(), BdiaWay())
@@ -149,26 +144,3 @@ def test_a_subject_alone_has_no_costs(tmp_path, monkeypatch):
     asked = {(row["subject"], row["way"], row["n"], row["dtype"]) for row in results["errors"]}
     assert asked == {("mixture", "autograd", 3, dtype) for dtype in ("float64", "float32")} and not results["costs"]
     assert "--subject mixture" in (tmp_path / "gradients.html").read_text()
-
-
-@pytest.mark.parametrize(
-    "line, hint",
-    [
-        ("bench gradient", "did you mean 'gradients'"),
-        ("bench gradients --device nowhere", "'nowhere'"),
-        ("bench gradients --subject digit", "did you mean 'digits'"),
-        ("bench gradients --threads 0", "symguide bench gradients --help"),
-    ],
-)
-def test_errors_are_one_sentence(line, hint, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = RUNNER.invoke(main, line.split())
-    said = done.stderr.strip().splitlines()
-    assert done.exit_code == 2 and len(said) == 1 and said[0].startswith("error: ") and hint in said[0]
-    assert not list(Path().iterdir())
-
-
-def test_help_shows_examples():
-    for line in ("bench --help", "bench gradients --help"):
-        text = RUNNER.invoke(main, line.split()).output
-        assert "Examples" in text and "symguide bench gradients --quick" in text

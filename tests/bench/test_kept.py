@@ -1,15 +1,6 @@
 """A benchmark that was stopped goes on from the rows that it had measured."""
 
-import json
-
-from click.testing import CliRunner
-
-from symguide.bench import gradients
-from symguide.bench.gradients import Plan
 from symguide.bench.kept import Kept
-from symguide.cli import main
-
-SMALL = Plan(("gaussian", "mixture"), ("ddim",), (1, 2), ("float64",), 1, 8, 1, 1)
 
 
 def opened(path, **settings):
@@ -47,28 +38,3 @@ def test_rows_of_other_settings_are_forgotten(tmp_path):
     row(1)
     row, made = opened(tmp_path / "rows.jsonl", torch="3.0")
     assert row(1) and made == [1]
-
-
-def test_the_command_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(gradients, "QUICK", SMALL)
-    asked, taken = [], gradients._gradient
-
-    def stopped(way, *where):
-        asked.append(way.name)
-        if len(asked) == 9:
-            raise KeyboardInterrupt
-        return taken(way, *where)
-
-    def run(line):
-        return CliRunner().invoke(main, [*line.split(), "--out", str(tmp_path / "some")])
-
-    line = "bench gradients --quick --quiet"
-    monkeypatch.setattr(gradients, "_gradient", stopped)
-    assert run(line).exit_code != 0
-    assert [path.name for path in (tmp_path / "some").iterdir()] == ["gradients.unfinished.jsonl"]
-    assert run(line).exit_code == 0
-    found = json.loads((tmp_path / "some" / "gradients.json").read_text())["results"]["errors"]
-    rows = [(row["subject"], row["way"], row.get("n")) for row in found]
-    missing = sum("missing" in row for row in found)
-    assert len(set(rows)) == len(rows) == len(asked) - 1 + missing  # the ninth was asked for twice, the others once
-    assert sorted(path.suffix for path in (tmp_path / "some").iterdir()) == [".html", ".json"]

@@ -1,15 +1,12 @@
 """What a gradient's accuracy buys: recipes that take others' gradients, rows, tables, and the command."""
 
-import inspect
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
-from conftest import quartic, relative, tiny
+from conftest import RUNNER, quartic, relative, tiny
 
 import symguide as sg
 from symguide.bench import quality, quality_tables
@@ -23,8 +20,6 @@ from symguide.cli import main
 
 DTYPE = torch.float32
 SMALL = replace(QUICK, n=2, steps=2, num=2, fine=8, real=16)
-APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
-RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
 
 
 def drawn(loss, **settings):
@@ -137,25 +132,3 @@ def test_the_command_writes_its_files(guided_world, tmp_path, monkeypatch):
     page = (out / "quality.html").read_text()
     assert page.count("<svg") == 2 and "symguide bench quality --quick --way exact --task inpainting" in page
     assert sorted(path.name for path in out.iterdir()) == ["quality.html", "quality.json"]
-
-
-@pytest.mark.parametrize(
-    "line, hint",
-    [
-        ("bench quality --task identiti", "did you mean 'identity'"),
-        ("bench quality --way exac", "did you mean 'exact'"),
-        ("bench quality --device nowhere", "'nowhere'"),
-    ],
-)
-def test_errors_are_one_sentence(line, hint, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    done = RUNNER.invoke(main, line.split())
-    said = done.stderr.strip().splitlines()
-    assert done.exit_code == 2 and len(said) == 1 and said[0].startswith("error: ") and hint in said[0]
-    assert not list(Path().iterdir())
-
-
-def test_help_shows_examples():
-    for line in ("bench --help", "bench quality --help"):
-        text = RUNNER.invoke(main, line.split()).output
-        assert "Examples" in text and "symguide bench quality --quick" in text
