@@ -16,7 +16,6 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 results: $(VENV)/.dev
-	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/lookahead.py
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/trajectory.py

@@ -2,6 +2,7 @@
 
     python benchmarks/plots.py [--results FOLDER] [--out FOLDER]
 
+gradients.svg: errors, bytes and time of a look-ahead's gradient by n, a line for each way.
 estimate.svg: error of the clean estimate by time, a line for each n.
 lookahead.svg: judge and shape against network calls, a panel for each task of the study of n.
 methods.svg: judge against calls, tuned methods of the paper's four tasks.
@@ -52,6 +53,54 @@ def estimate(results: Results) -> Figure | None:
         panel.set_yscale("log")
         dress(panel, f"{solver}, {grid} grid", "t", "relative error of the estimate" if solver == "ddim" else "")
     panel.legend(frameon=False, fontsize=9, ncols=2)
+    return figure
+
+
+WAYS = {
+    "symguide, minimal": ("symguide, minimal", 1, "-"),
+    "symguide, fast": ("symguide, fast", 1, "--"),
+    "autograd": ("autograd", 0, "-"),
+    "torch checkpoint": ("torch checkpoint around each call", 0, "--"),
+    "odeint_adjoint": ("vanilla adjoint", 2, "-"),
+    "odeint_adjoint, dy/ds = eps": ("vanilla adjoint, AdjointDPM's time", 2, "--"),
+    "sdeint_adjoint": ("reversible Heun", 3, "-"),
+    "EDICT, inverted": ("EDICT", 4, "-"),
+    "BDIA, inverted": ("BDIA", 4, "--"),
+    "FlowGrad": ("FlowGrad", 5, "-"),
+    "first call alone": ("first call alone", 6, "-"),
+    "identity (MPGD, ECM, FlowChef)": ("identity", 6, "--"),
+}
+"""Label, colour and line of each way to a gradient that is drawn; the plans of symguide have the same errors."""
+
+
+def gradients(results: Results) -> Figure | None:
+    """What the gradient of a look-ahead by every way is worth, and what it costs."""
+    if (given := results("gradients")) is None:
+        return None
+    subject = given["settings"]["subjects"][-1]
+    errors = [row for row in given["errors"] if row["subject"] == subject and row.get("dtype") == "float64"]
+    panels = {
+        f"off its own map ({subject})": (errors, "own", "relative error"),
+        f"off the flow ({subject})": (errors, "flow", ""),
+        "saved for backward (digits)": (given["costs"], "saved", "bytes"),
+        "time (digits)": (given["costs"], "time", "forward calls"),
+    }
+    figure = Figure(figsize=(12.8, 4.4), layout="constrained")
+    for panel, (title, (rows, key, unit)) in zip(figure.subplots(1, 4), panels.items(), strict=True):
+        for name, (label, colour, line) in WAYS.items():
+            mine = [row for row in rows if row["way"] == name and key in row]
+            mine = [row for row in mine if row["solver"] == mine[0]["solver"]]
+            values = [max(row[key], 1e-17) for row in mine]
+            ours = {"linewidth": 2.5, "zorder": 3} if name.startswith("symguide") else {}
+            style = {"color": (*COLOURS, "#6a51a3")[colour], "marker": "o", "ms": 3, **ours}
+            panel.plot([row["n"] for row in mine], values, line, label=label, **style)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16, 50]))
+        panel.xaxis.set_major_formatter("{x:.0f}")
+        dress(panel, title, "n", unit)
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
 
 
@@ -167,11 +216,11 @@ def main() -> None:
         return json.loads(path.read_text())["results"] if path.exists() else None
 
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "path"}):
-        for name, draw in (("estimate", estimate), ("lookahead", lookahead), ("methods", methods), ("sphere", sphere)):
+        for draw in (gradients, estimate, lookahead, methods, sphere):
             if (figure := draw(results)) is not None:
-                with replacing(given.out / f"{name}.svg") as file:
+                with replacing(given.out / f"{draw.__name__}.svg") as file:
                     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-                print("written:", given.out / f"{name}.svg")
+                print("written:", given.out / f"{draw.__name__}.svg")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def cells(line):
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("gradients", "solver"), ("lookahead", "solver"), ("nstudy", "solver"), ("digits", "method"), ("reuse", "way")],
+    [("lookahead", "solver"), ("nstudy", "solver"), ("digits", "method"), ("reuse", "way")],
 )
 def test_quick(name, head, tmp_path):
     assert f"| {head} |" in quick(name, tmp_path)
