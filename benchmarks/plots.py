@@ -75,13 +75,13 @@ WAYS = {
 
 def gradients(results: Results) -> Figure | None:
     """What the gradient of a look-ahead by every way is worth, and what it costs."""
-    if (given := results("gradients")) is None:
+    given, scenes = results("gradients"), results("gradients-scenes")
+    if given is None or scenes is None:
         return None
-    subject = given["settings"]["subjects"][-1]
-    errors = [row for row in given["errors"] if row["subject"] == subject and row.get("dtype") == "float64"]
+    errors = [row for row in scenes["errors"] if row.get("dtype") == "float64"]
     panels = {
-        f"off its own map ({subject})": (errors, "own", "relative error"),
-        f"off the flow ({subject})": (errors, "flow", ""),
+        "off its own map (scenes)": (errors, "own", "relative error"),
+        "off the flow (scenes)": (errors, "flow", ""),
         "saved for backward (digits)": (given["costs"], "saved", "bytes"),
         "time (digits)": (given["costs"], "time", "forward calls"),
     }
