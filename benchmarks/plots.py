@@ -59,6 +59,7 @@ def estimate(results: Results) -> Figure | None:
 WAYS = {
     "symguide, minimal": ("symguide, minimal", 1, "-"),
     "symguide, fast": ("symguide, fast", 1, "--"),
+    "symguide, minimal; midpoint": ("symguide, midpoint", 1, ":"),
     "autograd": ("autograd", 0, "-"),
     "torch checkpoint": ("torch checkpoint around each call", 0, "--"),
     "odeint_adjoint": ("vanilla adjoint", 2, "-"),
@@ -70,7 +71,7 @@ WAYS = {
     "first call alone": ("first call alone", 6, "-"),
     "identity (MPGD, ECM, FlowChef)": ("identity", 6, "--"),
 }
-"""Label, colour and line of each way to a gradient that is drawn; the plans of symguide have the same errors."""
+"""Label, colour and line of each way to a gradient that is drawn, with its first solver unless one is named."""
 
 
 def gradients(results: Results) -> Figure | None:
@@ -88,8 +89,9 @@ def gradients(results: Results) -> Figure | None:
     figure = Figure(figsize=(12.8, 4.4), layout="constrained")
     for panel, (title, (rows, key, unit)) in zip(figure.subplots(1, 4), panels.items(), strict=True):
         for name, (label, colour, line) in WAYS.items():
-            mine = [row for row in rows if row["way"] == name and key in row]
-            mine = [row for row in mine if row["solver"] == mine[0]["solver"]]
+            way, _, solver = name.partition("; ")
+            mine = [row for row in rows if row["way"] == way and key in row]
+            mine = [row for row in mine if row["solver"] == (solver or mine[0]["solver"])]
             values = [max(row[key], 1e-17) for row in mine]
             ours = {"linewidth": 2.5, "zorder": 3} if name.startswith("symguide") else {}
             style = {"color": (*COLOURS, "#6a51a3")[colour], "marker": "o", "ms": 3, **ours}
@@ -100,7 +102,7 @@ def gradients(results: Results) -> Figure | None:
         panel.xaxis.set_major_formatter("{x:.0f}")
         dress(panel, title, "n", unit)
     handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
     return figure
 
 
