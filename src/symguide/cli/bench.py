@@ -163,6 +163,8 @@ def gradients(**given: Any) -> None:
     against the gradient of the continuous flow, which no finite n reaches. Calls are counted at the network; seconds
     are ratios to one forward call.
 
+    All of it takes hours on a CPU, most of them scenes in bfloat16; --subject, --dtype and --n ask for less.
+
     The folder gets gradients.json (everything, with machine and versions) and gradients.html (which needs
     pip install "symguide[report]").
     """
