@@ -18,6 +18,9 @@ from symguide.memory import Forecast
 from symguide.meter import SavedBytes
 from symguide.pipelines.simulate import LiveBytes
 
+BLOCKS = ("kept", "again")
+"""What graphs hold of the network's blocks: all, or what goes in, where each is computed again in the sweep."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,6 +33,7 @@ class Plan:
         everything: whether subjects are measured at all their sizes and batches and by all ways, or at the first ones
             and by the ways that have a forecast.
         sizes, batches: pixels and samples; none for the subject's own.
+        blocks: of BLOCKS, what becomes of the network's blocks.
     """
 
     subjects: tuple[str, ...] = ()
@@ -38,6 +42,7 @@ class Plan:
     everything: bool = True
     sizes: tuple[int, ...] = ()
     batches: tuple[int, ...] = ()
+    blocks: tuple[str, ...] = BLOCKS
 
     def named(self, device: torch.device) -> Mapping[str, Subject]:
         """The subjects on this device."""
@@ -61,7 +66,7 @@ QUICK = Plan(("digits", "small-transformer"), (1, 4), everything=False)
 def work(plan: Plan, device: torch.device, ways: Sequence[Way] = WAYS) -> int:
     """How many times `rows` ticks at most."""
     calls = sum(len(ns) for subject in plan.named(device).values() for _, _, ns in plan.cells(subject))
-    return 2 * calls * len([way for way in ways if not missing(way)])
+    return len(plan.blocks) * calls * len([way for way in ways if not missing(way)])
 
 
 def rows(
@@ -82,7 +87,7 @@ def rows(
             continue
         yield from ({"subject": name, "way": way.name, "missing": way.library} for way in ways if missing(way))
         for size, batch, ns in plan.cells(subject):
-            for checkpoint in (False, True):
+            for checkpoint in (blocks == "again" for blocks in plan.blocks):
                 weights = _weighed(name, network, size, batch, checkpoint)
                 for way in (way for way in ways if not missing(way)):
                     for n in ns:

@@ -84,16 +84,35 @@ def _gradient_ways() -> Iterable[str]:
     return [way.name for way in WAYS]
 
 
-def _choice(word: str, names: Callable[[], Iterable[str]], what: str) -> Callable[[Any], Any]:
+def _blocks() -> Iterable[str]:
+    from symguide.bench.memory import BLOCKS
+
+    return BLOCKS
+
+
+WORDS = {
+    "subjects": "subject",
+    "tasks": "task",
+    "ways": "way",
+    "dtypes": "dtype",
+    "sizes": "size",
+    "batches": "batch",
+    "ns": "n",
+    "blocks": "blocks",
+}
+"""The option of everything that a benchmark can be asked for."""
+
+
+def _choice(many: str, names: Callable[[], Iterable[str]], what: str) -> Callable[[Any], Any]:
     """An option that may be given several times, with one of these names each; `what` those are."""
-    settings = {"multiple": True, "type": Name(word, names), "metavar": "NAME"}
-    return option("Run", f"--{word}", f"{word}s", help=f"{what}; several may be given.", **settings)
+    settings = {"multiple": True, "type": Name(WORDS[many], names), "metavar": "NAME"}
+    return option("Run", f"--{WORDS[many]}", many, help=f"{what}; several may be given.", **settings)
 
 
-def _number(word: str, many: str, least: int, what: str) -> Callable[[Any], Any]:
-    """An option that may be given several times, with a number each; `many`: its plural, `what` those are."""
+def _number(many: str, least: int, what: str) -> Callable[[Any], Any]:
+    """An option that may be given several times, with a number each; `what` those are."""
     settings = {"multiple": True, "type": click.IntRange(least), "metavar": "N"}
-    return option("Run", f"--{word}", many, help=f"{what}; several may be given.", **settings)
+    return option("Run", f"--{WORDS[many]}", many, help=f"{what}; several may be given.", **settings)
 
 
 def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -143,14 +162,14 @@ def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[
     "gradients",
     "Few solvers, n and samples, each measured once; rougher.",
     _choice(
-        "subject",
+        "subjects",
         _subjects,
         "What is differentiated: gaussian, mixture, digits, whose costs are measured too, or scenes (left out, all; "
         "with --quick all but scenes)",
     ),
-    _choice("way", _gradient_ways, "Way to the gradient, as the tables name it (left out, all)"),
-    _number("n", "ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8, 16 and 50)"),
-    _choice("dtype", _dtypes, "Precision of gradients beside float64: float32 or bfloat16 (left out, both)"),
+    _choice("ways", _gradient_ways, "Way to the gradient, as the tables name it (left out, all)"),
+    _number("ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8, 16 and 50)"),
+    _choice("dtypes", _dtypes, "Precision of gradients beside float64: float32 or bfloat16 (left out, both)"),
 )
 def gradients(**given: Any) -> None:
     """The gradient of a loss at the clean sample n calls ahead, by every way there is.
@@ -176,15 +195,21 @@ def gradients(**given: Any) -> None:
     "memory",
     "Two small subjects at one size, by the ways that have a prediction.",
     _choice(
-        "subject",
+        "subjects",
         _networks,
         "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, "
         "dit-xl-2 (left out, these on a GPU)",
     ),
-    _choice("way", _gradient_ways, "Way to the gradient, as the tables name it (left out, all)"),
-    _number("size", "sizes", 8, "Side of pictures in pixels (left out, the subject's own)"),
-    _number("batch", "batches", 1, "Samples (left out, the subject's own)"),
-    _number("n", "ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8 and 16)"),
+    _choice("ways", _gradient_ways, "Way to the gradient, as the tables name it (left out, all)"),
+    _choice(
+        "blocks",
+        _blocks,
+        "What a graph holds of the network's blocks: kept, or again, where only what goes in is held "
+        "and each is computed again in the sweep (left out, both)",
+    ),
+    _number("sizes", 8, "Side of pictures in pixels (left out, the subject's own)"),
+    _number("batches", 1, "Samples (left out, the subject's own)"),
+    _number("ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8 and 16)"),
 )
 def memory(**given: Any) -> None:
     """What the gradient of a loss n calls ahead holds at most, by every way, measured and predicted.
@@ -209,8 +234,8 @@ def memory(**given: Any) -> None:
 @_options(
     "quality",
     "One strength, one seed, few steps and samples; shows no differences.",
-    _choice("task", _tasks, "Task of the scenes world, such as text or inpainting (left out, identity)"),
-    _choice("way", _guided_ways, "Way to the gradient, as the table names it (left out, all)"),
+    _choice("tasks", _tasks, "Task of the scenes world, such as text or inpainting (left out, identity)"),
+    _choice("ways", _guided_ways, "Way to the gradient, as the table names it (left out, all)"),
 )
 def quality(**given: Any) -> None:
     """Guided samples of the scenes model, with the gradient four network calls ahead taken by every way.
@@ -268,5 +293,4 @@ def _measure(
 
 def _words(chosen: dict[str, Sequence[Any]]) -> list[str]:
     """What was chosen, as the words of a command."""
-    words = {many: "batch" if many == "batches" else many[:-1] for many in chosen}
-    return [word for many, values in chosen.items() for value in values for word in (f"--{words[many]}", str(value))]
+    return [word for many, values in chosen.items() for value in values for word in (f"--{WORDS[many]}", str(value))]
