@@ -1,6 +1,6 @@
 """Where the time of a guided step goes: to the network, the objective, or the loop around them.
 
-    python benchmarks/step.py [--quick] [--compile]
+    python benchmarks/step.py [--quick] [--network] [--compile]
 
 SAG on the scenes model, 32x32 pixels, with the identity task's scorer; one thread. *calls*: the network calls and
 gradients that a step makes and nothing else, made by hand in the same process and in turn with it; forward, backward
@@ -10,11 +10,12 @@ medians over repetitions (on a machine that others use too, the clock on the wal
 
 Then the step beside the calls of the published implementation of SAG for three steps ahead (its n = 4, which counts
 points): 1 call of the sampler's and 4 ahead without graph, 3 again without and 3 with, and 3 backward; ours is timed
-whole, theirs as calls alone. Last, what layout, autocast and (with --compile, which takes many minutes) torch.compile
-of the network are worth to a step.
+whole, theirs as calls alone. Last, and with --network alone, what layout, autocast and (with --compile, which takes
+some minutes) torch.compile of the network are worth to a step.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from common import save, table
+from common import RESULTS, save, table
 from torch import Tensor
 
 import symguide as sg
@@ -99,6 +100,12 @@ def shares(denoiser: sg.Denoiser, batch: int, n: int, memory: str, repetitions: 
     }
 
 
+def cells() -> list[dict[str, Any]]:
+    """All cells."""
+    denoiser, plans = sg.load("scenes"), [(1, "minimal"), *((n, m) for n in (2, 3, 4) for m in ("minimal", "fast"))]
+    return [shares(denoiser, batch, *plan, count, 5) for batch, count in REPETITIONS.items() for plan in plans]
+
+
 def switches(batch: int, n: int, repetitions: int, steps: int, compiling: bool) -> list[dict[str, Any]]:
     """A step with the network as it is loaded, and in other ways; ratios of steps made in turn."""
     objective = task("identity", range(batch)).scorer
@@ -125,21 +132,20 @@ def switches(batch: int, n: int, repetitions: int, steps: int, compiling: bool) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one cell, one repetition, nothing written")
+    parser.add_argument("--network", action="store_true", help="only what the network's own switches are worth")
     parser.add_argument("--compile", action="store_true", help="also with the network compiled by torch.compile")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    denoiser = sg.load("scenes")
     if given.quick:
-        print(table([shares(denoiser, 1, 3, "minimal", 1, 4)]))
+        print(table([shares(sg.load("scenes"), 1, 3, "minimal", 1, 4)]))
         return
-    plans = [(1, "minimal"), *((n, memory) for n in (2, 3, 4) for memory in ("minimal", "fast"))]
-    rows = [
-        shares(denoiser, batch, *plan, repetitions, 5) for batch, repetitions in REPETITIONS.items() for plan in plans
-    ]
-    print(table(rows), end="\n\n", flush=True)
-    network = switches(8, 4, 3, 5, given.compile)
-    print(table(network))
-    print("written:", save("step", {"steps": rows, "network": network}))
+    results = {} if not given.network else json.loads((RESULTS / "step.json").read_text())["results"]
+    if not given.network:
+        results["steps"] = cells()
+        print(table(results["steps"]), end="\n\n", flush=True)
+    results["network"] = switches(8, 4, 3, 5, given.compile)
+    print(table(results["network"]))
+    print("written:", save("step", results))
 
 
 if __name__ == "__main__":
