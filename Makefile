@@ -25,8 +25,11 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/dsg.py
 	$(BIN)/python benchmarks/paper.py
 	$(BIN)/python benchmarks/plots.py
-	$(BIN)/symguide bench gradients
+	$(BIN)/python benchmarks/step.py --compile
+	$(BIN)/symguide bench gradients --subject gaussian --subject mixture --subject digits
+	$(BIN)/symguide bench gradients --subject scenes --dtype float32 --out out/bench/gradients-scenes
 	$(BIN)/symguide bench quality
+	$(BIN)/symguide bench quality --task inpainting --out out/bench/quality-inpainting
 	$(BIN)/symguide bench memory
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.

@@ -91,6 +91,8 @@ def gradients(results: Results) -> Figure | None:
         for name, (label, colour, line) in WAYS.items():
             way, _, solver = name.partition("; ")
             mine = [row for row in rows if row["way"] == way and key in row]
+            if not mine:  # its library was missing
+                continue
             mine = [row for row in mine if row["solver"] == (solver or mine[0]["solver"])]
             values = [max(row[key], 1e-17) for row in mine]
             ours = {"linewidth": 2.5, "zorder": 3} if name.startswith("symguide") else {}

@@ -139,9 +139,10 @@ def main() -> None:
     if given.quick:
         print(table([shares(sg.load("scenes"), 1, 3, "minimal", 1, 4)]))
         return
-    results = {} if not given.network else json.loads((RESULTS / "step.json").read_text())["results"]
-    if not given.network:
-        results["steps"] = cells()
+    if given.network:
+        results = json.loads((RESULTS / "step.json").read_text())["results"]
+    else:
+        results = {"steps": cells()}
         print(table(results["steps"]), end="\n\n", flush=True)
     results["network"] = switches(8, 4, 3, 5, given.compile)
     print(table(results["network"]))

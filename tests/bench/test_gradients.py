@@ -144,3 +144,12 @@ def test_a_subject_alone_has_no_costs(tmp_path, monkeypatch):
     asked = {(row["subject"], row["way"], row["n"], row["dtype"]) for row in results["errors"]}
     assert asked == {("mixture", "autograd", 3, dtype) for dtype in ("float64", "float32")} and not results["costs"]
     assert "--subject mixture" in (tmp_path / "gradients.html").read_text()
+
+
+def test_one_plan_and_more_calls_than_tables_of_costs_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(gradients, "QUICK", replace(SMALL, subjects=("gaussian",), dtypes=("float64",)))
+    line = f"bench gradients --quick --progress --n 17 --out {tmp_path} --way"
+    done = RUNNER.invoke(main, [*line.split(), "symguide, minimal"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "symguide, all plans" in done.output and "n = 17" in done.output
+    assert ">symguide<" in (tmp_path / "gradients.html").read_text()  # its line is in the plot

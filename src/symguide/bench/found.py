@@ -75,7 +75,7 @@ class Gradients(Found):
         few = sorted({ns[0], ns[len(ns) // 2], ns[-1]})
         subjects = dict.fromkeys(row["subject"] for row in self.errors)
         parts = [f"{subject}\n\n{tables.error_table(self.errors, subject, few)}\n" for subject in subjects]
-        shown = max(n for n in ns if n <= 16)
+        shown = max((n for n in ns if n <= 16), default=ns[0])
         parts += [tables.OWN, tables.FLOW]
         parts += [f"\nCost\n\n{tables.cost_table(self.costs, [shown])}\n", tables.COST] if self.costs else []
         return "\n".join([*parts, *_notes()])

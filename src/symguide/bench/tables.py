@@ -86,11 +86,12 @@ def _solver(row: Row) -> str:
 def _error_plot(rows: Sequence[Row], subject: str) -> str:
     """Both errors by n, of each way's first solver; all memory plans are one line, which is the last one's."""
     first = {way.name: way.solvers[0] for way in WAYS}
+    last = [row["way"] for row in rows if row["way"] in PLANS][-1:]
     mine = [
         {**row, "way": "symguide" if row["way"] in PLANS else row["way"]}
         for row in rows
         if row["subject"] == subject and row.get("dtype") == "float64" and row["solver"] == first[row["way"]]
-        if row["way"] not in list(PLANS)[:-1]
+        if row["way"] not in PLANS or row["way"] in last
     ]
     return draw_lines(
         [
