@@ -20,14 +20,14 @@ def drawn(stream, i, times=None):
     return Noise(0, range(BATCH), (D,)).draw(stream, i, 0, times)
 
 
-def by_hand(guide, steps=STEPS):
-    """DDPM written in alphas_cumprod, as published code has it; `guide` makes x_s, and the last step's too."""
+def by_hand(guide, steps=STEPS, eta=1.0):
+    """DDIM written in alphas_cumprod, as published code has it; `guide` makes x_s, and the last step's too."""
     denoiser = tiny()
     t, x = [1 - i / steps for i in range(steps)] + [0.0], drawn("start", 0)
     bars = [denoiser.schedule.alpha(each) ** 2 for each in t]
     for i in range(steps):
         bar, bar_s = bars[i], bars[i + 1]
-        std = math.sqrt((1 - bar_s) / (1 - bar) * (1 - bar / bar_s))
+        std = eta * math.sqrt((1 - bar_s) / (1 - bar) * (1 - bar / bar_s))
         x0 = denoiser(x, t[i]).x0.detach()
         eps = (x - math.sqrt(bar) * x0) / math.sqrt(1 - bar)
         mean = math.sqrt(bar_s) * x0 + math.sqrt(max(1 - bar_s - std**2, 0)) * eps
@@ -96,18 +96,27 @@ def first_of_adam(rate):
 
 
 U = rules.estimate_length()
+HALVES = sg.objectives.Measurement(lambda x0: x0[:, :3], torch.full((3,), 0.5), noise=0.05)
 UNIFIED = {
     "freedom": (
         lambda: sg.FreeDoM(quartic, 0.7, update=rules.normalise(), repeats=2),
         lambda: sg.TFG(quartic, 0.7, rho=rules.normalise(), mu=0, sigma=0, repeats=2),
     ),
     "dps": (lambda: sg.DPS(squares, 0.3), lambda: sg.TFG(squares, 0.3, rho=rules.root_loss(), mu=0, sigma=0)),
+    "dps of a measurement": (
+        lambda: sg.DPS(HALVES, 0.3),
+        lambda: sg.TFG(HALVES, 0.3, rho=rules.residual_norm(0.05), mu=0, sigma=0),
+    ),
     "lgd": (
         lambda: sg.LGD(quartic, 3, 0.7),
         lambda: sg.TFG(quartic, 0.7, rho=rules.normalise(), mu=0, sigma=1, samples=3),
     ),
     "mpgd": (
         lambda: sg.MPGD(quartic, 0.3, update=U),
+        lambda: sg.TFG(quartic, 0.3, rho=0, mu=U, inner=1, sigma=0),
+    ),
+    "mpgd, eps anew": (
+        lambda: sg.MPGD(quartic, 0.3, update=U, eps="anew"),
         lambda: sg.TFG(quartic, 0.3, rho=0, mu=rules.chain(U, w), inner=1, sigma=0),
     ),
     "universal": (
@@ -169,6 +178,87 @@ def test_schedules_of_rules_have_their_mean():
             assert sum(seen[name]) / 6 == pytest.approx(mean)
         assert seen["up"] == sorted(seen["up"])
         assert seen["down"] == sorted(seen["down"], reverse=True)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_mpgd_is_the_papers_loop(eta):
+    """Algorithm 1: x_0 is moved, and the step keeps the network's eps."""
+
+    def guide(denoiser, i, x, t, bars, std, x0, mean, z):
+        move = 0.2 * math.sqrt(D) * math.sqrt(1 - bars[i]) * unit(gradient(quartic, x0))
+        eps = (x - math.sqrt(bars[i]) * x0) / math.sqrt(1 - bars[i])
+        bar = bars[i + 1]
+        return math.sqrt(bar) * (x0 - move) + math.sqrt(max(1 - bar - std**2, 0)) * eps + std * z
+
+    assert relative(sample(sg.MPGD(quartic, 0.2), eta=eta), by_hand(guide, eta=eta)) < 1e-10
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "heun", "midpoint"])
+@pytest.mark.parametrize("schedule", ["vp-linear", "ve", "flow"])
+def test_alpha_s_of_a_moved_estimate_arrives(schedule, solver):
+    """With the network's own eps, whatever the solver makes of it and of the steps before."""
+    arrived = []
+
+    class Moves(sg.MPGD):
+        def push(self, step):
+            return super().push(step)._replace(x0=torch.ones_like(step.x))
+
+        def guide(self, step):
+            made = super().guide(step)
+            arrived.append((made.x_s - step.x_s()) / step.schedule.alpha(step.s))
+            return made
+
+    sg.sample(tiny(schedule, "v"), batch=2, steps=4, solver=solver, loss=Moves(squares))
+    assert len(arrived) == 4
+    for share in arrived:
+        torch.testing.assert_close(share, torch.ones_like(share), rtol=1e-11, atol=1e-11)
+
+
+def dps_by_hand(residual, scale):
+    """2209.14687, algorithm 1, with the DDPM step in alphas and betas."""
+
+    def guide(denoiser, i, x, t, bars, std, x0, mean, z):
+        bar, bar_s = bars[i], bars[i + 1]
+        alpha = bar / bar_s
+        step = math.sqrt(alpha) * (1 - bar_s) * x + math.sqrt(bar_s) * (1 - alpha) * x0
+        slope = gradient(lambda x: residual(denoiser(x, t[i]).x0).norm(dim=1), x)
+        return step / (1 - bar) + std * z - scale * slope
+
+    return by_hand(guide)
+
+
+def first(x0):
+    return x0[:, :3]
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.05])
+def test_dps_is_the_papers_loop(noise):
+    """Of a measurement: the gradient of the residual's norm, whatever its noise; a sample alone is as in its batch."""
+    y = torch.tensor([[0.5, -0.2, 0.1], [0.3, 0.4, -0.6]])
+    goal = sg.objectives.Measurement(first, y, noise)
+    mine = sample(sg.DPS(goal, 0.3))
+    assert relative(mine, dps_by_hand(lambda x0: y - first(x0), 0.3)) < 1e-10
+    one = sg.objectives.Measurement(first, y[1], noise)
+    alone = sg.sample(tiny(), indices=[1], steps=STEPS, loss=sg.DPS(one, 0.3)).samples
+    assert relative(alone, mine[1:]) < 1e-10
+
+
+def test_what_dps_takes_of_a_sum():
+    """Residuals in a row where all have one noise, each by the root of its weight; else the root of the loss."""
+    region = sg.objectives.Region(torch.full((D,), 0.5), torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0, 1.0]), 0.3)
+    halves = sg.objectives.Measurement(first, torch.zeros(3), 0.3)
+    decoded = sg.objectives.Decoded(halves, lambda z: 2 * z)
+
+    def row(x0):
+        return torch.cat([2 * region.mask * (x0 - 0.5), first(x0), first(2 * x0)], dim=1)
+
+    goal = 4 * region + halves + decoded
+    expected = dps_by_hand(row, 0.1)
+    assert relative(sample(sg.DPS(goal, 0.1)), expected) < 1e-10
+    louder = sg.objectives.Measurement(first, torch.zeros(3), 0.6)
+    for mixed in (region + louder, region + squares):
+        taken = sg.TFG(mixed, 0.1, rho=rules.root_loss(), mu=0, sigma=0)
+        assert relative(sample(sg.DPS(mixed, 0.1)), sample(taken)) < 1e-10
 
 
 def test_ecm_is_the_published_loop():

@@ -3,14 +3,14 @@
 from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.dps import DPS
+from symguide.loss_guidance.dps import DPS, of_norm
 from symguide.ranges import Range, Ranges
 
 
 class AdamDPS(DPS):
     """Adam-DPS: DPS with every entry of its gradient averaged over the steps and in its own usual size.
 
-        g   = d sqrt(objective(E[x_0 | x_t])) / d x_t
+        g   = d |y - A E[x_0 | x_t]| / d x_t,   the residual's norm as DPS has it
         m   = beta1 m + (1 - beta1) g,    v = beta2 v + (1 - beta2) g²
         x_s = mean + std z - scale * alpha_s / alpha_t * m' / (sqrt(v') + 1e-8),   m', v' without their bias
 
@@ -38,5 +38,5 @@ class AdamDPS(DPS):
     def __init__(
         self, objective: Any, scale: float = 0.04, beta1: float = 0.9, beta2: float = 0.995, **settings: Any
     ) -> None:
-        update = rules.chain(rules.root_loss(), rules.adam(beta1, beta2), rules.of_x_t())
+        update = rules.chain(of_norm(objective), rules.adam(beta1, beta2), rules.of_x_t())
         super().__init__(objective, scale, **{"update": update, **settings})

@@ -14,8 +14,7 @@ class ECM(AtEstimate):
         x_0' = x_0 - clip(scale * d objective(x_0) / d x_0, -limit, limit)
         x_s  = the step with x_0' in place of x_0 and the network's own eps = mean + std z + alpha_s (x_0' - x_0)
 
-    MPGD's move without its normalised length, clipped entry by entry. The step of `MPGD` here finds eps anew from x_t
-    and the moved estimate, so less of the move arrives.
+    MPGD's move without its normalised length, clipped entry by entry.
 
     Args:
         objective, scale, window, repeats, constraint: see `Recipe`. A scale of 1 goes straight to the minimum of half a

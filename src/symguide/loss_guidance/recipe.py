@@ -7,7 +7,7 @@ time travel, the constraint, the trace, non-finite losses) is here, once.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -23,15 +23,37 @@ from symguide.step import Guided, Run, Step
 Window = tuple[float, float] | Callable[[Step], bool]
 OverTime = float | Callable[[float], float]
 Count = int | Callable[[float], int]
+Eps = Literal["own", "anew"]
+EPS: tuple[str, ...] = get_args(Eps)
 
 
 class Push(NamedTuple):
-    """What a recipe wants at a step: the gradient and loss (for the trace), and changes of x_0 and of x_s."""
+    """What a recipe wants at a step: the gradient and loss (for the trace), and changes of x_0 and of x_s.
+
+    With a changed x_0 a step may keep the network's own eps, so that alpha_s of the change arrives in x_s whatever the
+    solver, or find eps anew from x_t and the changed x_0, which takes a part of it back (`Step.x0_weight`).
+    """
 
     gradient: Tensor
     loss: Tensor
     x0: Tensor | None = None
     x_s: Tensor | None = None
+    eps: Eps = "own"
+
+    def apply(self, step: Step) -> Tensor:
+        """x_s with these changes."""
+        if self.x0 is not None and self.eps == "anew":
+            x_s = step.x_s(step.prediction.x0 + self.x0)
+            return x_s if self.x_s is None else x_s + self.x_s
+        return step.x_s() + self.change(step)
+
+    def change(self, step: Step) -> Tensor:
+        """Both changes as one of x_s; a straight step's where eps is found anew. Zero where nothing is pushed."""
+        change = torch.zeros_like(step.x) if self.x_s is None else self.x_s
+        if self.x0 is None:
+            return change
+        weight = step.schedule.alpha(step.s) if self.eps == "own" else step.x0_weight
+        return change + weight * self.x0
 
 
 class Constraint(Protocol):
@@ -181,13 +203,7 @@ class Recipe(ABC):
         length = norm(push.gradient).flatten()
         if step.run.on_nan == "raise":
             step.require(finite(push.loss, length), lambda: not_finite(push.loss, length))
-        if self.constraint is None:
-            x_s = step.x_s() if push.x0 is None else step.x_s(step.prediction.x0 + push.x0)
-            x_s = x_s if push.x_s is None else x_s + push.x_s
-        else:
-            moves = [step.x0_weight * push.x0] if push.x0 is not None else []
-            moves += [push.x_s] if push.x_s is not None else []
-            x_s = self.constraint(step, sum(moves[1:], moves[0]))
+        x_s = push.apply(step) if self.constraint is None else self.constraint(step, push.change(step))
         if step.run.on_nan == "skip":
             bad = ~finite(push.loss, length)
             if bad.device.type != "cpu" or bool(bad.any()):  # a GPU is not asked: the loop would wait for it

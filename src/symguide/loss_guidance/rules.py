@@ -89,7 +89,7 @@ def rho(factor: float = 0.2) -> Rule:
 
 
 def root_loss() -> Rule:
-    """g / (2 sqrt(loss)): the gradient of sqrt(loss), which DPS takes of a squared residual norm."""
+    """g / (2 sqrt(loss)): the gradient of sqrt(loss), which is a residual's norm where the loss is its square."""
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         step.require(
@@ -101,6 +101,11 @@ def root_loss() -> Rule:
         return gradient / (2 * expand(loss, gradient).sqrt().clamp_min(1e-12))
 
     return rule
+
+
+def residual_norm(noise: float) -> Rule:
+    """sqrt(2) noise g / (2 sqrt(loss)): the gradient of |y - A x_0| where the loss is |y - A x_0|² / (2 noise²)."""
+    return chain(root_loss(), scale(math.sqrt(2) * noise))
 
 
 def polyak(target: float = 0.0) -> Rule:
@@ -138,7 +143,7 @@ def forward_weight() -> Rule:
 
 
 def of_x0() -> Rule:
-    """alpha_s g: what a change of x_0 is in x_s, where the step keeps the network's own eps (MPGD's paper, ECM, TFG).
+    """alpha_s g: what a change of x_0 is in x_s, where the step keeps the network's own eps (MPGD, ECM, TFG).
 
     A step that finds eps anew lets less of the change arrive: `of_moved_x0`.
     """
@@ -146,7 +151,7 @@ def of_x0() -> Rule:
 
 
 def of_moved_x0() -> Rule:
-    """What a change of x_0 is in x_s, where the (straight) step finds eps anew, as that of `MPGD` here."""
+    """What a change of x_0 is in x_s, where the (straight) step finds eps anew (Universal Guidance)."""
     return lambda gradient, step, loss: step.x0_weight * gradient
 
 

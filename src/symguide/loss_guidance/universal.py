@@ -18,6 +18,7 @@ class UniversalGuidance(Recipe):
 
         forward:   eps' = eps + w sigma g,   g = d objective(x_0) / d x_t,   that is x_0' = x_0 - w sigma² / alpha g
         backward:  x_0'' = x_0' + Delta,     Delta = argmin objective(x_0 + Delta) by m steps of Adam
+        x_s:       the step with x_0'' and the eps that belongs to it, (x_t - alpha x_0'') / sigma, as published
 
     Args:
         objective, scale, window, repeats, constraint: see `Recipe`; scale is w of the forward part.
@@ -56,7 +57,7 @@ class UniversalGuidance(Recipe):
         change = -self.scale * self.update(gradient, step, loss)
         if self.backward_steps:
             change = change + self._backward(step)
-        return Push(gradient, loss, x0=change)
+        return Push(gradient, loss, x0=change, eps="anew")
 
     def _backward(self, step: Step) -> torch.Tensor:
         """Delta; Adam is elementwise, so samples stay independent."""
