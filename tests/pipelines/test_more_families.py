@@ -147,12 +147,13 @@ def test_what_cannot_be_guided_is_refused_in_a_sentence(name, folder):
 
 def test_latents_that_do_not_come_out_as_the_autoencoders_are_refused():
     pipe, vae = SimpleNamespace(components={}), autoencoder()
-    assert layout(pipe, vae, {})(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
+    plain = SimpleNamespace(kwargs={})
+    assert layout(pipe, vae, plain)(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(2.0))
-    assert layout(pipe, vae, {"img_ids": ids})(torch.zeros(1, 8, 16)).shape == (1, 4, 8, 4)
+    assert layout(pipe, vae, SimpleNamespace(kwargs={"img_ids": ids}))(torch.zeros(1, 8, 16)).shape == (1, 4, 8, 4)
     for shape, given in [((1, 16, 8, 8), {}), ((1, 8, 16), {}), ((1, 7, 16), {"img_ids": ids}), ((1, 8, 4, 8, 8), {})]:
         with pytest.raises(sg.ConfigError, match="does not know how SimpleNamespace lays out its latents"):
-            layout(pipe, vae, given)(torch.zeros(shape))
+            layout(pipe, vae, SimpleNamespace(kwargs=given))(torch.zeros(shape))
     with pytest.raises(sg.ConfigError, match="does not know how SimpleNamespace decodes with its AutoencoderKL"):
         decoder(SimpleNamespace(components={"vqgan": vae}), [], False)
 

@@ -46,10 +46,10 @@ def t2i(kind="full_adapter"):
 
 
 def parts(pipe, name, **more):
-    """Another pipeline of the same components, as far as it takes them."""
+    """Another pipeline of the same components, as far as it takes them and has no others."""
     kind = getattr(diffusers, name)
     named = inspect.signature(kind.__init__).parameters
-    return kind(**{key: part for key, part in pipe.components.items() if key in named}, **more)
+    return kind(**{key: part for key, part in pipe.components.items() if key in named} | more)
 
 
 def xl_adapter(folder):

@@ -11,7 +11,7 @@ model, and the guided change is added to what it gives.
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ from symguide.pipelines.modules import components, frozen, networks, offloaded, 
 from symguide.pipelines.patch import patched
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
+from symguide.pipelines.shown import Shown
 from symguide.pipelines.slots import Slot
 from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
 from symguide.prediction_guidance import TwoBranches
@@ -115,6 +116,7 @@ class Bridge:
         self.objective = self.loss.objective
         self.record, self.counter = Record(), Counter()
         self.run: _Run | None = None
+        self.shown, self.rows = Shown(pipe), 0
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -123,14 +125,21 @@ class Bridge:
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self.run, self.recorder.slots = None, ()
+            self.shown.begin()
             self.recorder.take()  # calls of a run that was broken off, or of a pipeline inside this one
             return prepare(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
             with frozen(components(self.pipe)):  # no longer: torch multiplies frozen matrices in another order
-                return self.step(*args, **kwargs)
+                result = self.step(*args, **kwargs)
+            if self.run is not None and self.run.over:
+                self.shown.end(_sample(result)[: self.rows])
+            return result
 
-        with patched(self.scheduler, step=step, set_timesteps=set_timesteps):
+        with ExitStack() as stack:
+            stack.enter_context(patched(self.scheduler, step=step, set_timesteps=set_timesteps))
+            if self.decode and self.objective is not None:
+                stack.enter_context(self.shown.watched())
             self.recorder.attach()
             try:
                 yield
@@ -157,7 +166,7 @@ class Bridge:
         calls, began, spent = self.recorder.take(), time.perf_counter(), (self.counter.forward, self.counter.backward)
         run = self.run = self.run or self._begin(timestep)
         half = run.change is not None  # the first half of this step was guided
-        rows = len(sample) // 2 if _doubled(self.pipe, calls) else len(sample)
+        rows = self.rows = len(sample) // 2 if _doubled(self.pipe, calls) else len(sample)
         t = run.times[run.index]
         x = self.levels.ours(_wide(sample[:rows]), t)
 
@@ -186,7 +195,8 @@ class Bridge:
         everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
         if run.index == 0:
             if self.decode and self.objective is not None:
-                self.loss.objective = Decoded(self.objective, decoder(self.pipe, calls, self.checkpoint))
+                decoding = decoder(self.pipe, calls, self.checkpoint, replay.slots[-1])
+                self.loss.objective = Decoded(self.objective, self.shown.decoding(decoding))
             self.loss.prepare(everything)
         s, repeat = run.times[run.index + 1], 0
         while True:  # as symguide.loop's step, with the scheduler's in place of the solver's

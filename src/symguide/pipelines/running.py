@@ -1,0 +1,28 @@
+"""What a pipeline's own `__call__` knows while it runs: its variables, which say what no call of a network shows."""
+
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+
+def running(pipe: Any) -> Mapping[str, Any]:
+    """Variables of the pipeline's `__call__` that this is called from; none where it is not called from one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
+            return frame.f_locals
+        frame = frame.f_back
+    return {}
+
+
+def own_code(pipe: Any, depth: int) -> bool:
+    """Whether what called, so many frames further out, is the running pipeline's code: not a callback's, nor another's.
+
+    Args:
+        pipe: the pipeline.
+        depth: 1 is what called the function that asks.
+    """
+    caller = sys._getframe(1 + depth)
+    own = caller.f_locals.get("self") is pipe or caller.f_globals.get("__name__", "").startswith("diffusers.")
+    return own and bool(running(pipe))
