@@ -421,10 +421,8 @@ def test_masks():
     Image.fromarray(pixels).save("one.png")
     np.save("one.npy", pixels)
     for name in ("one.png", "one.npy"):
-        assert (
-            references.mask(name, (3, 8, 8), print).shape == (1, 8, 8)
-            and references.mask(name, (3, 8, 8), print).sum() == 1
-        )
+        mask = references.mask(name, (3, 8, 8), print)
+        assert mask.shape == (1, 8, 8) and mask.sum() == 1
     with pytest.raises(ConfigError, match="selects nothing"):
         references.mask("none.png", (1, 8, 8), print)
     with pytest.raises(ConfigError, match="rows and columns"):
@@ -495,7 +493,7 @@ def test_what_is_typed_is_the_objective_of_that_name(text, scene_model, tmp_path
     torch.testing.assert_close(steer.at(range(2))(x0), expected)
     torch.testing.assert_close(steer.at(range(1, 3))(x0)[1:], steer.at([2])(x0[1:]))
     if steer.scored:
-        with pytest.raises(ConfigError, match="asks a network that knows the samples, and .* comes with none"):
+        with pytest.raises(ConfigError, match=r"asks a network that knows the samples, and .* comes with none"):
             aim(full, str(tmp_path), (3, 32, 32))
     else:
         torch.testing.assert_close(aim(full, str(tmp_path), (3, 32, 32))(x0), expected)

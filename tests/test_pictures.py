@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ DEEP = {
     "png": lambda: Image.fromarray(RAMP).save("a.png"),
     "tif": lambda: Image.fromarray(RAMP).save("a.tif"),
     "big.tif": lambda: Image.fromarray(RAMP.astype(">u2")).save("a.big.tif"),
-    "pgm": lambda: open("a.pgm", "wb").write(b"P5 8 8 65535\n" + RAMP.astype(">u2").tobytes()),
+    "pgm": lambda: Path("a.pgm").write_bytes(b"P5 8 8 65535\n" + RAMP.astype(">u2").tobytes()),
     "white.tif": lambda: Image.fromarray(65535 - RAMP).save("a.white.tif", tiffinfo={262: 0}),
 }
 
@@ -215,7 +216,7 @@ def test_the_first_of_several_pictures_is_taken_and_that_is_said():
 def test_classes_of_fewer_bits_are_not_those_that_pillow_makes_of_them():
     """It scales grey of 4 bits by 17."""
     png("a.png", [bytes([0x01, 0x23, 0x45, 0x67])] * 8, 4, 0)
-    with pytest.raises(ConfigError, match="a.png is L;4: a mask of classes is 8-bit"):
+    with pytest.raises(ConfigError, match=r"a\.png is L;4: a mask of classes is 8-bit"):
         references.classes("a.png", (3, 8, 8), print)
 
 
@@ -252,7 +253,7 @@ def test_errors_of_decoders_are_a_sentence(monkeypatch):
     Image.new("L", (8, 8)).save("a.png")
     for error in (SyntaxError("broken PNG\nfile"), struct.error("unpack"), KeyError(3), Image.DecompressionBombError()):
         monkeypatch.setattr(pictures, "_read", lambda path, say, error=error: (_ for _ in ()).throw(error))
-        with pytest.raises(ConfigError, match="a.png (cannot be read as a picture|has more than)") as caught:
+        with pytest.raises(ConfigError, match=r"a\.png (cannot be read as a picture|has more than)") as caught:
             references.mask("a.png", (1, 8, 8), print)
         assert "\n" not in str(caught.value)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.cli import references
+from symguide.cli.pictures import Say
 from symguide.encoders import CLIP, AestheticPredictor, DepthEstimator, Segmenter
 from symguide.errors import ConfigError, unknown
 from symguide.objectives import (
@@ -56,7 +57,7 @@ class Place:
     """What objectives are read for: the shape of a sample, and where remarks go."""
 
     shape: tuple[int, ...]
-    say: references.Say
+    say: Say
 
 
 @dataclass(frozen=True)
@@ -186,17 +187,13 @@ def _edges(parts: tuple[str, ...], place: Place) -> Maker:
 
 
 def _motion(parts: tuple[str, ...], place: Place) -> Maker:
-    return _same(
-        MotionField(references.reference(parts[0], place.shape, place.say), references.flow(parts[1], place.shape))
-    )
+    picture = references.reference(parts[0], place.shape, place.say)
+    return _same(MotionField(picture, references.flow(parts[1], place.shape)))
 
 
 def _region(parts: tuple[str, ...], place: Place) -> Maker:
-    reference, mask = (
-        references.reference(parts[0], place.shape, place.say),
-        references.mask(parts[1], place.shape, place.say),
-    )
-    return _same(Region(reference, mask))
+    reference = references.reference(parts[0], place.shape, place.say)
+    return _same(Region(reference, references.mask(parts[1], place.shape, place.say)))
 
 
 def _superres(parts: tuple[str, ...], place: Place) -> Maker:

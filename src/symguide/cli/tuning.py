@@ -17,7 +17,7 @@ from symguide import files as disk
 from symguide.cli import config, drawing, methods, outputs
 from symguide.cli.files import locked, sweep
 from symguide.cli.model import Model
-from symguide.cli.references import Say
+from symguide.cli.pictures import Say
 from symguide.cli.scorers import judge_of
 from symguide.cli.steering import Steering
 from symguide.errors import ConfigError, unknown

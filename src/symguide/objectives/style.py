@@ -27,8 +27,8 @@ class Style(Objective):
         preprocess: applied before the network, to samples and reference.
 
     Raises:
-        ConfigError: without a network, for one without maps, layers that it has not, or a reference that is no picture or
-            leaves a layer without features.
+        ConfigError: without a network, for one without maps, layers that it has not, or a reference that is no picture
+            or leaves a layer without features.
 
     Cost: one evaluation of the network's body.
 
