@@ -335,7 +335,7 @@ def test_objectives_of_your_own():
         ("own_rules:wrong", "gave int"),
         ("no_such_module:Rule", "no module"),
         ("measurement:x", "operator"),
-        ("classifier:3", "scorer of its own"),
+        ("classifier:3", "tiny comes with none for it: write a function"),
         ("blackbox:ink", "module:Name"),
         ("region:a.png", "PICTURE@MASK"),
         ("region:a.png@left", "No such file"),
@@ -343,7 +343,7 @@ def test_objectives_of_your_own():
         ("own_rules", "unknown objective"),
         ("classifier", "classifier:LABELS or"),
         ("asthetic", "did you mean 'aesthetic'"),
-        ("aesthetic", "know pictures of shape"),
+        ("aesthetic", "give a CLIP with --encoder"),
         ("style:a.png", "objectives.Style"),
         ("text:a red star", "objectives.TextSimilarity"),
         ("palette:#ff0000", "RGB samples"),
@@ -383,11 +383,11 @@ def test_references_of_all_kinds():
     np.savez("a.npz", anything=sample.numpy())
     safetensors.torch.save_file({"x": sample[None].float()}, "a.safetensors")
     for name in ("a.png", "a.npy", "a.npz", "a.safetensors"):
-        assert torch.allclose(references.reference(name, (1, 8, 8)), sample, atol=1e-6), name
-    colour = references.reference("a.png", (3, 8, 8))
+        assert torch.allclose(references.reference(name, (1, 8, 8), print), sample, atol=1e-6), name
+    colour = references.reference("a.png", (3, 8, 8), print)
     assert colour.shape == (3, 8, 8) and torch.allclose(colour[1:2], sample)
     np.save("flat.npy", np.array([0.5, 3.0]))
-    assert references.reference("flat.npy", (2,)).tolist() == [0.5, 3.0]
+    assert references.reference("flat.npy", (2,), print).tolist() == [0.5, 3.0]
 
 
 def test_references_that_do_not_fit():
@@ -409,30 +409,31 @@ def test_references_that_do_not_fit():
     ]
     for name, shape, why in cases:
         with pytest.raises(ConfigError, match=why):
-            references.reference(name, shape)
+            references.reference(name, shape, print)
 
 
 def test_masks():
     for name, kept in {"left": 32, "right": 32, "top": 32, "bottom": 32, "center": 16}.items():
-        assert references.mask(name, (1, 8, 8)).sum() == kept
+        assert references.mask(name, (1, 8, 8), print).sum() == kept
     pixels = np.zeros((8, 8), dtype=np.uint8)
     Image.fromarray(pixels).save("none.png")
     pixels[0, 0] = 255
     Image.fromarray(pixels).save("one.png")
     np.save("one.npy", pixels)
     for name in ("one.png", "one.npy"):
-        assert references.mask(name, (3, 8, 8)).shape == (1, 8, 8) and references.mask(name, (3, 8, 8)).sum() == 1
+        mask = references.mask(name, (3, 8, 8), print)
+        assert mask.shape == (1, 8, 8) and mask.sum() == 1
     with pytest.raises(ConfigError, match="selects nothing"):
-        references.mask("none.png", (1, 8, 8))
+        references.mask("none.png", (1, 8, 8), print)
     with pytest.raises(ConfigError, match="rows and columns"):
-        references.mask("left", (4,))
+        references.mask("left", (4,), print)
 
 
 # Objectives with embedded networks, and the rest of what ships
 
 
 def shown(name="ref.png"):
-    return references.reference(name, (3, 32, 32))
+    return references.reference(name, (3, 32, 32), print)
 
 
 def embedded(kind):
@@ -447,7 +448,7 @@ def flow():
 def pixels():
     array = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % 7
     Image.fromarray(array).save("mask.png")
-    return sg.objectives.Segmentation(torch.from_numpy(array).long())
+    return scenes.objective("segmentation", torch.from_numpy(array).long())
 
 
 def lines():
@@ -457,19 +458,19 @@ def lines():
 
 def low():
     Image.open("ref.png").resize((8, 8)).save("low.png")
-    return sg.objectives.Measurement(sg.objectives.Downsample(4), references.reference("low.png", (3, 8, 8)))
+    return sg.objectives.Measurement(sg.objectives.Downsample(4), references.reference("low.png", (3, 8, 8), print))
 
 
 SPECS = {
     "classifier:shape=star,disk": lambda: sg.objectives.Classifier(embedded("classifier"), [4, 0], "shape"),
     "classifier:count=2": lambda: sg.objectives.Classifier(embedded("classifier"), 1, "count"),
     "classifier:colour=3": lambda: sg.objectives.Classifier(embedded("classifier"), 3, "colour"),
-    'text:"a red star"': lambda: sg.objectives.TextSimilarity("a red star"),
-    "text:a red star, a blue disk": lambda: sg.objectives.TextSimilarity(["a red star", "a blue disk"]),
-    "image:ref.png": lambda: sg.objectives.ImageSimilarity(shown()),
-    "identity:ref.png": lambda: sg.objectives.Identity(shown()),
-    "style:ref.png": lambda: sg.objectives.Style(shown()),
-    "0.5*aesthetic": lambda: 0.5 * sg.objectives.Aesthetic(),
+    'text:"a red star"': lambda: scenes.objective("text", "a red star"),
+    "text:a red star, a blue disk": lambda: scenes.objective("text", ["a red star", "a blue disk"]),
+    "image:ref.png": lambda: scenes.objective("image", shown()),
+    "identity:ref.png": lambda: scenes.objective("identity", shown()),
+    "style:ref.png": lambda: scenes.objective("style", shown()),
+    "0.5*aesthetic": lambda: 0.5 * scenes.objective("aesthetic"),
     "segmentation:mask.png": pixels,
     "palette:#ff0000,#0000FF": lambda: sg.objectives.Palette(torch.tensor([[1.0, -1, -1], [-1, -1, 1]])),
     "palette:ref.png@3": lambda: sg.objectives.Palette.of(shown(), 3),
@@ -482,17 +483,20 @@ SPECS = {
 
 @pytest.mark.parametrize("text", SPECS)
 def test_what_is_typed_is_the_objective_of_that_name(text, scene_model, tmp_path, monkeypatch):
-    """Also in a folder, with its full paths, and as the scorer of a model folder whose samples have that shape."""
+    """Also in another folder, by its full paths; other models with such samples get no scorer of the world."""
     x0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
     expected = SPECS[text]()(x0)
     full = steering.resolved(text)
     assert steering.resolved(full) == full
     monkeypatch.chdir("/")
-    for model in ("scenes", str(tmp_path)):
-        torch.testing.assert_close(aim(full, model, (3, 32, 32))(x0), expected)
-        torch.testing.assert_close(
-            aim(full, model, (3, 32, 32), range(1, 3))(x0)[1:], aim(full, model, (3, 32, 32), [2])(x0[1:])
-        )
+    steer = steering.Steering(full, "scenes", (3, 32, 32))
+    torch.testing.assert_close(steer.at(range(2))(x0), expected)
+    torch.testing.assert_close(steer.at(range(1, 3))(x0)[1:], steer.at([2])(x0[1:]))
+    if steer.scored:
+        with pytest.raises(ConfigError, match=r"asks a network that knows the samples, and .* comes with none"):
+            aim(full, str(tmp_path), (3, 32, 32))
+    else:
+        torch.testing.assert_close(aim(full, str(tmp_path), (3, 32, 32))(x0), expected)
     assert [str(path) for path in steering.files(full)] == [
         str(tmp_path / name) for name in re.findall(r"\w+\.(?:png|npy)", text)
     ]
@@ -535,7 +539,7 @@ def test_pictures_of_another_size_are_resized_and_that_is_said(scene_model):
     steer = steering.Steering("style:wide.png + identity:ref.png", "scenes", (3, 32, 32), say=said.append)
     assert said == ["wide.png has 200x100 pixels: its middle is resized to 32x32"]
     blue = torch.tensor([-1.0, -1, 1])[:, None, None].expand(3, 32, 32)
-    style = sg.objectives.Style(blue) + sg.objectives.Identity(shown())
+    style = scenes.objective("style", blue) + scenes.objective("identity", shown())
     x0 = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(steer.at(range(2))(x0), style(x0))
 
@@ -549,9 +553,9 @@ def test_masks_of_classes():
     np.save("whole.npy", array.astype(np.int64) % 255 - (array == 255))
     np.save("bytes.npy", array)
     for name in ("grey.png", "indexed.png", "whole.npy", "bytes.npy"):
-        assert references.classes(name, (3, 2, 2)).tolist() == [[0, 1], [6, -1]]
+        assert references.classes(name, (3, 2, 2), print).tolist() == [[0, 1], [6, -1]]
     Image.fromarray(array > 0).save("bits.png")
-    assert references.classes("bits.png", (3, 2, 2)).tolist() == [[0, 1], [1, 1]]
+    assert references.classes("bits.png", (3, 2, 2), print).tolist() == [[0, 1], [1, 1]]
 
 
 def test_lines_may_be_dark_on_bright():

@@ -19,7 +19,7 @@ from symguide import networks
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
 from symguide.schedule import from_spec, to_spec
-from symguide.worlds import WORLDS
+from symguide.worlds import WORLDS, scorers
 
 
 def load(
@@ -90,7 +90,8 @@ def scorer(
     """A network of clean samples to guide with, of the world that an embedded model belongs to.
 
     Args:
-        model: "digits" or one of the "scenes"; those of scenes also take larger squares, averaged over blocks to 32x32.
+        model: "digits" or one of the "scenes"; those of scenes also take 64x64 pixels, averaged over blocks to 32x32.
+            Samples of other shapes are refused.
         kind: "classifier"; in the scenes world also "clip", "identity", "aesthetic" and "segmenter".
         device: where its weights go, the CPU where not given.
         dtype: of its weights, torch's default where not given.
@@ -101,7 +102,7 @@ def scorer(
     >>> scorer("digits", "classifier", dtype=torch.float32)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    return _part(model, "scorer", kind, device, dtype)
+    return scorers.network(model, "scorer", kind, device, dtype)
 
 
 def judge(
@@ -111,18 +112,7 @@ def judge(
 
     Guidance must never see it: fooling the scorer is no success, and only a judge can tell.
     """
-    return _part(model, "judge", kind, device, dtype)
-
-
-def _part(model: str, role: str, kind: str, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:
-    if model not in WORLDS:
-        raise unknown("model", model, WORLDS)
-    world = WORLDS[model]
-    folders = world.scorers if role == "scorer" else world.judges
-    if kind not in folders:
-        raise unknown(f"{role} of {model}", kind, folders)
-    network = networks.load(folders[kind], device, dtype)[0]
-    return network if world.side is None else networks.Averaged(network, world.side)
+    return scorers.network(model, "judge", kind, device, dtype)
 
 
 def save(denoiser: Denoiser, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:

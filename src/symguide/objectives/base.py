@@ -228,11 +228,26 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def embedded(kind: str) -> nn.Module:
-    """The scenes world's own scorer of that kind, for objectives that are given no network."""
-    from symguide import models  # models stand above objectives
+def required(network: nn.Module | None, objective: Objective, name: str, *given: str) -> nn.Module:
+    """The network of an objective that needs one: there is no default, since none knows all samples.
 
-    return models.scorer("scenes", kind, dtype=torch.float32)
+    Args:
+        network: what was given.
+        objective: that needs it.
+        name: of the objective in OBJECTIVES.
+        given: names of the arguments before the network.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    if network is None:
+        made = type(objective).__name__
+        raise ConfigError(
+            f"{made} needs a network that knows your samples: give one, {made}({', '.join([*given, 'network'])}), or "
+            "for samples of an embedded world take the objective with the world's own, "
+            f"symguide.worlds.scenes.objective({', '.join([repr(name), *given])})"
+        )
+    return network
 
 
 def pictures(reference: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def guide(
 ) -> Iterator[Record]:
     """Guide everything that a diffusers pipeline draws inside.
 
-        with guide(pipe, loss=SAG(Style(reference), n=4)) as run:
+        with guide(pipe, loss=SAG(Style(reference, encoder), n=4)) as run:
             images = pipe("a cat wearing glasses").images
         run.trace, run.cost
 
