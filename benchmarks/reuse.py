@@ -32,7 +32,7 @@ from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push
 from symguide.per_sample import norm
-from symguide.solver import Program, dpmpp_2m, flow
+from symguide.solver import Builder, Program, dpmpp_2m, flow
 from symguide.step import Run, Step
 
 FOLDER = Path("out/benchmarks")
@@ -43,11 +43,11 @@ Past = tuple[float, Tensor] | None
 
 def with_history(schedule: sg.Schedule, t: float, n: int, before: float | None) -> Program:
     """The default look-ahead of n calls; input 1 is the prediction at `before`, history of the first step."""
-    program = Program(inputs=1 if before is None else 2)
+    made = Builder(inputs=1 if before is None else 2)
     past, x = [] if before is None else [(before, 1)], 0
     for r, s in pairwise(flow(schedule, t, n)):
-        x = dpmpp_2m(program, schedule, x, r, s, past)
-    return program
+        x = dpmpp_2m(made, schedule, x, r, s, past)
+    return made.program()
 
 
 class Trick(sg.SAG):

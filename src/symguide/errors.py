@@ -1,7 +1,9 @@
 """Errors: each says in one sentence what is wrong and what to do."""
 
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 
 
 class SymguideError(Exception):
@@ -30,3 +32,29 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     close = get_close_matches(str(name), names, n=2, cutoff=0.5)
     hint = "did you mean " + " or ".join(repr(c) for c in close) + "? " if close else ""
     return ConfigError(f"unknown {kind} {str(name)!r}: {hint}(known: {', '.join(names)})")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is one real number: Python's or numpy's, and no truth value.
+
+    >>> is_number(0.5), is_number(True), is_number("1")
+    (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def whole(value: object, what: str, least: int | None = None, of: str = "") -> int:
+    """A whole number as Python's own, numpy's and torch's too; ConfigError for anything else, or one below `least`.
+
+    >>> whole(3.0, "steps")
+    Traceback (most recent call last):
+    symguide.errors.ConfigError: steps must be a whole number, not 3.0
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    if number is None or (least is not None and number < least):
+        bound = "" if least is None else f", at least {least}"
+        raise ConfigError(f"{what} must be a whole number{of and f' of {of}'}{bound}, not {value!r}")
+    return number

@@ -64,14 +64,6 @@ class Constraint(Protocol):
     def __call__(self, step: Step, change: Tensor) -> Tensor: ...
 
 
-class Stateful:
-    """A part of a recipe, such as an update rule, that remembers earlier steps: every run begins with `prepare`."""
-
-    def prepare(self, run: Run) -> None:
-        """Forgets what an earlier run left."""
-        raise NotImplementedError
-
-
 class Recipe(ABC):
     """Base of loss guidance.
 
@@ -176,9 +168,6 @@ class Recipe(ABC):
                 )
         if self.constraint is not None:
             self.constraint.prepare(run)
-        for part in vars(self).values():
-            if isinstance(part, Stateful):
-                part.prepare(run)
 
     def active(self, step: Step) -> bool:
         """Whether the step is guided."""

@@ -1,7 +1,8 @@
 """Update rules: functions (gradient, step, loss) -> update, which chain; the step is against the update.
 
-All are per sample, and all but `adam` pure. `scale`, `clip` and `clamp` are what they say; `normalise` and
-`estimate_length` make a scale mean the same for every loss and model; the others are rules of papers.
+All are per sample and pure; what `adam` remembers is in `step.run.memory`. `scale`, `clip` and `clamp` are what they
+say; `normalise` and `estimate_length` make a scale mean the same for every loss and model; the others are rules of
+papers.
 """
 
 import math
@@ -13,30 +14,24 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.loss_guidance.recipe import OverTime, Stateful, at
+from symguide.loss_guidance.recipe import OverTime, at
 from symguide.per_sample import direction, expand, norm, rms
 from symguide.schedule import Schedule
 from symguide.solver import transition
-from symguide.step import Run, Step
+from symguide.step import Step
 
 Rule = Callable[[Tensor, Step, Tensor], Tensor]
 
 
-class chain(Stateful):
+def chain(*rules: Rule) -> Rule:
     """One rule after the other."""
 
-    def __init__(self, *rules: Rule) -> None:
-        self.rules = rules
-
-    def prepare(self, run: Run) -> None:
-        for rule in self.rules:
-            if isinstance(rule, Stateful):
-                rule.prepare(run)
-
-    def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
-        for rule in self.rules:
-            gradient = rule(gradient, step, loss)
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        for each in rules:
+            gradient = each(gradient, step, loss)
         return gradient
+
+    return rule
 
 
 def scale(factor: OverTime) -> Rule:
@@ -197,12 +192,12 @@ def variance(gamma: float = 0.0) -> Rule:
     return rule
 
 
-class adam(Stateful):
+class adam:
     """m / (sqrt(v) + 1e-8), with m and v the bias-corrected averages of g and g² over the gradients of the run so far.
 
     Every element has its own averages, so samples stay independent; every gradient that is taken counts, those of
-    steps made again with `repeats` too. A gradient that is not finite leaves the averages of its sample alone. Each run
-    begins anew, so a recipe may be used again; two runs at the same time need a recipe each.
+    steps made again with `repeats` too. A gradient that is not finite leaves the averages of its sample alone. The
+    averages are the run's (`step.run.memory`): every run begins anew, and runs at the same time may share a recipe.
 
     Source: Belardi et al., "Adaptive Moments are Surprisingly Effective for Plug-and-Play Diffusion Sampling",
     2603.16797. The defaults are those of the published code; its tuned values are 0.1 to 0.77 and 0.03 to 0.94.
@@ -212,19 +207,16 @@ class adam(Stateful):
         if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise ConfigError(f"adam's betas must be at least 0 and below 1, not {beta1} and {beta2}")
         self.beta1, self.beta2 = beta1, beta2
-        self._state: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def prepare(self, run: Run) -> None:
-        self._state = None
 
     def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         g = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        m, v, count = self._state or (torch.zeros_like(g), torch.zeros_like(g), g.new_zeros(len(g)))
+        none = torch.zeros_like(g), torch.zeros_like(g), g.new_zeros(len(g))
+        m, v, count = step.run.memory.get(self, "averages", none)
         good = torch.isfinite(norm(g)) & expand(torch.isfinite(loss), g)
         m = torch.where(good, torch.lerp(g, m, self.beta1), m)
         v = torch.where(good, torch.lerp(g * g, v, self.beta2), v)
         count = count + good.flatten()
-        self._state = m, v, count
+        step.run.memory.put(self, "averages", (m, v, count))
         first, second = (1 - expand(beta**count, g) for beta in (self.beta1, self.beta2))
         return torch.where(good, m / first / ((v / second).sqrt() + 1e-8), g).to(gradient)
 

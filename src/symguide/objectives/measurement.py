@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, is_number
 from symguide.objectives.base import Objective, Sum, rows_for, there
 from symguide.objectives.decoded import Decoded
 
@@ -28,11 +28,12 @@ class Measurement(Objective):
     """
 
     def __init__(self, operator: Callable[[Tensor], Tensor], y: Tensor, noise: float = 1.0) -> None:
-        if not noise > 0:
+        if not is_number(noise) or not noise > 0:
             raise ConfigError(
-                f"the noise of a measurement must be positive, not {noise}: use 1.0 for a plain squared error"
+                f"the noise of a measurement is one positive number, not {noise!r}: use 1.0 for a plain squared error"
             )
-        self.operator, self.y, self.noise = operator, y, noise
+        self.operator, self.y = operator, y
+        self.noise = float(noise)
 
     def __call__(self, x0: Tensor) -> Tensor:
         wide = torch.promote_types(x0.dtype, torch.float32)

@@ -23,6 +23,7 @@ from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
+from symguide.modules import frozen
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
@@ -32,7 +33,7 @@ from symguide.pipelines.decode import decoder
 from symguide.pipelines.experts import experts
 from symguide.pipelines.guiders import refuse_perturbing
 from symguide.pipelines.levels import Clock, levels, numbers
-from symguide.pipelines.modules import components, frozen, networks, offloaded, refuse_caches
+from symguide.pipelines.modules import components, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
@@ -40,6 +41,7 @@ from symguide.pipelines.shown import Shown
 from symguide.pipelines.slots import Slot
 from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
 from symguide.prediction_guidance import TwoBranches
+from symguide.run_memory import RunMemory
 from symguide.step import Run, Step
 
 
@@ -77,7 +79,7 @@ class _Run:
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""
         self.clock: tuple[float, float] | None = None
-        self.weights = Weights()
+        self.weights, self.memory = Weights(), RunMemory()
         self.slots: Sequence[Slot] = ()
         """Of the calls to come, if their graphs are wanted."""
         self.peak = 0
@@ -130,7 +132,7 @@ class Bridge:
             return prepare(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            with frozen(components(self.pipe)):  # no longer: torch multiplies frozen matrices in another order
+            with frozen(*components(self.pipe)):  # no longer: torch multiplies frozen matrices in another order
                 result = self.step(*args, **kwargs)
             if self.run is not None and self.run.over:
                 self.shown.end(_sample(result)[: self.rows])
@@ -192,7 +194,7 @@ class Bridge:
         held = 0 if graphs is None else graphs.held
         known: Call = Known(predict, t, prediction, graphs)
         del graphs  # known alone has them, and lets go of them
-        everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
+        everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan, memory=run.memory)
         if run.index == 0:
             if self.decode and self.objective is not None:
                 decoding = decoder(self.pipe, calls, self.checkpoint, replay.slots[-1])

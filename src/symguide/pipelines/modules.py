@@ -1,7 +1,7 @@
 """What a pipeline's modules are while guidance takes gradients through them, and are no more afterwards."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,19 +26,6 @@ def networks(pipe: Any) -> list[nn.Module]:
 
 def _told(module: nn.Module) -> bool:
     return bool({"timestep", "timesteps"} & set(inspect.signature(module.forward).parameters))
-
-
-@contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Weights without requires_grad inside, as before outside."""
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    try:
-        for p in trained:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from symguide.meter import SavedBytes
+from symguide.modules import frozen, lend_weights
 from symguide.pipelines.calls import Graph, Made, exchanged
-from symguide.pipelines.modules import frozen
 from symguide.pipelines.slots import Slot
 
 
@@ -80,7 +80,7 @@ class Recorder:
             return None
         leaf, stack = given[key].detach().requires_grad_(), ExitStack()
         meter = stack.enter_context(SavedBytes()) if leaf.device.type != "cuda" else None
-        stack.enter_context(frozen([network]))
+        stack.enter_context(frozen(network))
         stack.enter_context(torch.enable_grad())
         self._begun = leaf, meter, stack
         given[key] = leaf
@@ -93,6 +93,7 @@ class Recorder:
         args, kwargs = self._given.pop(id(network), (args, kwargs))
         graph = None
         if self._begun is not None:
+            lend_weights(output, network)
             leaf, meter = self._end()
             graph = Graph(leaf, output, 0 if meter is None else meter.live)
             output = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, output)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import GuidanceError
+from symguide.modules import lend_weights, vjp
 from symguide.pipelines.calls import Made, exchanged, links_between, plain, tensors
 from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, told_in
 
@@ -99,6 +100,7 @@ class Replay:
                 else:
                     kwargs[key] = value
             output = (network or call.network)(*args, **kwargs)
+            lend_weights(output, network or call.network)
             outputs.append(output)
             made = tensors(output)
             replaced |= {id(link.given): link.of(made[link.place]) for link in self.links if link.call == index}
@@ -175,7 +177,7 @@ class Graphs:
     def vjp(self, cotangents: Sequence[Tensor]) -> Tensor:
         """sum over passes of (d y_k / d x)^T c_k, (B, ...); the graphs are freed."""
         passes, self.passes = self.passes, []
-        gradients = torch.autograd.grad(passes, self.leaves, cotangents)
+        gradients = vjp(passes, self.leaves, cotangents)
         parts: list[Tensor] = []
         for gradient, slot in zip(gradients, self.slots, strict=True):
             shape = (len(gradient), *cotangents[0].shape[1:])

@@ -120,6 +120,8 @@ class InPlaceOfItsOwn:
 class Known(Call):
     """A call that the pipeline itself has made; its graph is the pipeline's where that was kept."""
 
+    compared = False  # a replay compares what it says with what was recorded
+
     def __init__(self, predict: GuidedPredictor, t: float, prediction: Prediction, graphs: Graphs | None) -> None:
         self.predict, self.t, self.device, self.x = predict, t, prediction.x.device, prediction.x
         self.prediction, self._graph, self.rows, self.wanted = prediction, None, 0, False
