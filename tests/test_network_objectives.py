@@ -12,6 +12,7 @@ from symguide.errors import ConfigError
 from symguide.networks import ConvClassifier, TokenClassifier
 from symguide.objectives import Aesthetic, Classifier, Identity, ImageSimilarity, Segmentation, Style, TextSimilarity
 from symguide.objectives.base import Follower
+from symguide.per_sample import rows_of_samples
 from symguide.worlds import WORLDS, World, scenes, scorers
 from symguide.worlds.scenes import tokens
 
@@ -111,8 +112,12 @@ def test_one_target_for_all_and_one_for_each_group_of_particles(name):
     x0 = samples(6)
     for i, one in enumerate(MAKE[name]([0])(x0)):
         torch.testing.assert_close(one, MAKE[name]([0])(x0[i : i + 1])[0])
-    groups = MAKE[name]([0, 1, 2])(x0)
-    torch.testing.assert_close(groups, MAKE[name]([0, 0, 1, 1, 2, 2])(x0))
+    three, each = MAKE[name]([0, 1, 2]), MAKE[name]([0, 0, 1, 1, 2, 2])(x0)
+    with rows_of_samples(2):  # as a run with two particles has them
+        torch.testing.assert_close(three(x0), each)
+    if name != "aesthetic":  # which has no target
+        with pytest.raises(ConfigError, match="has 3 rows, and there are 6 samples"):
+            three(x0)
 
 
 @ALL

@@ -161,7 +161,7 @@ def vjp(
         for leaf in leaves:
             leaf.grad = None
         return gradients
-    except RuntimeError as error:
+    except BaseException as error:
         for node in _functions([made] if isinstance(made, Tensor) else made):
             _give_back(id(node))
         if "compatible with .grad()" not in str(error):
