@@ -42,8 +42,8 @@ WEAKER = {"MPGD": 0.5}
 FAST: dict[str, Any] = {"memory": "fast"}
 RECIPES: dict[str, Callable[..., Any]] = {
     "FreeDoM": lambda aim, **s: sg.FreeDoM(aim, **s, **FAST),
-    "SAG n=2": lambda aim, **s: sg.SAG(aim, 2, **s, **FAST),
-    "LGD": lambda aim, **s: sg.LGD(aim, 4, **s, **FAST),
+    "SAG n=2": lambda aim, **s: sg.SAG(aim, n=2, **s, **FAST),
+    "LGD": lambda aim, **s: sg.LGD(aim, samples=4, **s, **FAST),
     "Universal Guidance": sg.UniversalGuidance,
     "MPGD": sg.MPGD,
 }

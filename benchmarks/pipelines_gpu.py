@@ -80,7 +80,7 @@ class Timed(sg.SAG):
             loss = self.objective(sg.lookahead(step.run.predict.denoiser, leaf, step.t, self.n).x0)
             gradient = torch.autograd.grad(loss.sum(), leaf)[0]
         loss = loss.detach()
-        return Push(gradient, loss, x_s=-self.scale * self.update(gradient, step, loss))
+        return Push(gradient, loss, x_s=-self.scale * self.rule(gradient, step, loss))
 
 
 def now(device: str) -> float:

@@ -52,8 +52,6 @@ def parameters(method: type) -> dict[str, Any]:
     >>> parameters(RECIPES["dsg"])["rate"], "scale" in parameters(RECIPES["dsg"])
     (0.1, False)
     """
-    if issubclass(method, Recipe):
-        return method.parameters()
     signature = inspect.signature(method).parameters.values()
     return {p.name: p.default for p in signature if p.default is not p.empty}
 

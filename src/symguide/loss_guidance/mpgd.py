@@ -1,16 +1,17 @@
 """Manifold Preserving Guided Diffusion (MPGD): move the clean estimate, without a backward pass of the network."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 from symguide.errors import unknown
-from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.recipe import EPS, Constraint, Count, Eps, Push, Recipe, Window
-from symguide.loss_guidance.rules import Rule
+from symguide.loss_guidance.descent import AtEstimate
+from symguide.loss_guidance.recipe import EPS, Constraint, Count, Eps, Push, Rule, Window
 from symguide.step import Step
 
 
-class MPGD(Recipe):
+@dataclass(eq=False, kw_only=True)
+class MPGD(AtEstimate):
     """Manifold Preserving Guided Diffusion, without the optional autoencoder projection.
 
         x_0' = x_0 - scale * update(d objective(x_0) / d x_0)
@@ -31,22 +32,23 @@ class MPGD(Recipe):
     Source: He et al., "Manifold Preserving Guided Diffusion", 2311.16424, algorithm 1.
     """
 
-    def __init__(
-        self,
-        objective: Any,
-        scale: float = 0.2,
-        *,
-        window: Window = (0.0, 1.0),
-        repeats: Count = 1,
-        update: Rule | None = None,
-        constraint: Constraint | None = None,
-        eps: Eps = "own",
-    ) -> None:
-        super().__init__(objective, scale, window, repeats, constraint)
-        if eps not in EPS:
-            raise unknown("eps of a step with a moved estimate", eps, EPS)
-        self.update, self.eps = update or rules.estimate_length(), eps
+    scale: float = 0.2
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    eps: Eps = "own"
+
+    normalised: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eps not in EPS:
+            raise unknown("eps of a step with a moved estimate", self.eps, EPS)
+
+    def own_rule(self) -> Rule:
+        return rules.estimate_length()
 
     def push(self, step: Step) -> Push:
-        loss, gradient = value_and_gradient(self.objective_at(step), step.prediction.x0)
-        return Push(gradient, loss, x0=-self.scale * self.update(gradient, step, loss), eps=self.eps)
+        gradient, loss = self.gradient(step)
+        return Push(gradient, loss, x0=-self.scale * self.rule(gradient, step, loss), eps=self.eps)

@@ -6,12 +6,15 @@ time travel, the constraint, the trace, non-finite losses) is here, once.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from symguide.checks import number, shown, whole
 from symguide.errors import ConfigError, GuidanceError
 from symguide.loss import Objective, finite, not_finite
 from symguide.objectives.base import at_step
@@ -23,6 +26,7 @@ from symguide.step import Guided, Run, Step
 Window = tuple[float, float] | Callable[[Step], bool]
 OverTime = float | Callable[[float], float]
 Count = int | Callable[[float], int]
+Rule = Callable[[Tensor, Step, Tensor], Tensor]
 Eps = Literal["own", "anew"]
 EPS: tuple[str, ...] = get_args(Eps)
 
@@ -64,8 +68,9 @@ class Constraint(Protocol):
     def __call__(self, step: Step, change: Tensor) -> Tensor: ...
 
 
+@dataclass(eq=False)
 class Recipe(ABC):
-    """Base of loss guidance.
+    """Base of loss guidance. A recipe of yours is a dataclass with `push`, and with further fields as it needs them.
 
     Args:
         objective: clean samples (B, ...) -> loss (B,).
@@ -76,55 +81,39 @@ class Recipe(ABC):
         constraint: e.g. Sphere(0.1), which keeps x_s on DSG's sphere.
     """
 
-    fixed: ClassVar[tuple[str, ...]] = ()
-    """Parameters of a base class that a recipe sets itself and does not take."""
-
     ranges: ClassVar[Ranges] = {
         "scale": Around(8.0),
         "window": Windows(Range(0.0, 0.4), Range(0.6, 1.0)),
         "repeats": Range(1, 3),
         "constraint": Maybe(Range(0.02, 0.8, log=True)),
     }
-    """Where `symguide.tune` looks for what a class adds (`constraint`: a rate of `Sphere`); None is nowhere."""
+    """Where `symguide.tune` looks for its parameters (`constraint`: a rate of `Sphere`)."""
 
-    def __init__(
-        self,
-        objective: Any,
-        scale: float = 1.0,
-        window: Window = (0.0, 1.0),
-        repeats: Count = 1,
-        constraint: Constraint | None = None,
-    ) -> None:
-        if not callable(objective):
-            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {type(objective).__name__}")
-        if not getattr(objective, "differentiable", True):
+    unguided: ClassVar[str] = "the last step, to sigma = 0, is left unguided"
+    """Which steps are not guided even in the window."""
+
+    objective: Any
+    _: KW_ONLY
+    scale: float = 1.0
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    constraint: Constraint | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.objective):
+            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {shown(self.objective)}")
+        if not getattr(self.objective, "differentiable", True):
             raise GuidanceError(
                 f"{type(self).__name__} needs gradients and the objective is a black box: use a differentiable "
                 "objective here, or particle guidance such as BestOfN(objective) with this one"
             )
-        if not callable(window) and not 0 <= window[0] < window[1] <= 1:
-            raise ConfigError(
-                f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}"
-            )
-        if not callable(repeats) and (isinstance(repeats, bool) or repeats != int(repeats) or repeats < 1):
-            raise ConfigError(f"repeats must be a whole number, at least 1, not {repeats!r}")
-        if not scale >= 0:
-            raise ConfigError(f"scale must not be negative, and is {scale}: to go uphill use -1 * objective")
-        self.objective, self.scale, self.window = objective, float(scale), window
-        self.repeats, self.constraint = repeats, constraint
-
-    @classmethod
-    def parameters(cls) -> dict[str, Any]:
-        """Its parameters beside the objective, with defaults, those that it hands on to its base class included."""
-        found: dict[str, Any] = {}
-        for base in cls.__mro__:
-            if base is object or "__init__" not in vars(base):
-                continue
-            own = list(inspect.signature(base.__init__).parameters.values())[2:]  # type: ignore[misc]
-            found = {p.name: p.default for p in own if p.kind is not p.VAR_KEYWORD} | found
-            if not any(p.kind is p.VAR_KEYWORD for p in own):
-                break
-        return {name: default for name, default in found.items() if name not in cls.fixed}
+        self.window = checked_window(self.window)
+        self.repeats = checked_count("repeats", self.repeats)
+        if isinstance(self.scale, Real) and self.scale < 0:
+            raise ConfigError(f"scale must not be negative, and is {self.scale}: to go uphill use -1 * objective")
+        self.scale = number("scale", self.scale)
+        if self.constraint is not None and not callable(getattr(self.constraint, "prepare", None)):
+            raise ConfigError(f"constraint takes one such as Sphere(0.1), not {shown(self.constraint)}")
 
     @classmethod
     def search_space(cls, **defaults: Any) -> dict[str, Domain]:
@@ -134,14 +123,11 @@ class Recipe(ABC):
         >>> SAG.search_space(scale=0.1)["scale"]
         Range(low=0.0125, high=0.8, log=True)
         """
-        known = {**cls.parameters(), **defaults}
-        found: dict[str, Domain | Around | None] = {}
-        for base in reversed(cls.__mro__):
-            found |= vars(base).get("ranges", {})
+        known = {name: p.default for name, p in inspect.signature(cls).parameters.items()} | defaults
         return {
             name: domain.of(known[name]) if isinstance(domain, Around) else domain
-            for name, domain in found.items()
-            if name in known and domain is not None
+            for name, domain in cls.ranges.items()
+            if name in known
         }
 
     def objective_at(self, step: Step) -> Objective:
@@ -157,12 +143,16 @@ class Recipe(ABC):
         """Whether the last step, to sigma = 0, is guided. It has no noise, so a step as long as its noise is none."""
         return self.constraint is None
 
+    def guides_at(self, run: Run, index: int) -> bool:
+        """Whether a step of the run can be guided, if it lies in the window."""
+        return index < run.steps - 1 or self.guides_last
+
     def prepare(self, run: Run) -> None:
         if self.scale > 0 and not callable(self.window):
             begin, end = self.window
-            last = run.steps if self.guides_last else run.steps - 1
-            if not any(begin <= i / run.steps < end for i in range(last)):
-                but = "" if self.guides_last else " (the last step, to sigma = 0, is left unguided)"
+            inside = [i for i in range(run.steps) if begin <= i / run.steps < end]
+            if not any(self.guides_at(run, i) for i in inside):
+                but = f" ({self.unguided})" if inside else ""
                 raise ConfigError(
                     f"no step of {run.steps} lies in the window {self.window}{but}: widen it or use more steps"
                 )
@@ -171,19 +161,14 @@ class Recipe(ABC):
 
     def active(self, step: Step) -> bool:
         """Whether the step is guided."""
-        if self.scale == 0 or (step.index == step.run.steps - 1 and not self.guides_last):
+        if self.scale == 0 or not self.guides_at(step.run, step.index):
             return False
         if callable(self.window):
             return self.window(step)
         return self.window[0] <= step.index / step.run.steps < self.window[1]
 
     def repeats_at(self, step: Step) -> int:
-        if not self.active(step):
-            return 1
-        times = self.repeats(step.t) if callable(self.repeats) else int(self.repeats)
-        if times < 1:
-            raise ConfigError(f"repeats gave {times} at t = {step.t:.4f}: it must be at least 1")
-        return times
+        return count_at("repeats", self.repeats, step.t) if self.active(step) else 1
 
     def guide(self, step: Step) -> Guided | None:
         if not self.active(step):
@@ -207,11 +192,44 @@ def noise_window(low: float, high: float) -> Callable[[Step], bool]:
     Traceback (most recent call last):
     symguide.errors.ConfigError: noise_window(low, high) needs 0 <= low < high, not (5.0, 1.0)
     """
+    low, high = number("low of noise_window", low), float("inf") if high == float("inf") else number("high", high)
     if not 0 <= low < high:
         raise ConfigError(f"noise_window(low, high) needs 0 <= low < high, not ({low}, {high})")
     return lambda step: low <= step.schedule.ratio(step.t) <= high
 
 
+def checked_window(window: Any) -> Window:
+    """A window that was given; ConfigError where it is none."""
+    if callable(window):
+        made: Window = window
+        return made
+    if not isinstance(window, Sequence) or isinstance(window, str) or len(window) != 2:
+        raise ConfigError(
+            f"window is (start, stop), fractions of the steps, or a function of the step, not {shown(window)}"
+        )
+    begin, end = (number(f"{which} of a window", each) for which, each in zip(("start", "stop"), window, strict=True))
+    if not 0 <= begin < end <= 1:
+        raise ConfigError(f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}")
+    return begin, end
+
+
+def checked_count(what: str, count: Any) -> Count:
+    """A count that was given, a number or a function of t; ConfigError where it is none."""
+    made: Count = count if callable(count) else whole(what, count)
+    return made
+
+
+def count_at(what: str, count: Count, t: float) -> int:
+    """A count at t."""
+    return whole(f"{what} at t = {t:.4f}", count(t)) if callable(count) else count
+
+
+def checked_over_time(what: str, value: Any, **bounds: float) -> OverTime:
+    """A number that was given, or a function of t; ConfigError where it is neither."""
+    made: OverTime = value if callable(value) else number(what, value, **bounds)
+    return made
+
+
 def at(value: OverTime, t: float) -> float:
     """A number, or a function of t at t."""
-    return value(t) if callable(value) else value
+    return number(f"a function of t at t = {t:.4f}", value(t)) if callable(value) else value

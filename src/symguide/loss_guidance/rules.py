@@ -6,21 +6,19 @@ papers.
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from symguide.checks import number
 from symguide.errors import ConfigError, GuidanceError
-from symguide.loss_guidance.recipe import OverTime, at
+from symguide.loss_guidance.recipe import OverTime, Rule, at, checked_over_time
 from symguide.per_sample import direction, expand, norm, rms
 from symguide.schedule import Schedule
 from symguide.solver import transition
-from symguide.step import Step
-
-Rule = Callable[[Tensor, Step, Tensor], Tensor]
+from symguide.step import Run, Step
 
 
 def chain(*rules: Rule) -> Rule:
@@ -36,16 +34,19 @@ def chain(*rules: Rule) -> Rule:
 
 def scale(factor: OverTime) -> Rule:
     """factor * g, with a number or a function of t."""
+    factor = checked_over_time("the factor of a rule", factor)
     return lambda gradient, step, loss: at(factor, step.t) * gradient
 
 
 def clip(length: float) -> Rule:
     """g, shortened to |g| <= length."""
+    length = number("the length to clip at", length, above=0)
     return lambda gradient, step, loss: gradient * (length / norm(gradient).clamp_min(length))
 
 
 def clamp(limit: float) -> Rule:
     """g with every entry between -limit and limit."""
+    limit = number("the limit to clamp at", limit, above=0)
     return lambda gradient, step, loss: gradient.clamp(-limit, limit)
 
 
@@ -70,6 +71,7 @@ def rho(factor: float = 0.2) -> Rule:
     Source: FreeDoM (2303.09833) and SAG (2312.12030) as published for Stable Diffusion: factor 0.2, w the CFG scale,
     c = eps_cond - eps_uncond. Here per sample. Raises GuidanceError without classifier-free guidance.
     """
+    factor = number("the factor of rho", factor, least=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         shift = step.prediction.shift
@@ -100,7 +102,7 @@ def root_loss() -> Rule:
 
 def residual_norm(noise: float) -> Rule:
     """sqrt(2) noise g / (2 sqrt(loss)): the gradient of |y - A x_0| where the loss is |y - A x_0|² / (2 noise²)."""
-    return chain(root_loss(), scale(math.sqrt(2) * noise))
+    return chain(root_loss(), scale(math.sqrt(2) * number("the noise of a residual's norm", noise, above=0)))
 
 
 def polyak(target: float = 0.0) -> Rule:
@@ -109,6 +111,7 @@ def polyak(target: float = 0.0) -> Rule:
     Where the loss is at or below the target, nothing. With FreeDoM, SAG and LGD the last step is guided too. Source:
     Polyak, 1969; Shen et al., 2403.12404, algorithm 2, whose code puts |eps| in place of the loss's excess.
     """
+    target = number("the target of polyak", target)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         excess = expand((loss - target).clamp_min(0).to(gradient), gradient)
@@ -122,8 +125,7 @@ def feedback(level: float) -> Rule:
 
     Put it behind the rule that sets the length, as in chain(normalise(), feedback(0.5)). For losses from 0.
     """
-    if not level > 0:
-        raise ConfigError(f"the level of feedback is the loss at which guidance is halved, positive, not {level}")
+    level = number("the level of feedback, the loss at which guidance is halved,", level, above=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         low = expand(loss.clamp_min(0).to(gradient), gradient)
@@ -133,8 +135,21 @@ def feedback(level: float) -> Rule:
 
 
 def forward_weight() -> Rule:
-    """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6)."""
-    return lambda gradient, step, loss: step.schedule.sigma(step.t) ** 2 / step.schedule.alpha(step.t) * gradient
+    """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6).
+
+    Raises GuidanceError where alpha = 0, at the very start of a flow: x_t is all noise, and eps cannot be another.
+    """
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        alpha, sigma = step.schedule.alpha(step.t), step.schedule.sigma(step.t)
+        if not alpha > 0:
+            raise GuidanceError(
+                f"forward_weight has no bound at t = {step.t:g}, where x_t is all noise: begin after it, e.g. "
+                "window=(0.01, 1), or use the default rule"
+            )
+        return sigma**2 / alpha * gradient
+
+    return rule
 
 
 def of_x0() -> Rule:
@@ -155,6 +170,7 @@ def of_x_t(most: float = 2.0) -> Rule:
 
     The ratio has no bound where x_t is nearly all noise, as in the first step of a flow: `most` is ours.
     """
+    most = number("the most of of_x_t", most, above=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         alpha_t, alpha_s = step.schedule.alpha(step.t), step.schedule.alpha(step.s)
@@ -169,11 +185,13 @@ def increase(mean: float = 1.0) -> Rule:
     abar = alpha² / (alpha² + sigma²), so that schedules which are not variance preserving have the weights of the one
     with the same ratio. Source: Ye et al., "TFG", 2409.15761, as published in code.
     """
+    mean = number("the mean of a schedule", mean, least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[0] * gradient
 
 
 def decrease(mean: float = 1.0) -> Rule:
     """w_t g, with w_t along 1 - abar_t / abar_s, the other way than `increase`."""
+    mean = number("the mean of a schedule", mean, least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[1] * gradient
 
 
@@ -183,13 +201,14 @@ def variance(gamma: float = 0.0) -> Rule:
     std² g is classifier guidance (Dhariwal & Nichol, 2105.05233), the sine EluCD's (2310.11311), which keeps guidance
     up through the middle of the run.
     """
+    gamma = number("gamma", gamma, least=0)
+    return lambda gradient, step, loss: variance_at(step.run, step.index, gamma) * gradient
 
-    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
-        here = step.transition.radius_std**2
-        largest = _largest_std(step.run.solver, step.schedule, step.run.times) ** 2
-        return (here + gamma * largest * math.sin(math.pi * step.t)) * gradient
 
-    return rule
+def variance_at(run: Run, index: int, gamma: float) -> float:
+    """The weight of `variance` in a step of a run."""
+    stds = _stds(run.solver, run.predict.denoiser.schedule, run.times)
+    return stds[index] ** 2 + gamma * max(stds) ** 2 * math.sin(math.pi * run.times[index])
 
 
 class adam:
@@ -204,9 +223,9 @@ class adam:
     """
 
     def __init__(self, beta1: float = 0.9, beta2: float = 0.995) -> None:
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        self.beta1, self.beta2 = number("adam's beta1", beta1), number("adam's beta2", beta2)
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"adam's betas must be at least 0 and below 1, not {beta1} and {beta2}")
-        self.beta1, self.beta2 = beta1, beta2
 
     def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         g = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
@@ -235,5 +254,5 @@ def _signal_kept(step: Step) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=64)
-def _largest_std(solver: str, schedule: Schedule, times: tuple[float, ...]) -> float:
-    return max(transition(solver, schedule, t, s, 1.0, None).radius_std for t, s in pairwise(times))
+def _stds(solver: str, schedule: Schedule, times: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(transition(solver, schedule, t, s, 1.0, None).radius_std for t, s in pairwise(times))

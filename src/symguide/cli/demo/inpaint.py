@@ -26,8 +26,8 @@ COLUMNS = (
 def methods(objective: Region) -> list[Method]:
     """The three methods, each at the weakest setting within 0.01 of its lowest error on the kept half.
 
-    From a sweep on another seed (1) and other references: scales 0.35, 0.7, 1.4, 2.8 for DPS, rates 0.1 to 0.7 for DSG, scales
-    0.2 to 1.2 for SAG.
+    From a sweep on another seed (1) and other references: scales 0.35, 0.7, 1.4, 2.8 for DPS, rates 0.1 to 0.7 for DSG,
+    scales 0.2 to 1.2 for SAG.
     """
     return [
         Method("DPS", DPS(objective, scale=0.7), 2),
