@@ -621,16 +621,22 @@ def test_a_prompt_is_followed_by_guidance_unless_told_otherwise(scene_model):
     assert torch.equal(samples(), samples("five")) and not torch.equal(samples(), samples("one"))
 
 
-def test_scenes_are_steered_gently_unless_told_otherwise():
-    """At what suits digits their pictures break up."""
+def test_one_scale_in_python_and_on_the_command_line(model):
+    """A recipe's own scale whatever the model, and the run says which one it took."""
     from symguide.cli import methods
     from symguide.cli.drawing import _method
 
-    asked = dict.fromkeys(methods.PARAMETERS) | {"objective": "aesthetic", "method": None, "best_of": None}
-    assert _method(asked | {"model": "scenes-flow"})[1]["scale"] == 0.1
-    assert _method(asked | {"model": "scenes", "scale": 0.7})[1]["scale"] == 0.7
-    assert _method(asked | {"model": "scenes", "method": "mpgd"})[1]["scale"] == sg.MPGD.parameters()["scale"]
-    assert _method(asked | {"model": "digits"})[1]["scale"] == sg.SAG.parameters()["scale"] > 0.1
+    asked = dict.fromkeys(methods.PARAMETERS) | {"objective": "aesthetic", "best_of": None}
+    for world in ("scenes", "scenes-flow", "digits"):
+        for name, recipe in RECIPES.items():
+            settings = _method(asked | {"model": world, "method": name})[1]
+            assert settings.get("scale", 1.0) == recipe(lambda x0: x0).scale
+    assert _method(asked | {"model": "scenes", "method": None, "scale": 0.7})[1]["scale"] == 0.7
+    line = (model, "--objective", "own_rules:smooth", "--num", 1, "--progress")
+    assert "guided by sag, scale 0.5, its own (see --scale)" in draw(*line, out="a").stdout
+    assert "guided by dsg, rate 0.1, its own (see --rate)" in draw(*line, "--method", "dsg", out="b").stdout
+    said = draw(*line, "--scale", 0.5, out="c").stdout
+    assert "guided by sag\n" in said and torch.equal(samples("a"), samples("c"))
 
 
 def test_a_prompt_and_an_objective(scene_model):

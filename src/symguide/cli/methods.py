@@ -37,10 +37,6 @@ PARAMETERS = {
 """Options of the command line and the parameters of recipes that they set."""
 
 
-NORMALISED = ("sag", "freedom", "lgd", "abms", "dreamguider")
-"""Recipes whose default step is normalised: as long as their scale says, whatever the gradient."""
-
-
 def flag(option: str) -> str:
     """An option as it is typed."""
     return "--" + option.replace("_", "-")

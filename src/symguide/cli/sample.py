@@ -1,6 +1,6 @@
 """symguide sample: draw samples, guided or not, in a run that can be interrupted, continued and repeated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ EXAMPLES = [
     ),
     (
         "text to image, in the style of a picture",
-        'symguide sample --model scenes --prompt "a red star on blue stripes" --objective style:picture.png',
+        'symguide sample --model scenes --prompt "a red star on blue stripes" --objective style:picture.png '
+        "--method freedom --scale 0.1",
     ),
     (
         "the same by a real CLIP, for a model of yours of any size",
@@ -246,8 +247,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--scale",
     type=Finite(0),
-    help="Strength of the method; 0 is off. Where not given the "
-    "method's own; 0.1 for models of scenes and sag, freedom, lgd, abms or dreamguider.",
+    help="Strength of the method; 0 is off. Where not given the method's own, as in Python. Models of scenes want less "
+    "of sag, freedom, lgd, abms and dreamguider: 0.1.",
 )
 @option(
     "Guidance",
@@ -374,7 +375,7 @@ def sample(ctx: click.Context, /, **options: Any) -> None:
     if options["json_to"] is not None:
         write_json(options["json_to"], figures)
     if options["json_to"] != "-" and options["progress"] is not False:
-        click.echo(summary(figures))
+        click.echo(summary(figures, own=[o for o in ("scale", "rate") if o in run.method and options[o] is None]))
 
 
 def _without_other_methods(ctx: click.Context, options: dict[str, Any], base: dict[str, Any]) -> Iterable[str]:
@@ -398,8 +399,8 @@ def _reached(run: Any, shards: Any) -> dict[str, Any]:
     return reached(run.steering, run.settings["objective"], shards, run.settings["device"])
 
 
-def summary(figures: dict[str, Any]) -> str:
-    """A run's figures for people."""
+def summary(figures: dict[str, Any], own: Sequence[str] = ()) -> str:
+    """A run's figures for people; `own` are options of its method that nobody gave."""
     from symguide.meter import show_bytes
 
     cost, reached = figures["cost"], figures["reached"]
@@ -408,6 +409,9 @@ def summary(figures: dict[str, Any]) -> str:
         f"cost of each: {cost['forward_calls_per_sample']} forward and {cost['backward_calls_per_sample']} backward "
         f"calls, {cost['seconds_per_sample']:.3g} s; peak {show_bytes(cost['peak_bytes'])}",
     ]
+    if "method" in figures["config"]:
+        taken = [f"{option} {figures['config'][option]:g}, its own (see --{option})" for option in own]
+        lines.append(", ".join([f"guided by {figures['config']['method']}", *taken]))
     if reached:
         lines.append(f"objective {reached['objective']}: mean loss {_show(reached['loss'])}")
     for entry in reached.get("terms", []):

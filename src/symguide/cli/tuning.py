@@ -98,7 +98,7 @@ def prepare(ctx: click.Context, options: dict[str, Any], say: Say) -> Task:
     begin, mine = {}, {}
     for name in names:
         mine[name] = {o: v for o, v in given.items() if methods.PARAMETERS[o] in taken[name]}
-        whole = drawing.settings_of(name, mine[name], options["model"])
+        whole = methods.resolve(name, mine[name])
         begin[name] = {methods.PARAMETERS[option]: value for option, value in whole.items()}
     first = {**options, **dict.fromkeys(methods.PARAMETERS), **mine[names[0]], "method": names[0]}
     run = drawing.plan(first, say)

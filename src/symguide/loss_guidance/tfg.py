@@ -50,14 +50,14 @@ class TFG(LGD):
         sigma: spread of the cloud in units of r, a number or a function of t; 0 is none.
         samples: m, points of the cloud.
 
-    Special cases, step by step with the same noise (u any update rule; straight steps, that is solver="ddim"):
-        FreeDoM(o, scale, update=u)                TFG(o, scale, rho=u, mu=0, sigma=0)
-        DPS(o, scale), of a Measurement            TFG(o, scale, rho=residual_norm(o.noise), mu=0, sigma=0)
-        DPS(o, scale), of others                   TFG(o, scale, rho=root_loss(), mu=0, sigma=0)
-        LGD(o, m, scale, update=u)                 TFG(o, scale, rho=u, mu=0, sigma=1, samples=m)
-        MPGD(o, scale, update=u)                   TFG(o, scale, rho=0, mu=u, inner=1, sigma=0)
-        MPGD(o, scale, update=u, eps="anew")       TFG(o, scale, rho=0, mu=chain(u, w), inner=1, sigma=0)
-        UniversalGuidance(o, scale, update=u)      TFG(o, scale, rho=chain(u, of_moved_x0()), mu=0, sigma=0)
+    Special cases, step by step with the same scale and noise (u any update rule; straight steps: solver="ddim"):
+        FreeDoM(o, update=u)                 TFG(o, rho=u, mu=0, sigma=0)
+        DPS(o), of a Measurement             TFG(o, rho=residual_norm(o.noise), mu=0, sigma=0)
+        DPS(o), of others                    TFG(o, rho=root_loss(), mu=0, sigma=0)
+        LGD(o, samples=m, update=u)          TFG(o, rho=u, mu=0, sigma=1, samples=m)
+        MPGD(o, update=u)                    TFG(o, rho=0, mu=u, inner=1, sigma=0)
+        MPGD(o, update=u, eps="anew")        TFG(o, rho=0, mu=chain(u, w), inner=1, sigma=0)
+        UniversalGuidance(o, update=u)       TFG(o, rho=chain(u, of_moved_x0()), mu=0, sigma=0)
     with w = of_moved_x0() / alpha_s: Universal Guidance finds eps anew from the moved estimate, TFG and MPGD keep the
     network's. Universal Guidance's backward steps are Adam's, those here plain ones, so the two part there.
 
