@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from symguide.checks import whole
+from symguide.errors import whole
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
 from symguide.loss_guidance.sag import SAG
@@ -57,7 +57,7 @@ class ABMS(LookAhead):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.samples = whole(f"{type(self).__name__}'s samples", self.samples)
+        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
 
     @property
     def guides_last(self) -> bool:

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from symguide.checks import shown
 from symguide.errors import ConfigError, unknown
 from symguide.lookahead import JACOBIANS
 from symguide.loss import value_and_gradient
@@ -31,7 +30,7 @@ class Descent(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.update is not None and not callable(self.update):
-            raise ConfigError(f"update takes a rule, such as symguide.rules.normalise(), not {shown(self.update)}")
+            raise ConfigError(f"update takes a rule, such as symguide.rules.normalise(), not {self.update!r}")
         self.rule = self.update or self.own_rule()
 
     def own_rule(self) -> Rule:

@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symguide.checks import shown, whole
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, whole
 from symguide.loss import Objective
 from symguide.loss_guidance.descent import AtEstimate
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
@@ -70,9 +69,9 @@ class Dreamguider(AtEstimate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.samples = whole(f"{type(self).__name__}'s samples", self.samples)
+        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
         if self.augment is not None and not callable(self.augment):
-            raise ConfigError(f"augment takes a callable (x_0, noise) -> x_0, not {shown(self.augment)}")
+            raise ConfigError(f"augment takes a callable (x_0, noise) -> x_0, not {self.augment!r}")
 
     def objective_at(self, step: Step) -> Objective:
         objective, drawn = super().objective_at(step), step.draw("smooth", self.samples)

@@ -17,8 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from symguide.checks import number
-from symguide.errors import GuidanceError
+from symguide.errors import GuidanceError, number
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.loss_guidance.sag import SAG
@@ -74,7 +73,7 @@ class Sphere:
     """
 
     def __init__(self, rate: float = 0.1) -> None:
-        self.rate = number("DSG's rate", rate, least=0, most=1)
+        self.rate = number(rate, "DSG's rate", least=0, most=1)
 
     def prepare(self, run: Run) -> None:
         if run.eta == 0:

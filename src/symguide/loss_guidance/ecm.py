@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from symguide.checks import number
+from symguide.errors import number
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
@@ -47,7 +47,7 @@ class ECM(AtEstimate):
     normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self.limit = number("the limit of ECM's moves", self.limit, above=0)
+        self.limit = number(self.limit, "the limit of ECM's moves", above=0)
         super().__post_init__()
 
     def own_rule(self) -> Rule:

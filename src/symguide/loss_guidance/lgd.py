@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from symguide.checks import whole
+from symguide.errors import whole
 from symguide.loss import Objective
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
@@ -52,7 +52,7 @@ class LGD(LookAhead):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.samples = whole(f"{type(self).__name__}'s samples", self.samples)
+        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
 
     def spread(self, step: Step) -> float:
         """r, the cloud's standard deviation."""

@@ -8,14 +8,12 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from symguide.checks import number, shown, whole
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import ConfigError, GuidanceError, is_number, number, whole
 from symguide.loss import Objective, finite, not_finite
 from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
@@ -101,7 +99,7 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         if not callable(self.objective):
-            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {shown(self.objective)}")
+            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {self.objective!r}")
         if not getattr(self.objective, "differentiable", True):
             raise GuidanceError(
                 f"{type(self).__name__} needs gradients and the objective is a black box: use a differentiable "
@@ -109,11 +107,11 @@ class Recipe(ABC):
             )
         self.window = checked_window(self.window)
         self.repeats = checked_count("repeats", self.repeats)
-        if isinstance(self.scale, Real) and self.scale < 0:
+        if is_number(self.scale) and self.scale < 0:
             raise ConfigError(f"scale must not be negative, and is {self.scale}: to go uphill use -1 * objective")
-        self.scale = number("scale", self.scale)
+        self.scale = number(self.scale, "scale")
         if self.constraint is not None and not callable(getattr(self.constraint, "prepare", None)):
-            raise ConfigError(f"constraint takes one such as Sphere(0.1), not {shown(self.constraint)}")
+            raise ConfigError(f"constraint takes one such as Sphere(0.1), not {self.constraint!r}")
 
     @classmethod
     def search_space(cls, **defaults: Any) -> dict[str, Domain]:
@@ -192,7 +190,7 @@ def noise_window(low: float, high: float) -> Callable[[Step], bool]:
     Traceback (most recent call last):
     symguide.errors.ConfigError: noise_window(low, high) needs 0 <= low < high, not (5.0, 1.0)
     """
-    low, high = number("low of noise_window", low), float("inf") if high == float("inf") else number("high", high)
+    low, high = number(low, "low of noise_window"), float("inf") if high == float("inf") else number(high, "high")
     if not 0 <= low < high:
         raise ConfigError(f"noise_window(low, high) needs 0 <= low < high, not ({low}, {high})")
     return lambda step: low <= step.schedule.ratio(step.t) <= high
@@ -204,10 +202,8 @@ def checked_window(window: Any) -> Window:
         made: Window = window
         return made
     if not isinstance(window, Sequence) or isinstance(window, str) or len(window) != 2:
-        raise ConfigError(
-            f"window is (start, stop), fractions of the steps, or a function of the step, not {shown(window)}"
-        )
-    begin, end = (number(f"{which} of a window", each) for which, each in zip(("start", "stop"), window, strict=True))
+        raise ConfigError(f"window is (start, stop), fractions of the steps, or a function of the step, not {window!r}")
+    begin, end = (number(each, f"{which} of a window") for which, each in zip(("start", "stop"), window, strict=True))
     if not 0 <= begin < end <= 1:
         raise ConfigError(f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}")
     return begin, end
@@ -215,21 +211,21 @@ def checked_window(window: Any) -> Window:
 
 def checked_count(what: str, count: Any) -> Count:
     """A count that was given, a number or a function of t; ConfigError where it is none."""
-    made: Count = count if callable(count) else whole(what, count)
+    made: Count = count if callable(count) else whole(count, what, 1)
     return made
 
 
 def count_at(what: str, count: Count, t: float) -> int:
     """A count at t."""
-    return whole(f"{what} at t = {t:.4f}", count(t)) if callable(count) else count
+    return whole(count(t), f"{what} at t = {t:.4f}", 1) if callable(count) else count
 
 
 def checked_over_time(what: str, value: Any, **bounds: float) -> OverTime:
     """A number that was given, or a function of t; ConfigError where it is neither."""
-    made: OverTime = value if callable(value) else number(what, value, **bounds)
+    made: OverTime = value if callable(value) else number(value, what, **bounds)
     return made
 
 
 def at(value: OverTime, t: float) -> float:
     """A number, or a function of t at t."""
-    return number(f"a function of t at t = {t:.4f}", value(t)) if callable(value) else value
+    return number(value(t), f"a function of t at t = {t:.4f}") if callable(value) else value

@@ -12,8 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from symguide.checks import number
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import ConfigError, GuidanceError, number
 from symguide.loss_guidance.recipe import OverTime, Rule, at, checked_over_time
 from symguide.per_sample import direction, expand, norm, rms
 from symguide.schedule import Schedule
@@ -40,13 +39,13 @@ def scale(factor: OverTime) -> Rule:
 
 def clip(length: float) -> Rule:
     """g, shortened to |g| <= length."""
-    length = number("the length to clip at", length, above=0)
+    length = number(length, "the length to clip at", above=0)
     return lambda gradient, step, loss: gradient * (length / norm(gradient).clamp_min(length))
 
 
 def clamp(limit: float) -> Rule:
     """g with every entry between -limit and limit."""
-    limit = number("the limit to clamp at", limit, above=0)
+    limit = number(limit, "the limit to clamp at", above=0)
     return lambda gradient, step, loss: gradient.clamp(-limit, limit)
 
 
@@ -71,7 +70,7 @@ def rho(factor: float = 0.2) -> Rule:
     Source: FreeDoM (2303.09833) and SAG (2312.12030) as published for Stable Diffusion: factor 0.2, w the CFG scale,
     c = eps_cond - eps_uncond. Here per sample. Raises GuidanceError without classifier-free guidance.
     """
-    factor = number("the factor of rho", factor, least=0)
+    factor = number(factor, "the factor of rho", least=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         shift = step.prediction.shift
@@ -102,7 +101,7 @@ def root_loss() -> Rule:
 
 def residual_norm(noise: float) -> Rule:
     """sqrt(2) noise g / (2 sqrt(loss)): the gradient of |y - A x_0| where the loss is |y - A x_0|² / (2 noise²)."""
-    return chain(root_loss(), scale(math.sqrt(2) * number("the noise of a residual's norm", noise, above=0)))
+    return chain(root_loss(), scale(math.sqrt(2) * number(noise, "the noise of a residual's norm", above=0)))
 
 
 def polyak(target: float = 0.0) -> Rule:
@@ -111,7 +110,7 @@ def polyak(target: float = 0.0) -> Rule:
     Where the loss is at or below the target, nothing. With FreeDoM, SAG and LGD the last step is guided too. Source:
     Polyak, 1969; Shen et al., 2403.12404, algorithm 2, whose code puts |eps| in place of the loss's excess.
     """
-    target = number("the target of polyak", target)
+    target = number(target, "the target of polyak")
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         excess = expand((loss - target).clamp_min(0).to(gradient), gradient)
@@ -125,7 +124,7 @@ def feedback(level: float) -> Rule:
 
     Put it behind the rule that sets the length, as in chain(normalise(), feedback(0.5)). For losses from 0.
     """
-    level = number("the level of feedback, the loss at which guidance is halved,", level, above=0)
+    level = number(level, "the level of feedback, the loss at which guidance is halved,", above=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         low = expand(loss.clamp_min(0).to(gradient), gradient)
@@ -170,7 +169,7 @@ def of_x_t(most: float = 2.0) -> Rule:
 
     The ratio has no bound where x_t is nearly all noise, as in the first step of a flow: `most` is ours.
     """
-    most = number("the most of of_x_t", most, above=0)
+    most = number(most, "the most of of_x_t", above=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         alpha_t, alpha_s = step.schedule.alpha(step.t), step.schedule.alpha(step.s)
@@ -185,13 +184,13 @@ def increase(mean: float = 1.0) -> Rule:
     abar = alpha² / (alpha² + sigma²), so that schedules which are not variance preserving have the weights of the one
     with the same ratio. Source: Ye et al., "TFG", 2409.15761, as published in code.
     """
-    mean = number("the mean of a schedule", mean, least=0)
+    mean = number(mean, "the mean of a schedule", least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[0] * gradient
 
 
 def decrease(mean: float = 1.0) -> Rule:
     """w_t g, with w_t along 1 - abar_t / abar_s, the other way than `increase`."""
-    mean = number("the mean of a schedule", mean, least=0)
+    mean = number(mean, "the mean of a schedule", least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[1] * gradient
 
 
@@ -201,7 +200,7 @@ def variance(gamma: float = 0.0) -> Rule:
     std² g is classifier guidance (Dhariwal & Nichol, 2105.05233), the sine EluCD's (2310.11311), which keeps guidance
     up through the middle of the run.
     """
-    gamma = number("gamma", gamma, least=0)
+    gamma = number(gamma, "gamma", least=0)
     return lambda gradient, step, loss: variance_at(step.run, step.index, gamma) * gradient
 
 
@@ -223,7 +222,7 @@ class adam:
     """
 
     def __init__(self, beta1: float = 0.9, beta2: float = 0.995) -> None:
-        self.beta1, self.beta2 = number("adam's beta1", beta1), number("adam's beta2", beta2)
+        self.beta1, self.beta2 = number(beta1, "adam's beta1"), number(beta2, "adam's beta2")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"adam's betas must be at least 0 and below 1, not {beta1} and {beta2}")
 

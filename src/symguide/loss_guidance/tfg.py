@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from symguide.checks import number, whole
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, number, whole
 from symguide.loss import Objective, value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.lgd import LGD
@@ -99,7 +98,7 @@ class TFG(LGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.inner = whole("TFG's inner", self.inner)
+        self.inner = whole(self.inner, "TFG's inner", 1)
         self.sigma = checked_over_time("TFG's sigma", self.sigma, least=0)
         self.variance, self.mean = _rule("TFG's rho", self.rho), _rule("TFG's mu", self.mu)
         if self.variance is None and self.mean is None:
@@ -172,5 +171,5 @@ def _rule(name: str, given: float | Rule) -> Rule | None:
     """A rule, or the default one of a share of the step's noise; None where that is 0."""
     if callable(given):
         return given
-    share = number(name, given, least=0)
+    share = number(given, name, least=0)
     return rules.chain(rules.normalise(), rules.increase(share)) if share > 0 else None

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from symguide.checks import number, whole
+from symguide.errors import number, whole
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
@@ -52,8 +52,8 @@ class UniversalGuidance(OneCall):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.backward_steps = whole("backward_steps", self.backward_steps, least=0)
-        self.backward_rate = number("backward_rate", self.backward_rate, above=0)
+        self.backward_steps = whole(self.backward_steps, "backward_steps", 0)
+        self.backward_rate = number(self.backward_rate, "backward_rate", above=0)
 
     def own_rule(self) -> Rule:
         return rules.estimate_length()
