@@ -161,6 +161,8 @@ def test_recipes_say_what_they_do_not_take():
             make()
     for make, sentence in (
         (lambda: sg.FreeDoM(squares, update=0.5), "update takes a rule"),
+        (lambda: sg.rules.chain(sg.rules.normalise(), 0.5), r"chain takes rules, .* not 0\.5"),
+        (lambda: sg.on_sphere(torch.zeros(1, 2), 1.0, torch.ones(1, 2), torch.ones(1, 2), 1.5), "rate must be between"),
         (lambda: sg.FreeDoM(squares, constraint=0.1), r"constraint takes one such as Sphere\(0.1\)"),
         (lambda: sg.MPGD(squares, eps="fresh"), "known: anew, own"),
     ):

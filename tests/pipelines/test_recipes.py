@@ -76,8 +76,12 @@ def test_alpha_s_of_a_moved_estimate_arrives(kind, eta, folder):
 
     def third(loss):
         seen = []
-        call_back = lambda pipe, i, t, kept: seen.append(kept["latents"].clone()) or {}  # noqa: E731
-        told = call | {"num_inference_steps": 5, "output_type": "latent", "callback_on_step_end": call_back}
+
+        def look(pipe, i, t, kept):
+            seen.append(kept["latents"].clone())
+            return {}
+
+        told = call | {"num_inference_steps": 5, "output_type": "latent", "callback_on_step_end": look}
         with sg.guide(pipe, loss=loss, decode=False):
             draw(pipe, told if eta is None else told | {"eta": eta})
         return seen[2]

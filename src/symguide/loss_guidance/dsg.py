@@ -54,7 +54,7 @@ def on_sphere(mean: Tensor, std: float, noise: Tensor, gradient: Tensor, rate: f
     """
     if not std > 0:
         raise GuidanceError("DSG needs a stochastic step, and this one has std = 0: use eta > 0 (eta=1 is usual)")
-    radius = math.sqrt(mean[0].numel()) * std
+    rate, radius = number(rate, "DSG's rate", least=0, most=1), math.sqrt(mean[0].numel()) * std
     step = std * noise
     downhill = -radius * direction(gradient)
     return mean + radius * direction(step + rate * (downhill - step))

@@ -22,6 +22,8 @@ from symguide.step import Run, Step
 
 def chain(*rules: Rule) -> Rule:
     """One rule after the other."""
+    if strange := [each for each in rules if not callable(each)]:
+        raise ConfigError(f"chain takes rules, such as rules.normalise(), not {strange[0]!r}")
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         for each in rules:
