@@ -18,7 +18,6 @@ class FreeDoM(OneCall):
     Source: Yu et al., "FreeDoM", 2303.09833, algorithm 1, and 2 with repeats > 1.
     """
 
-    fixed = ("n", "solver", "grid")
     scale: float = 0.5
     window: Window = (0.0, 1.0)
     repeats: Count = 1
