@@ -25,6 +25,7 @@ class UniversalGuidance(OneCall):
 
     Args:
         objective, scale, window, repeats, constraint: see `Recipe`; scale is w of the forward part.
+        memory, jacobian, offload: as in SAG.
         backward_steps: m, 0 for forward guidance alone.
         backward_rate: Adam's rate for Delta, in units of x_0.
         update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
