@@ -26,7 +26,7 @@ from PIL import Image
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import COMMANDS, config, files, kinds, main, methods, outputs, references, spec, steering
+from symguide.cli import COMMANDS, config, drawing, files, kinds, main, methods, outputs, references, spec, steering
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
 from symguide.networks import CaptionUNet, ConvClassifier, PyramidSegmenter, TokenClassifier, TwinEncoder, UNet, save
@@ -402,7 +402,7 @@ def test_references_that_do_not_fit():
         ("text.png", (1, 8, 8), "not a picture"),
         ("text.npz", (1, 8, 8), "no array file"),
         ("wild.npy", (1, 8, 8), "between -1 and 1"),
-        ("nan.npy", (1, 8, 8), "between -1 and 1"),
+        ("nan.npy", (1, 8, 8), "not finite"),
         ("two.npz", (2,), "holds 2: a, b"),
         ("small.png", (2,), "cannot stand for"),
         ("wild.npy", (2,), "has shape"),
@@ -857,7 +857,7 @@ def test_toml(model):
     [
         ("stpes: 3", "did you mean 'steps'"),
         ("steps: 2.5", "steps: '2.5' is not a valid integer"),
-        ("steps: true", "steps: 'True' is not"),
+        ("steps: true", "steps takes text or numbers, not True"),
         ("steps: 0", "steps: 0 is not in the range"),
         ("eta: [1, 2]", "eta takes one value"),
         ("window: [0.1]", "window"),
@@ -1022,9 +1022,15 @@ def test_full_disk_while_assembling_keeps_the_old_file(model, monkeypatch, form)
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
 
 
-def test_files_that_cannot_be_written_are_named(model):
-    said = sentence(draw(model, "--json", "nowhere/figures.json", code=3))
-    assert said.endswith("at nowhere/figures.json") and len(samples()) == 5
+def test_files_that_cannot_be_written_are_named(model, monkeypatch):
+    """Before a sample is drawn, where that can be known; else with all samples kept."""
+    said = sentence(draw(model, "--json", "nowhere/figures.json", code=2))
+    assert "'nowhere/figures.json' is no file in a folder that exists" in said and not Path("out").exists()
+    Path("gone").mkdir()
+    costs = drawing.costs
+    monkeypatch.setattr(drawing, "costs", lambda *given: Path("gone").rmdir() or costs(*given))
+    said = sentence(draw(model, "--json", "gone/figures.json", code=3))
+    assert said.endswith("at gone/figures.json") and len(samples()) == 5
 
 
 def test_what_a_killed_run_left_is_swept(model):

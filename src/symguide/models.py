@@ -45,6 +45,8 @@ def load(
         raise unknown("model", name, WORLDS)
     network, config = networks.load(folder, device=device, dtype=dtype)
     settings = config.get("denoiser")
+    if isinstance(settings, dict):
+        _check(settings, f"{folder}/config.json")
     if isinstance(settings, dict) and settings.get("prior") == "normal" and settings.get("shape"):
         return Denoiser.from_generator(network, settings["shape"])
     if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), dict) or "predicts" not in settings:
@@ -59,6 +61,25 @@ def load(
         null=settings.get("null"),
         decoder=_decoder(folder, settings.get("decoder"), device, dtype),
     )
+
+
+def _check(settings: dict[str, Any], where: str) -> None:
+    """ConfigError unless the settings of a denoiser are of the kinds that it takes."""
+    shape, null, schedule = settings.get("shape"), settings.get("null"), settings.get("schedule")
+    sides = shape if isinstance(shape, list) else []
+    if shape is not None and not (sides and all(type(side) is int and 0 < side < 2**31 for side in sides)):
+        raise ConfigError(f"{where}: the shape of a sample is a list of positive whole numbers, not {shape}")
+    if null is not None and not (isinstance(null, dict) and all(map(_numbers, null.values()))):
+        raise ConfigError(f"{where}: null is the numbers of each condition that mean none, by its name, not {null}")
+    if isinstance(schedule, dict) and not all(_numbers(value) for key, value in schedule.items() if key != "name"):
+        raise ConfigError(f"{where}: a schedule is its name with numbers, not {schedule}")
+
+
+def _numbers(value: Any) -> bool:
+    """Whether a value of JSON is a number that fits into 64 bits, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_numbers, value))
+    return isinstance(value, int | float) and abs(value) < 2**63
 
 
 class _Decoder(nn.Module):

@@ -123,8 +123,8 @@ def _label(head: str | None, text: str, whole: str) -> int:
         raise ConfigError(
             f"classifier:{whole} must have a label or a comma list of labels, such as 3 or 0,1,2"
         ) from None
-    if label < 0:
-        raise ConfigError(f"classifier:{whole} has a negative label: labels count from 0")
+    if not 0 <= label < 2**31:
+        raise ConfigError(f"classifier:{whole} has a label that is negative or huge: labels count from 0")
     return label
 
 
@@ -223,7 +223,7 @@ def _sides(place: Place) -> tuple[int, int, int]:
 
 
 def _whole(text: str, what: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise ConfigError(f"the {what} is a positive whole number, not {text!r}")
     return int(text)
 

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from symguide.cli.help import Command, debug_option, json_option, option, progress_option
-from symguide.cli.params import Condition, Finite, Memory, Name
+from symguide.cli.params import SAMPLES, Condition, Count, Finite, Memory, Name
 
 BASE = "symguide.config"  # where ctx.meta has the content of --config
 
@@ -104,11 +104,11 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     help="In place of a model: a diffusers pipeline that draws pictures, of a prompt or of nothing, from a folder or "
     "the Hugging Face hub; safetensors only.",
 )
-@option("Samples", "--num", type=click.IntRange(1), default=16, show_default=True, help="How many samples.")
+@option("Samples", "--num", type=Count(1, SAMPLES), default=16, show_default=True, help="How many samples.")
 @option(
     "Samples",
     "--batch",
-    type=click.IntRange(1),
+    type=Count(1, SAMPLES),
     show_default="64, or 1 with --pipeline",
     help="Samples at a time; each batch is saved when it is done.",
 )
@@ -131,7 +131,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Samples",
     "--size",
-    type=(click.IntRange(1), click.IntRange(1)),
+    type=(Count(1), Count(1)),
     metavar="HEIGHT WIDTH",
     help="Of a pipeline's pictures, in pixels; its own where not given.",
 )
@@ -154,7 +154,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Sampler",
     "--steps",
-    type=click.IntRange(1),
+    type=Count(1),
     show_default="50, or the pipeline's own",
     help="Steps from noise to clean.",
 )
@@ -182,7 +182,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Sampler",
     "--restart",
-    type=(Finite(0), Finite(0), click.IntRange(1)),
+    type=(Finite(0), Finite(0), Count(1)),
     metavar="LOW HIGH TIMES",
     help="Go back from the noise level LOW (sigma / alpha) to HIGH and sample down again, TIMES times.",
 )
@@ -239,7 +239,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Guidance",
     "--best-of",
-    type=click.IntRange(1),
+    type=Count(1),
     metavar="N",
     help="Draw N of each sample and keep the one with the lowest loss; takes rules without gradients.",
 )
@@ -257,8 +257,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     metavar="START STOP",
     help="Which part of the steps is guided, as fractions.",
 )
-@option("Guidance", "--repeats", type=click.IntRange(1), help="How often each guided step is made, with time travel.")
-@option("Guidance", "--n", type=click.IntRange(1), help="Network calls that the method looks ahead.")
+@option("Guidance", "--repeats", type=Count(1), help="How often each guided step is made, with time travel.")
+@option("Guidance", "--n", type=Count(1), help="Network calls that the method looks ahead.")
 @option(
     "Guidance",
     "--jacobian",
@@ -288,10 +288,10 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Guidance",
     "--samples",
-    type=click.IntRange(1),
+    type=Count(1),
     help="lgd, tfg: points of the cloud around the clean estimate; abms: draws of x_s; dreamguider: augmented copies.",
 )
-@option("Guidance", "--backward-steps", type=click.IntRange(0), help="universal: steps of its backward guidance.")
+@option("Guidance", "--backward-steps", type=Count(0), help="universal: steps of its backward guidance.")
 @option(
     "Guidance",
     "--form",
