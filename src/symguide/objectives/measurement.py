@@ -66,6 +66,8 @@ class Region(Measurement):
             raise ConfigError("the mask selects nothing: it must be 1 where the reference counts")
         try:
             y = reference * mask.to(reference)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             raise ConfigError(
                 f"a mask of shape {tuple(mask.shape)} does not fit a reference of shape {tuple(reference.shape)}"

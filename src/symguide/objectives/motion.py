@@ -64,6 +64,8 @@ class MotionField(Objective):
         inside = ((target >= 0) & (target <= sides[:, None, None] - 1)).all(dim=1, keepdim=True)
         try:
             self.visible = mask.to(flow) * (inside & _in_front(target, flow))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             raise ConfigError(
                 f"there are {len(flow)} flows and {len(mask)} masks: give one for all or one each"
