@@ -221,6 +221,12 @@ def test_listings_have_a_row_for_all_that_is_registered(command, registered):
         assert len(run(command, name).output) > 100
 
 
+def test_objectives_say_which_network_they_ask():
+    rows = {row["name"]: row for row in json.loads(run("objectives", "--json", "-").output)}
+    assert rows["style"]["asks"] == "the classifier of the model's world, or a CLIP given by --encoder"
+    assert rows["depth"]["asks"] == "a DepthEstimator given by --encoder" and rows["palette"]["asks"] == ""
+
+
 def test_methods_show_parameters_cost_and_docs():
     rows = {row["name"]: row for row in json.loads(run("methods", "--json", "-").output)}
     assert rows["sag"]["parameters"]["n"] == 2 and rows["sag"]["kind"] == "loss guidance"

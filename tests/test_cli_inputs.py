@@ -76,6 +76,7 @@ def sentence(*line):
         ("a: " + "{a: " * 3000, "nested more than 20 deep"),
         ("x" * (1 << 21), "more than 1,048,576 bytes"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_configs_that_cannot_be_meant(text, why):
     Path("run.yaml").write_text(text)
@@ -138,12 +139,13 @@ def test_counts():
         ("--json .", "is no file in a folder that exists"),
         ("--json nowhere/figures.json", "is no file in a folder that exists"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_options_that_cannot_be_meant(line, why):
     assert why in sentence("sample", *line.split())
 
 
-@pytest.mark.parametrize("text", ["9" * 5000, f"{2**31}", "-1"])
+@pytest.mark.parametrize("text", ["9" * 5000, f"{2**31}", "-1"], ids=["long", "large", "negative"])
 def test_labels_that_are_none(text):
     place = kinds.Place((1, 8, 8), print)
     with pytest.raises(ConfigError, match=r"labels count from 0|must have a label"):
