@@ -122,7 +122,8 @@ def sample(
         indices: the samples' indices, to draw part of a larger set: sample i is the same wherever it is drawn.
         start: starting noise (B, ...) at the grid's first time, in place of the seed's.
         dtype: precision of the run, torch's default where not given. A network of another one is copied into it if
-            dtype is given, and called in its own (inputs and outputs cast) if not.
+            dtype is given, in every run (`denoiser.to(dtype)` does it once), and called in its own (inputs and outputs
+            cast) if not.
         device: the network's own where not given.
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step. On a GPU
             "raise" looks after the last step: a look in every step would make the loop wait for it.
