@@ -100,8 +100,9 @@ def lend_weights(made: Any, network: Any) -> bool:
     """
     if not isinstance(network, nn.Module) or network in _PLAIN or not torch.is_grad_enabled():
         return False
-    plain, reentrant = True, False
-    for node in _functions(leaf for leaf in tree_flatten(made)[0] if isinstance(leaf, Tensor)):
+    tensors = [leaf for leaf in tree_flatten(made)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+    plain, reentrant = bool(tensors), False  # where nothing has a graph, nothing is known
+    for node in _functions(tensors):
         reentrant |= _made_by(node) is CheckpointFunction
         weights = [] if _of_torch(node) else list(dict.fromkeys(_held(vars(node).values())))
         if weights:
