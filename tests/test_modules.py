@@ -322,11 +322,7 @@ def test_networks_that_change_their_input_in_place(jacobian, first):
     made = []
     for inplace in (True, False):
         denoiser = sg.Denoiser(Layer(nn.Hardtanh(inplace=inplace)), predicts="x0", shape=(6,))
-        given = (
-            {}
-            if kind is None
-            else {"loss": sg.SAG(squares, n=2, jacobian="identity" if kind == "identity" else "exact")}
-        )
+        given = {} if jacobian is None else {"loss": sg.SAG(squares, n=2, jacobian=jacobian)}
         if first == "graph":
             made.append(sg.lookahead_gradient(denoiser, torch.full((1, 6), 2.0), 0.5, squares, memory="fast").value)
         made.append(sg.sample(denoiser, batch=2, steps=4, **given).samples)
