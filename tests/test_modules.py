@@ -90,6 +90,34 @@ def test_scorers_and_decoders_with_such_blocks(kind):
     assert untouched(network)
 
 
+def test_a_call_without_a_graph_says_nothing_of_the_next():
+    """A scorer asked about samples that need no gradient first, in the same run."""
+    network, seen = again(Encoder()), []
+    classifier = sg.objectives.Classifier(network, 1)
+
+    def looked_at_first(x0):
+        seen.append(classifier(x0.detach()))
+        return classifier(x0)
+
+    settings = {"batch": 2, "steps": 2}
+    looked = sg.sample(tiny(shape=SHAPE), loss=sg.FreeDoM(looked_at_first), **settings).samples
+    assert torch.equal(looked, sg.sample(tiny(shape=SHAPE), loss=sg.FreeDoM(classifier), **settings).samples)
+    assert seen and untouched(network)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("make", [adm, latent])
+def test_blocks_that_ask_for_their_weights_on_a_gpu(make):
+    """Backward passes run in a thread of the device's there."""
+    told = {"condition": {"context": CONTEXT}} if make is latent else {}
+    settings = {"batch": 2, "steps": 3, "loss": sg.SAG(squares, n=3), **told}
+    plain, denoiser = sg.sample(make(), **settings).samples, make()
+    again(denoiser.network)
+    denoiser.network.to("cuda")
+    assert relative(sg.sample(denoiser, **settings).samples.cpu(), plain) < 1e-9
+    assert untouched(denoiser.network) and not modules._WEIGHTS and not modules._LENT
+
+
 def test_other_checkpoints_beside_them_see_the_same_weights():
     """torch's own compare what was saved when a block is computed again: frozen both times."""
 
@@ -257,7 +285,7 @@ def of_inference(inside, what):
 
     class Network(Tiny):
         def forward(self, x, timestep, text):
-            return super().forward(x, timestep) * text.mean(dim=1)[:, None, None, None]
+            return super().forward(x, timestep) * text[:, :1, None, None]
 
     with mode("network"):
         network = Network(16)
@@ -288,13 +316,13 @@ def test_what_was_made_in_inference_mode_is_guided_and_left_as_it_was(what):
 
 
 @pytest.mark.parametrize("first", ["graph", "no graph"])
-@pytest.mark.parametrize("kind", ["recipe", "identity", None])
-def test_networks_that_change_their_input_in_place(kind, first):
+@pytest.mark.parametrize("jacobian", ["exact", "identity", None])
+def test_networks_that_change_their_input_in_place(jacobian, first):
     """The same as networks that do not, from the first call on."""
     made = []
     for inplace in (True, False):
         denoiser = sg.Denoiser(Layer(nn.Hardtanh(inplace=inplace)), predicts="x0", shape=(6,))
-        given = {} if kind is None else {"loss": sg.SAG(squares, n=2, jacobian="identity" if kind else "exact")}
+        given = {} if jacobian is None else {"loss": sg.SAG(squares, n=2, jacobian=jacobian)}
         if first == "graph":
             made.append(sg.lookahead_gradient(denoiser, torch.full((1, 6), 2.0), 0.5, squares, memory="fast").value)
         made.append(sg.sample(denoiser, batch=2, steps=4, **given).samples)

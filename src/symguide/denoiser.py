@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from symguide.condition import as_floats_of, rows_of, scalar
 from symguide.errors import ConfigError, GuidanceError, unknown
 from symguide.half import in_dtype
 from symguide.modules import differentiable, frozen, lend_weights, look_again, modules_of
@@ -265,9 +265,9 @@ class Denoiser:
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
-        timestep = _scalar(self.schedule.timestep(t), wide, x.device).expand(len(x))
+        timestep = scalar(self.schedule.timestep(t), wide, x.device).expand(len(x))
         own = self.dtype or x.dtype
-        given = {name: _as_floats_of(value, own) for name, value in condition.items()}
+        given = {name: as_floats_of(value, own) for name, value in condition.items()}
 
         def call(x: Tensor) -> Tensor:
             copied = self._in_place is not False or x.is_inference()
@@ -377,7 +377,7 @@ class Denoiser:
         other = copy.copy(self)
         other.counter = counter
         if device is not None:
-            other.null = {name: _rows(value, device) for name, value in self.null.items()}
+            other.null = {name: rows_of(value, device) for name, value in self.null.items()}
         return other
 
     def differentiable(self) -> "Denoiser":
@@ -403,53 +403,7 @@ def _dtype(network: Any) -> torch.dtype | None:
     return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
 
-def expand_condition(
-    condition: Mapping[str, Any] | None, batch: int, device: torch.device, particles: int = 1, graph: bool = False
-) -> dict[str, Any]:
-    """Conditions with one row for every row of the batch: a number counts for all samples, a list is one for each.
-
-    With `graph` they keep theirs; else nothing is saved for their sake.
-    """
-    out = {}
-    for name, value in (condition or {}).items():
-        rows = _rows(value, device)
-        rows = rows.detach() if isinstance(rows, Tensor) and not graph else rows
-        if isinstance(rows, Tensor):
-            if rows.ndim == 0:
-                rows = rows.expand(batch)
-            if len(rows) not in (1, batch):
-                raise ConfigError(
-                    f"condition {name!r} has {len(rows)} rows for a batch of {batch}: give one for each sample"
-                )
-            rows = rows.expand(batch, *rows.shape[1:]).repeat_interleave(particles, dim=0)
-        out[name] = rows
-    return out
-
-
-def _rows(value: Any, device: torch.device) -> Any:
-    """Numbers, lists and arrays as tensors on the device, and tensors there; anything else as it is."""
-    if isinstance(value, list | tuple | range | np.ndarray):
-        return torch.as_tensor(value, device=device)
-    if isinstance(value, int | float):
-        return _scalar(value, torch.as_tensor(value).dtype, device)
-    if isinstance(value, Tensor):
-        return (value.clone() if value.is_inference() else value).to(device)  # of inference mode: no part of a graph
-    return value
-
-
 def _versions(x: Tensor, condition: Mapping[str, Any]) -> dict[str, int | None]:
     """How often each tensor was changed in place; None where that is not known, of tensors of inference mode."""
     tensors = {name: value for name, value in condition.items() if isinstance(value, Tensor)} | {"x": x}
     return {name: None if tensor.is_inference() else tensor._version for name, tensor in tensors.items()}
-
-
-def _scalar(value: Level, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number as a tensor of its device, made there: copying it would wait for a GPU."""
-    if isinstance(value, Tensor):
-        return value.to(device, dtype)
-    return torch.full((), value, dtype=dtype, device=device)
-
-
-def _as_floats_of(value: Any, dtype: torch.dtype) -> Any:
-    """Conditions such as text embeddings, in the network's own floating type; labels and others as they are."""
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from symguide.call import Call, GuidedPredictor, weighed
-from symguide.denoiser import Denoiser, Prediction, expand_condition
+from symguide.condition import expand_condition
+from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError, unknown, whole
 from symguide.loss import Objective, require_finite, value_and_gradient
 from symguide.memory import Forecast, Memory, budget_of, check_memory, graphs_to_keep

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symguide.call import GuidedPredictor
-from symguide.denoiser import Counter, Denoiser, expand_condition
+from symguide.beginning import kind, prepare
+from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, GuidanceError, SymguideError, is_number, whole
 from symguide.meter import Peak
-from symguide.modules import refuse_training
-from symguide.per_sample import Noise, rows_of_samples
+from symguide.per_sample import rows_of_samples
 from symguide.restart import Restart
-from symguide.solver import Grid, check_times, choose, get_grid, get_solver
+from symguide.solver import Grid, get_solver
 from symguide.step import Guided, LossHook, Moved, ParticleHook, PredictionHook, Run, Step, noised
 
 
@@ -122,7 +121,8 @@ def sample(
         indices: the samples' indices, to draw part of a larger set: sample i is the same wherever it is drawn.
         start: starting noise (B, ...) at the grid's first time, in place of the seed's.
         dtype: precision of the run, torch's default where not given. A network of another one is copied into it if
-            dtype is given, and called in its own (inputs and outputs cast) if not.
+            dtype is given, in every run (`denoiser.to(dtype)` does it once), and called in its own (inputs and outputs
+            cast) if not.
         device: the network's own where not given.
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step. On a GPU
             "raise" looks after the last step: a look in every step would make the loop wait for it.
@@ -230,60 +230,6 @@ def sample(
     return Result(samples, trace, cost, whole_path)
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """What a run begins with: its predictor with a counter of its own, its noise, its times, and x at the first."""
-
-    predict: GuidedPredictor
-    noise: Noise
-    times: tuple[float, ...]
-    solver: str
-    x: Tensor
-
-
-def prepare(
-    denoiser: Denoiser,
-    *,
-    batch: int | None,
-    steps: int,
-    seed: int,
-    shape: Sequence[int] | None,
-    condition: Mapping[str, Any] | None,
-    solver: str,
-    grid: str | Grid,
-    prediction: PredictionHook | None,
-    indices: Iterable[int] | None,
-    start: Tensor | None,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-    on_nan: str,
-    particles: int = 1,
-    gradients: bool = True,
-) -> Beginning:
-    """The settings of `sample` that other runs of the whole grid share, checked and made ready; raises as it does."""
-    if prediction is not None and not callable(prediction):
-        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
-    if on_nan not in ("raise", "skip"):
-        raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
-    if start is not None and (not isinstance(start, Tensor) or start.ndim < 2 or not start.is_floating_point()):
-        raise ConfigError(
-            f"start must be a tensor of floats (B, ...), such as torch.as_tensor(start), not {_what(start)}"
-        )
-    refuse_training(denoiser.network)
-    denoiser = denoiser.to(device, dtype)
-    denoiser = denoiser.differentiable() if gradients else denoiser
-    device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
-    dtype = dtype or torch.get_default_dtype()
-    numbers = sample_indices(batch, indices, start)
-    size = sample_shape(shape, denoiser, start)
-    times = sample_times(denoiser, solver, grid, steps)
-    told = expand_condition(condition, len(numbers), device, particles)
-    predict = GuidedPredictor(denoiser.counted(Counter(), device), told, prediction)
-    noise = Noise(whole(seed, "seed"), numbers, size, dtype, device, particles)
-    x = starting_noise(start, noise, denoiser, times[0], dtype, device, particles)
-    return Beginning(predict, noise, times, choose(solver, None)[0], x)
-
-
 def _advance(
     run: Run,
     index: int,
@@ -314,7 +260,7 @@ def _check_parents(step: Step, parents: Tensor) -> None:
     """GuidanceError unless every row descends from a row of its own sample."""
     rows, particles = len(step.x), step.run.noise.particles
     if parents.shape != (rows,) or parents.is_floating_point():
-        raise GuidanceError(f"parents of particles are row numbers ({rows},), not {_what(parents)}")
+        raise GuidanceError(f"parents of particles are row numbers ({rows},), not {kind(parents)}")
     own = torch.arange(rows, device=parents.device).div(particles, rounding_mode="floor")
     good = parents.div(particles, rounding_mode="floor") == own
     step.require(good, lambda: GuidanceError("parents must be rows of the same sample: particles of one sample only"))
@@ -323,10 +269,6 @@ def _check_parents(step: Step, parents: Tensor) -> None:
 def _by_particle(rows: Tensor, particles: int | None) -> Tensor:
     """(B K, ...) as (B, K, ...) in a run with particle guidance."""
     return rows if particles is None else rows.reshape(-1, particles, *rows.shape[1:])
-
-
-def _what(value: Any) -> str:
-    return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _at_step(error: SymguideError, index: int, times: Sequence[float]) -> SymguideError:
@@ -341,58 +283,6 @@ def _check_hooks(loss: Any, particles: Any, restart: Any) -> None:
         raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
     if restart is not None and not isinstance(restart, Restart):
         raise ConfigError(f"restart= takes Restart(low, high, times), not {restart!r}")
-
-
-def sample_indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
-    if indices is not None and not isinstance(indices, Iterable):
-        raise ConfigError(f"indices must be whole numbers, one for each sample, not {indices!r}")
-    numbers = None if indices is None else [whole(i, "an index of a sample") for i in indices]
-    size = len(numbers) if numbers is not None else len(start) if start is not None else 1
-    size = size if batch is None else whole(batch, "batch", 1, of="samples")
-    numbers = list(range(size)) if numbers is None else numbers
-    if not numbers:
-        raise ConfigError("indices name no sample: draw at least one")
-    if len(numbers) != size or (start is not None and len(start) != size):
-        raise ConfigError(f"batch ({batch}), indices and start must speak of the same number of samples")
-    if min(numbers) < 0:
-        raise ConfigError("indices of samples must not be negative")
-    return numbers
-
-
-def sample_shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None) -> tuple[int, ...]:
-    known = shape if shape is not None else denoiser.shape or (None if start is None else start.shape[1:])
-    if known is not None and not isinstance(known, Iterable):
-        raise ConfigError(f"shape is that of one sample, such as (3, 64, 64), and not {known!r}")
-    if not known:
-        raise ConfigError("the model does not know the shape of its samples: pass shape=, e.g. shape=(3, 64, 64)")
-    size = tuple(whole(n, "every side of a shape", 1) for n in known)
-    if start is not None and tuple(start.shape[1:]) != size:
-        raise ConfigError(f"start has samples of shape {tuple(start.shape[1:])}, and the run {size}")
-    return size
-
-
-def sample_times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
-    choose(solver, None)
-    steps = whole(steps, "steps", 1)
-    times = tuple(float(t) for t in get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps))
-    check_times(times, steps)
-    return times
-
-
-def starting_noise(
-    start: Tensor | None,
-    noise: Noise,
-    denoiser: Denoiser,
-    t: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    particles: int,
-) -> Tensor:
-    """x at the first time: noise at the level that data of unit variance have there."""
-    if start is not None:
-        start = start.clone() if start.is_inference() else start.detach()
-        return start.to(device=device, dtype=dtype).repeat_interleave(particles, dim=0)
-    return math.hypot(denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)) * noise.draw("start")
 
 
 def _check_finite(largest: Sequence[Tensor], times: Sequence[float]) -> None:

@@ -100,8 +100,9 @@ def lend_weights(made: Any, network: Any) -> bool:
     """
     if not isinstance(network, nn.Module) or network in _PLAIN or not torch.is_grad_enabled():
         return False
-    plain, reentrant = True, False
-    for node in _functions(leaf for leaf in tree_flatten(made)[0] if isinstance(leaf, Tensor)):
+    tensors = [leaf for leaf in tree_flatten(made)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+    plain, reentrant = bool(tensors), False  # where nothing has a graph, nothing is known
+    for node in _functions(tensors):
         reentrant |= _made_by(node) is CheckpointFunction
         weights = [] if _of_torch(node) else list(dict.fromkeys(_held(vars(node).values())))
         if weights:
@@ -139,7 +140,7 @@ def _give_back(key: int) -> None:
 def vjp(
     made: Tensor | Sequence[Tensor],
     leaves: Tensor | Sequence[Tensor],
-    cotangents: Tensor | Sequence[Tensor],
+    cotangents: Tensor | Sequence[Tensor] | None = None,
     reentrant: bool = False,
 ) -> tuple[Tensor, ...]:
     """torch.autograd.grad, after which no weight is lent any longer, also where it fails.
@@ -207,14 +208,26 @@ def _held(values: Iterable[Any], depth: int = 3) -> Iterator[nn.Parameter]:
 
 
 def modules_of(*callables: Any) -> list[nn.Module]:
-    """The modules among callables, and those whose methods they are."""
-    owners = (getattr(thing, "__self__", thing) for thing in callables)
-    return [owner for owner in owners if isinstance(owner, nn.Module)]
+    """The modules among callables, and those whose methods they are or that they have as their `network`."""
+    found = []
+    for thing in callables:
+        owners = (thing, getattr(thing, "__self__", None), getattr(thing, "network", None))
+        found += [owner for owner in owners if isinstance(owner, nn.Module)][:1]
+    return found
 
 
 def made_in_inference_mode(module: nn.Module) -> bool:
     """Whether weights or buffers are tensors that can be no part of a graph."""
     return any(tensor.is_inference() for tensors in (module.parameters(), module.buffers()) for tensor in tensors)
+
+
+def refuse_inference(network: Any) -> None:
+    """GuidanceError where a graph is to be made and the network was made in inference mode."""
+    if isinstance(network, nn.Module) and torch.is_grad_enabled() and made_in_inference_mode(network):
+        raise GuidanceError(
+            f"{type(network).__name__} was made in torch.inference_mode(), and no gradient passes through its weights: "
+            "load it outside of that"
+        )
 
 
 def differentiable(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
-from symguide.modules import frozen
+from symguide.modules import frozen, look_again
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
@@ -123,6 +123,7 @@ class Bridge:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The scheduler's step and set_timesteps are ours inside, and its own again outside."""
+        look_again()
         self.stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:

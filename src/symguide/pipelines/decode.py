@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as again
 
 from symguide.errors import ConfigError
 from symguide.half import in_dtype
+from symguide.modules import lend_weights, refuse_inference
 from symguide.pipelines.calls import Made
 from symguide.pipelines.layout import Layout, layout, left_out, unscaled, video
 from symguide.pipelines.lean import lean
@@ -29,14 +30,19 @@ class Decoder:
         given: latents -> what the pipeline's autoencoder is given for them, a row for each of its pictures.
         pictures: latents -> what it makes of that.
         level: of the noise that the autoencoder is told, where it is told one.
+        network: the autoencoder, where there is one.
     """
 
     given: Layout
     pictures: Decode
     level: float | None = None
+    network: nn.Module | None = None
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.pictures(z)
+        refuse_inference(self.network)
+        made = self.pictures(z)
+        lend_weights(made, self.network)
+        return made
 
 
 def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool, slot: Slot | None = None) -> Decoder:
@@ -81,7 +87,7 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool, slot: Slot | Non
         return in_dtype(pictures, scaled(z), next(vae.parameters()).dtype)
 
     spared = sparing(decode, vae) if checkpoint else decode
-    return Decoder(lambda z: framed(scaled(arranged(z))), lambda z: spared(arranged(z)), level)
+    return Decoder(lambda z: framed(scaled(arranged(z))), lambda z: spared(arranged(z)), level, vae)
 
 
 def sparing(decode: Decode, vae: Any) -> Decode:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import GuidanceError
-from symguide.modules import lend_weights, vjp
+from symguide.modules import lend_weights, refuse_inference, vjp
 from symguide.pipelines.calls import Made, exchanged, links_between, plain, tensors
 from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, told_in
 
@@ -99,6 +99,7 @@ class Replay:
                     args[key] = value
                 else:
                     kwargs[key] = value
+            refuse_inference(network or call.network)
             output = (network or call.network)(*args, **kwargs)
             lend_weights(output, network or call.network)
             outputs.append(output)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from symguide.beginning import prepare
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, GuidanceError, SymguideError
-from symguide.loop import Cost, prepare
+from symguide.loop import Cost
 from symguide.loss import Objective
 from symguide.memory import Memory, check_memory
 from symguide.meter import Peak
