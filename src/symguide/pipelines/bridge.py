@@ -29,7 +29,6 @@ from symguide.modules import frozen
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
-from symguide.pipelines.caller import caller
 from symguide.pipelines.calls import Made, plain
 from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
@@ -41,6 +40,7 @@ from symguide.pipelines.modules import components, networks, offloaded, refuse_c
 from symguide.pipelines.patch import Patched, patched
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
+from symguide.pipelines.running import caller
 from symguide.pipelines.runs import PipelineRun, Record, announced
 from symguide.pipelines.scheduler_call import SchedulerCall, doubled, moved, sample_of, wide
 from symguide.pipelines.shown import Shown

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from torch.utils._pytree import tree_map
 from symguide.errors import GuidanceError
 from symguide.meter import SavedBytes
 from symguide.modules import frozen, lend_weights
-from symguide.pipelines.caller import caller
 from symguide.pipelines.calls import Graph, Made, exchanged
+from symguide.pipelines.running import caller
 from symguide.pipelines.slots import Slot, batch_of
 
 _LOCK = threading.Lock()
 """Torch numbers hooks without one."""
 _ATTACHED: set["Recorder"] = set()
+_PAUSED: ContextVar[bool] = ContextVar("paused", default=False)
+"""Whether calls that are made in no pipeline are those of a guided step."""
 
 
 class Recorder:
@@ -87,12 +90,14 @@ class Recorder:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Calls inside are not noted."""
+        """Calls inside are not noted, and in a loop of the user's own by nobody else either."""
         before, self._paused = self._paused, True
+        token = _PAUSED.set(True)
         try:
             yield
         finally:
             self._paused = before
+            _PAUSED.reset(token)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Recorder, ((),)  # a copy of a pipeline has hooks that note nothing
@@ -104,7 +109,7 @@ class Recorder:
             GuidanceError: if it is, and what it says will not reach the scheduler that is guided.
         """
         here = threading.get_ident()
-        if who is None and here != self.thread:
+        if who is None and (here != self.thread or _PAUSED.get()):
             return False
         if who is not None and who is not self.pipe and who.scheduler is not self.scheduler:
             return False
