@@ -93,7 +93,7 @@ class Pipeline:
         spent = time.perf_counter() - began
         if record is None:
             return pictures, sg.Cost(sum(rows) // len(indices), 0, spent, peak())
-        return pictures, replace(record.cost, seconds=spent, peak_bytes=max(peak(), record.cost.peak_bytes))
+        return pictures, replace(record.total, seconds=spent, peak_bytes=max(peak(), record.total.peak_bytes))
 
 
 def source(options: Mapping[str, Any]) -> Pipeline:

@@ -1,12 +1,14 @@
 """guide(pipe, loss=...): loss guidance inside any diffusers pipeline."""
 
+import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from symguide.errors import ConfigError
-from symguide.pipelines.bridge import Bridge, Record
+from symguide.pipelines.bridge import Bridge
 from symguide.pipelines.modules import checkpointed
+from symguide.pipelines.runs import Record
 from symguide.prediction_guidance import TwoBranches
 
 
@@ -55,16 +57,26 @@ def guide(
     is made again; with a ControlNet, in all of them. With `checkpoint` a backward call
     includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
-    refuse_unfit(loss, prediction)
-    numbers = None if indices is None else tuple(indices)
-    bridge = Bridge(pipe, loss, prediction, decode, checkpoint, seed, numbers, on_nan)
+    bridge = Bridge(pipe, *checked(loss, prediction, decode, checkpoint, seed, indices, on_nan))
     with checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
         bridge.refuse_unseen()
 
 
-def refuse_unfit(loss: Any, prediction: Any) -> None:
-    """ConfigError for what is no recipe and no rule."""
+def checked(
+    loss: Any,
+    prediction: Any,
+    decode: Any,
+    checkpoint: Any,
+    seed: Any,
+    indices: Any,
+    on_nan: Any,
+) -> tuple[Any, TwoBranches | None, bool, bool, int, tuple[int, ...] | None, str]:
+    """What `guide` is given beside the pipeline.
+
+    Raises:
+        ConfigError: for what is no recipe, no rule, or no value of the others.
+    """
     if loss is None and prediction is None:
         raise ConfigError(
             "guide takes loss=, a recipe such as SAG(objective), or prediction=, a rule such as APG(10.0)"
@@ -73,3 +85,16 @@ def refuse_unfit(loss: Any, prediction: Any) -> None:
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if prediction is not None and not isinstance(prediction, TwoBranches):
         raise ConfigError(f"prediction= takes a rule such as CFGPlusPlus(0.6) or APG(10.0), not {prediction!r}")
+    for name, value in (("decode", decode), ("checkpoint", checkpoint)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is True or False, not {value!r}")
+    if on_nan not in ("raise", "skip"):
+        raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
+    try:
+        seed = operator.index(seed)
+        numbers = None if indices is None else tuple(operator.index(i) for i in indices)
+    except TypeError as error:
+        raise ConfigError(f"seed and indices are whole numbers, not {seed!r} and {indices!r}") from error
+    if numbers is not None and min(numbers, default=0) < 0:
+        raise ConfigError("indices of samples must not be negative")
+    return loss, prediction, decode, checkpoint, seed, numbers, on_nan

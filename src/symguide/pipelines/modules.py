@@ -1,9 +1,11 @@
 """What a pipeline's modules are while guidance takes gradients through them, and are no more afterwards."""
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -11,6 +13,9 @@ from symguide.errors import ConfigError
 
 NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
 """Names of the components that see a pipeline's latents."""
+_LOCK = threading.Lock()
+_CHECKPOINTED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""How many want checkpoints in a module that had none of its own."""
 
 
 def components(pipe: Any) -> list[nn.Module]:
@@ -32,7 +37,8 @@ def _told(module: nn.Module) -> bool:
 def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
     """Blocks of networks and autoencoder are computed again in the backward sweep inside, where that is wanted.
 
-    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place.
+    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place. Where several
+    pipelines of the same networks want them, they are there until the last one leaves.
 
     Raises:
         ConfigError: if none of the networks can do that.
@@ -41,14 +47,22 @@ def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
     able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False)]
     if modules and not able:
         raise ConfigError(f"{type(modules[0]).__name__} cannot be checkpointed: leave checkpoint=True out")
-    changed = [m for m in able if not m.is_gradient_checkpointing]
+    held: list[nn.Module] = []
     try:
-        for m in changed:
-            m.enable_gradient_checkpointing()  # type: ignore[operator]
+        with _LOCK:
+            for m in able:
+                if m in _CHECKPOINTED or not m.is_gradient_checkpointing:
+                    held.append(m)
+                    _CHECKPOINTED[m] = _CHECKPOINTED.get(m, 0) + 1
+                    m.enable_gradient_checkpointing()  # type: ignore[operator]
         yield
     finally:
-        for m in changed:
-            m.disable_gradient_checkpointing()  # type: ignore[operator]
+        with _LOCK:
+            for m in held:
+                _CHECKPOINTED[m] -= 1
+                if not _CHECKPOINTED[m]:
+                    del _CHECKPOINTED[m]
+                    m.disable_gradient_checkpointing()  # type: ignore[operator]
 
 
 def refuse_caches(pipe: Any) -> None:

@@ -1,17 +1,11 @@
-"""A scheduler's own state: kept and put back, moved along with a guided sample, and asked for its noise."""
+"""A scheduler's own state: kept and put back, and moved along with a guided sample."""
 
 import copy
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from symguide.schedule import Schedule
-
-Step = Callable[[], Tensor]
 
 
 def kept(scheduler: Any) -> dict[str, Any]:
@@ -61,37 +55,3 @@ def move_stored(scheduler: Any, change: Tensor, schedule: Schedule, t: float, s:
 def _predicts_data(scheduler: Any) -> bool:
     config = scheduler.config
     return bool(getattr(config, "predict_x0", "++" in str(getattr(config, "algorithm_type", "++"))))
-
-
-@contextmanager
-def noise_of(scheduler: Any, value: float) -> Iterator[None]:
-    """Inside, the scheduler's noise is this value everywhere, and no generator is advanced."""
-    module = sys.modules[type(scheduler).__module__]
-    before = getattr(module, "randn_tensor", None)
-    if before is None:
-        yield
-        return
-
-    def constant(shape: Any, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> Tensor:
-        return torch.full(tuple(shape), value, device=device, dtype=dtype)
-
-    setattr(module, "randn_tensor", constant)  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(module, "randn_tensor", before)  # noqa: B010
-
-
-def mean_and_std(scheduler: Any, state: dict[str, Any], step: Step) -> tuple[Tensor, float]:
-    """Mean and standard deviation of what a step from `state` gives, by asking with noise 0 and with noise 1."""
-    after = kept(scheduler)
-    try:
-        results = []
-        for value in (0.0, 1.0):
-            put_back(scheduler, state)
-            with noise_of(scheduler, value):
-                results.append(step())
-    finally:
-        put_back(scheduler, after)
-    mean, one = results
-    return mean, float((one - mean).double().mean())
