@@ -69,15 +69,15 @@ class Singles(TorchDispatchMode):
 
 
 class Steps:
-    """Counts a scheduler's own steps, those of one timestep once, and keeps what the last one gave."""
+    """Counts a scheduler's own steps: those of one timestep once, and in `raw` every call."""
 
     def __init__(self, pipe):
-        self.scheduler, self.told, self.last = getattr(pipe, "scheduler", None), [], None
+        self.scheduler, self.told, self.raw = getattr(pipe, "scheduler", None), [], 0
 
     @contextmanager
     def counted(self):
         """Inside, and from 0."""
-        self.told, stock = [], getattr(self.scheduler, "step", None)
+        self.told, self.raw, stock = [], 0, getattr(self.scheduler, "step", None)
         if not callable(stock):
             yield
             return
@@ -87,6 +87,7 @@ class Steps:
             place = tuple(torch.as_tensor(timestep).double().flatten().tolist()[:1])
             if not self.told or self.told[-1] != place:
                 self.told.append(place)
+            self.raw += 1
             return stock(output, timestep, *args, **kwargs)
 
         self.scheduler.step = step
@@ -301,11 +302,13 @@ def own_lookahead(pipe, call, at, nodes):
         prepare(*args, **kwargs)
         kind = scheduler.timesteps.dtype
         every = scheduler.timesteps.double()
-        place = int((every - nodes[0][2]).abs().argmin())
-        scheduler.timesteps = torch.cat([every[: place + 1], every.new_tensor([node[2] for node in nodes[1:]])])
+        away = (every - nodes[0][2]).abs()
+        place = int((away == away.min()).nonzero().max())  # the last of those that stand twice
+        times = torch.cat([every[: place + 1], every.new_tensor([node[2] for node in nodes[1:]])])
+        scheduler.timesteps = times.to(kind) if kind.is_floating_point else times
         if getattr(scheduler, "sigmas", None) is not None:
             ratios = [sigma if predicts == "flow" else sigma / alpha for alpha, sigma, _ in nodes[1:]]
-            sigmas = torch.as_tensor(scheduler.sigmas).double()
+            sigmas = torch.as_tensor(scheduler.sigmas)
             scheduler.sigmas = torch.cat([sigmas[: place + 1], sigmas.new_tensor([*ratios, 0.0])])
 
     def own(timestep):  # tables of noise levels are asked by whole numbers
