@@ -1,4 +1,4 @@
-"""Further families with tiny random weights, as in `zoo`: those that only `test_more_families.py` tests."""
+"""Further families with tiny random weights, as in `zoo`: for `test_more_families.py` and the tier in `every/`."""
 
 import inspect
 

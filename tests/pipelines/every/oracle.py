@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from symguide.pipelines.modules import networks
+
 
 class Found(Exception):
     """What was asked for: the rest of the run is not needed."""
@@ -67,15 +69,15 @@ class Singles(TorchDispatchMode):
 
 
 class Steps:
-    """Counts a scheduler's own steps, those of one timestep once, and keeps what the last one gave."""
+    """Counts a scheduler's own steps: those of one timestep once, and in `raw` every call."""
 
     def __init__(self, pipe):
-        self.scheduler, self.told, self.last = getattr(pipe, "scheduler", None), [], None
+        self.scheduler, self.told, self.raw = getattr(pipe, "scheduler", None), [], 0
 
     @contextmanager
     def counted(self):
         """Inside, and from 0."""
-        self.told, stock = [], getattr(self.scheduler, "step", None)
+        self.told, self.raw, stock = [], 0, getattr(self.scheduler, "step", None)
         if not callable(stock):
             yield
             return
@@ -85,6 +87,7 @@ class Steps:
             place = tuple(torch.as_tensor(timestep).double().flatten().tolist()[:1])
             if not self.told or self.told[-1] != place:
                 self.told.append(place)
+            self.raw += 1
             return stock(output, timestep, *args, **kwargs)
 
         self.scheduler.step = step
@@ -96,6 +99,27 @@ class Steps:
     @property
     def count(self):
         return len(self.told)
+
+
+class Calls:
+    """Counts the calls of a pipeline's networks."""
+
+    def __init__(self, pipe):
+        self.modules, self.count = networks(pipe), 0
+
+    @contextmanager
+    def counted(self):
+        """Inside, and from 0."""
+        self.count = 0
+        handles = [module.register_forward_pre_hook(self._add) for module in self.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _add(self, module, args):
+        self.count += 1
 
 
 class Decodes:
@@ -270,7 +294,7 @@ def own_lookahead(pipe, call, at, nodes):
     """
     scheduler = pipe.scheduler
     predicts, exploded = predicted(scheduler)
-    prepare, kept, kind = scheduler.set_timesteps, [], torch.float64
+    prepare, noisy, kept, kind = scheduler.set_timesteps, getattr(scheduler, "add_noise", None), [], torch.float64
 
     @functools.wraps(prepare)
     def set_timesteps(*args, **kwargs):
@@ -278,17 +302,21 @@ def own_lookahead(pipe, call, at, nodes):
         prepare(*args, **kwargs)
         kind = scheduler.timesteps.dtype
         every = scheduler.timesteps.double()
-        place = int((every - nodes[0][2]).abs().argmin())
-        scheduler.timesteps = torch.cat([every[: place + 1], every.new_tensor([node[2] for node in nodes[1:]])])
+        away = (every - nodes[0][2]).abs()
+        place = int((away == away.min()).nonzero().max())  # the last of those that stand twice
+        times = torch.cat([every[: place + 1], every.new_tensor([node[2] for node in nodes[1:]])])
+        scheduler.timesteps = times.to(kind) if kind.is_floating_point else times
         if getattr(scheduler, "sigmas", None) is not None:
             ratios = [sigma if predicts == "flow" else sigma / alpha for alpha, sigma, _ in nodes[1:]]
-            sigmas = torch.as_tensor(scheduler.sigmas).double()
+            sigmas = torch.as_tensor(scheduler.sigmas)
             scheduler.sigmas = torch.cat([sigmas[: place + 1], sigmas.new_tensor([*ratios, 0.0])])
 
+    def own(timestep):  # tables of noise levels are asked by whole numbers
+        return timestep.to(kind) if isinstance(timestep, Tensor) else timestep
+
     def step(index, stock, output, timestep, sample, *args, **kwargs):
-        if index < at:  # tables of noise levels are asked by whole numbers
-            own = timestep.to(kind) if isinstance(timestep, Tensor) else timestep
-            return stock(output, own, sample, *args, **kwargs)
+        if index < at:
+            return stock(output, own(timestep), sample, *args, **kwargs)
         j = index - at
         alpha, sigma, told = nodes[j]
         if abs(float(timestep) - told) > 1e-3:
@@ -310,6 +338,8 @@ def own_lookahead(pipe, call, at, nodes):
         return (x_s,) if kwargs.get("return_dict") is False else _Out(x_s)
 
     scheduler.set_timesteps = set_timesteps
+    if noisy is not None:
+        scheduler.add_noise = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
     try:
         with stepping(scheduler, step):
             drawn(pipe, call)
@@ -317,6 +347,7 @@ def own_lookahead(pipe, call, at, nodes):
         return found.args
     finally:
         vars(scheduler).pop("set_timesteps", None)
+        vars(scheduler).pop("add_noise", None)
     raise LookupError("the pipeline ended before the look-ahead did")
 
 
