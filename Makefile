@@ -1,16 +1,20 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
-# make test: the test suite;  make lint: ruff and mypy;  make results: the tables of docs/results.md (long)
+# make test: the test suite;  make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
+# make lint: ruff and mypy;  make results: the tables of docs/results.md (long)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint results clean
+.PHONY: demo test test-pipelines lint results clean
 
 demo: $(VENV)/.demo
 	$(BIN)/symguide demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+test-pipelines: $(VENV)/.dev
+	$(BIN)/python tests/pipelines/every/run.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

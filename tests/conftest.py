@@ -16,6 +16,8 @@ import symguide as sg
 
 torch.set_num_threads(1)
 
+collect_ignore = ["pipelines/every"]  # a tier of its own: make test-pipelines
+
 APART = "mix_stderr" in inspect.signature(CliRunner).parameters  # click 8.1 mixes them unless told
 RUNNER = CliRunner(mix_stderr=False) if APART else CliRunner()
 

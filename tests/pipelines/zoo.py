@@ -95,8 +95,8 @@ def picture(seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), dtype=np.uint8))
 
 
-def hole():
-    mask = np.zeros((32, 32), np.uint8)
+def hole(whole=False):
+    mask = np.full((32, 32), 255 if whole else 0, np.uint8)
     mask[:, 16:] = 255
     return Image.fromarray(mask)
 
