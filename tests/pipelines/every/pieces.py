@@ -1,4 +1,4 @@
-"""Parts that pipelines of videos and sounds share: networks by their configs, pictures, prompts and their embeddings."""
+"""Parts that pipelines of videos and sounds share: networks by their configs, pictures, prompts, embeddings."""
 
 import inspect
 
@@ -73,6 +73,10 @@ def told(call, *more, **how):
 
 def frames(count, size=16):
     return [picture(seed).resize((size, size)) for seed in range(count)]
+
+
+def uniform(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def sees(size=32, width=4):

@@ -7,7 +7,22 @@ import torch
 from diffusers.models.controlnets import controlnet_cosmos
 from diffusers.models.transformers import transformer_cosmos
 from diffusers.utils import is_torchvision_available
-from pieces import LARGER, NO_TEXT, TEXT, VIDEO, euler, frames, model, pipeline, sees, t5s, told, unipc, without
+from pieces import (
+    LARGER,
+    NO_TEXT,
+    TEXT,
+    VIDEO,
+    euler,
+    frames,
+    model,
+    pipeline,
+    sees,
+    t5s,
+    told,
+    uniform,
+    unipc,
+    without,
+)
 from zoo import SHORT, picture
 
 WAN = {
@@ -198,7 +213,12 @@ def motif(name, **network):
     return pipeline(name, **parts, **NO_TEXT, **sees())
 
 
-SANA = {**without(LARGER, "num_frames"), "frames": 9, "use_resolution_binning": False, "complex_human_instruction": None}
+SANA = {
+    **without(LARGER, "num_frames"),
+    "frames": 9,
+    "use_resolution_binning": False,
+    "complex_human_instruction": None,
+}
 FOR_WAN = told(VIDEO)
 PICTURE = {**FOR_WAN, "image": picture()}
 HISTORY = {"overlap_history": 3, "num_frames": 17, "base_num_frames": 5}
@@ -247,7 +267,12 @@ CASES = {
     "HeliosPipeline": (lambda f: helios("Helios", stage_range=[0, 1], stages=1, use_dynamic_shifting=True), FOR_WAN),
     "HeliosPyramidPipeline": (
         lambda f: helios("HeliosPyramid"),
-        {**without(FOR_WAN, "num_inference_steps"), "height": 64, "width": 64, "pyramid_num_inference_steps_list": [1, 1, 1]},
+        {
+            **without(FOR_WAN, "num_inference_steps"),
+            "height": 64,
+            "width": 64,
+            "pyramid_num_inference_steps_list": [1, 1, 1],
+        },
     ),
     "Cosmos2TextToImagePipeline": (
         lambda f: cosmos("Cosmos2TextToImage"),
@@ -263,7 +288,7 @@ CASES = {
     ),
     "Cosmos2_5_TransferPipeline": (
         transfer,
-        {**told(LARGER), "num_frames": 3, "num_frames_per_chunk": 16, "controls": list(torch.rand(5, 3, 32, 32))},
+        {**told(LARGER), "num_frames": 3, "num_frames_per_chunk": 16, "controls": list(uniform(5, 3, 32, 32))},
     ),
     "CosmosTextToWorldPipeline": (lambda f: cosmos1("CosmosTextToWorld"), LARGER),
     "CosmosVideoToWorldPipeline": (lambda f: cosmos1("CosmosVideoToWorld", 5), {**LARGER, "image": picture()}),

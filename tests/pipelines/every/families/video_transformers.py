@@ -1,17 +1,14 @@
-"""Pipelines of videos of other kinds than Wan's: U-Nets with motion, CogVideoX, LTX, Hunyuan, Kandinsky and more."""
+"""Pipelines of videos with transformers of other kinds than Wan's: CogVideoX, LTX, Hunyuan, Kandinsky 5 and more."""
 
 import diffusers
 import torch
 import transformers
 from diffusers.pipelines.ltx import LTXLatentUpsamplerModel
-from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from pieces import (
     LARGER,
     NO_TEXT,
-    TEXT,
     VIDEO,
     changed,
-    clips,
     embedded,
     euler,
     frames,
@@ -20,108 +17,17 @@ from pieces import (
     sees,
     t5s,
     told,
+    uniform,
     without,
 )
 from zoo import (
-    BETAS,
-    BLOCKS,
-    SHORT,
-    XL,
-    animatediff,
     autoencoder,
     awake,
     cogvideox,
-    control,
     ltx,
     picture,
-    sd,
-    sdxl,
-    t5,
-    unet,
-    word_tokenizer,
 )
 from zoo_more import embeddings, parts
-
-DDIM = {**BETAS, "beta_schedule": "linear", "clip_sample": False}
-MOTION = {"block_out_channels": (16, 32), "motion_layers_per_block": 1, "motion_norm_num_groups": 2}
-
-
-def animated(name, folder, **more):
-    return parts(animatediff(folder), f"{name}Pipeline", **more)
-
-
-def motion(**more):
-    return model("MotionAdapter", **MOTION, motion_num_attention_heads=4, **more)
-
-
-def animated_xl(folder):
-    pipe = sdxl(folder)
-    more = {"motion_adapter": motion(use_motion_mid_block=False), "scheduler": diffusers.DDIMScheduler(**DDIM)}
-    return pipeline("AnimateDiffSDXL", **pipe.components | more)
-
-
-def sparse(folder):
-    controlnet = model(
-        "SparseControlNetModel",
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        conditioning_channels=3,
-        down_block_types=("DownBlockMotion", "CrossAttnDownBlockMotion"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        conditioning_embedding_out_channels=(8, 8),
-        norm_num_groups=8,
-        motion_num_attention_heads=4,
-        use_simplified_condition_embedding=False,
-    )
-    return animated("AnimateDiffSparseControlNet", folder, controlnet=awake(controlnet))
-
-
-def pia(folder):
-    adapter = motion(conv_in_channels=9)
-    return pipeline("PIA", **animatediff(folder).components | {"unet": unet(), "motion_adapter": adapter})
-
-
-def deep(folder, name, kind="UNet3DConditionModel", **more):
-    """A U-Net of three dimensions, of before transformers."""
-    blocks = {"down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D")}
-    blocks |= {"up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"), "sample_size": 16}
-    network = awake(model(kind, **BLOCKS | blocks, cross_attention_dim=32, attention_head_dim=4, **more))
-    scheduler = diffusers.DDIMScheduler(**DDIM)
-    return pipeline(name, **clips(folder), unet=network, vae=autoencoder(), scheduler=scheduler, **sees(width=32))
-
-
-def svd(folder):
-    network = model(
-        "UNetSpatioTemporalConditionModel",
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        sample_size=16,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        cross_attention_dim=32,
-        num_attention_heads=8,
-        projection_class_embeddings_input_dim=96,
-        addition_time_embed_dim=32,
-    )
-    scheduler = diffusers.EulerDiscreteScheduler(
-        **BETAS,
-        prediction_type="v_prediction",
-        interpolation_type="linear",
-        sigma_max=700.0,
-        sigma_min=0.002,
-        timestep_type="continuous",
-        timestep_spacing="leading",
-        steps_offset=1,
-        use_karras_sigmas=True,
-    )
-    vae = model(
-        "AutoencoderKLTemporalDecoder",
-        block_out_channels=(32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        latent_channels=4,
-    )
-    return pipeline("StableVideoDiffusion", unet=network, vae=vae, scheduler=scheduler, **sees(224, 32))
 
 
 def cog(folder, name, **network):
@@ -363,59 +269,10 @@ FOR_KANDINSKY = {
     **{f"{sign}prompt_embeds_clip": embeddings(2, 1, 16) for sign in ("", "negative_")},
     **{f"{sign}prompt_cu_seqlens": CUT for sign in ("", "negative_")},
 }
-FOR_UNETS = {**TEXT, "height": 32, "width": 32, "num_frames": 4}
 FOR_EASY = without(told(VIDEO, masks="attention_mask"), "max_sequence_length")
 """What EasyAnimate's pipelines are called with."""
 
 CASES = {
-    "AnimateDiffPipeline": (animatediff, FOR_UNETS),
-    "AnimateDiffPAGPipeline": (
-        lambda f: animated("AnimateDiffPAG", f, pag_applied_layers=["mid_block.*attn1"]),
-        FOR_UNETS,
-    ),
-    "AnimateDiffSDXLPipeline": (animated_xl, FOR_UNETS),
-    "AnimateDiffControlNetPipeline": (
-        lambda f: animated("AnimateDiffControlNet", f, controlnet=control()),
-        {**FOR_UNETS, "conditioning_frames": frames(4, 32)},
-    ),
-    "AnimateDiffSparseControlNetPipeline": (
-        sparse,
-        {**FOR_UNETS, "conditioning_frames": frames(2, 32), "controlnet_frame_indices": [0, 3]},
-    ),
-    "AnimateDiffVideoToVideoPipeline": (
-        lambda f: animated("AnimateDiffVideoToVideo", f),
-        {**without(FOR_UNETS, "num_frames"), "video": frames(4, 32), "num_inference_steps": 4},
-    ),
-    "AnimateDiffVideoToVideoControlNetPipeline": (
-        lambda f: animated("AnimateDiffVideoToVideoControlNet", f, controlnet=control()),
-        {
-            **without(FOR_UNETS, "num_frames"),
-            "video": frames(4, 32),
-            "conditioning_frames": frames(4, 32),
-            "num_inference_steps": 4,
-        },
-    ),
-    "PIAPipeline": (pia, {**FOR_UNETS, "image": picture()}),
-    "TextToVideoSDPipeline": (lambda f: deep(f, "TextToVideoSD"), FOR_UNETS),
-    "VideoToVideoSDPipeline": (
-        lambda f: deep(f, "VideoToVideoSD"),
-        {**without(FOR_UNETS, "num_frames", "height", "width"), "video": frames(4, 32), "num_inference_steps": 5},
-    ),
-    "I2VGenXLPipeline": (lambda f: deep(f, "I2VGenXL", "I2VGenXLUNet"), {**FOR_UNETS, "image": picture(), "clip_skip": None}),
-    "TextToVideoZeroPipeline": (
-        lambda f: parts(sd(f), "TextToVideoZeroPipeline"),
-        {**without(FOR_UNETS, "num_frames", "output_type"), "video_length": 2, "t0": 1, "t1": 2},
-    ),
-    "TextToVideoZeroSDXLPipeline": (
-        lambda f: pipeline(
-            "TextToVideoZeroSDXL", **sdxl(f).components | {"scheduler": diffusers.DDIMScheduler(**DDIM)}
-        ),
-        {**without(FOR_UNETS, "num_frames", "output_type"), "video_length": 2, "t0": 1, "t1": 2},
-    ),
-    "StableVideoDiffusionPipeline": (
-        svd,
-        {**without(FOR_UNETS, "prompt", "negative_prompt", "guidance_scale"), "image": picture(), "num_frames": 2},
-    ),
     "CogVideoXPipeline": (cogvideox, VIDEO),
     "CogVideoXFunControlPipeline": (
         lambda f: cog(f, "CogVideoXFunControl", in_channels=8),
@@ -440,7 +297,7 @@ CASES = {
     ),
     "LTXLatentUpsamplePipeline": (
         upsampler,
-        {"video": torch.rand(5, 3, 32, 32), "height": 16, "width": 16, "output_type": "pt"},
+        {"video": uniform(5, 3, 32, 32), "height": 16, "width": 16, "output_type": "pt"},
     ),
     "HunyuanVideoPipeline": (lambda f: hunyuan("HunyuanVideo"), FOR_HUNYUAN),
     "HunyuanSkyreelsImageToVideoPipeline": (
@@ -469,12 +326,14 @@ CASES = {
     ),
     "MochiPipeline": (mochi, {**VIDEO, "num_frames": 7}),
     "AllegroPipeline": (allegro, {**VIDEO, "num_frames": 8}),
-    "LattePipeline": (latte, {**without(FOR_UNETS, "num_frames"), "video_length": 2, "clean_caption": False}),
+    "LattePipeline": (
+        latte,
+        {**without(LARGER, "num_frames", "max_sequence_length"), "video_length": 2, "clean_caption": False},
+    ),
     "EasyAnimatePipeline": (lambda f: easy("EasyAnimate"), FOR_EASY | {"num_frames": 5}),
     "EasyAnimateInpaintPipeline": (
         lambda f: easy("EasyAnimateInpaint", in_channels=9, resize_inpaint_mask_directly=True),
-        FOR_EASY
-        | {"num_frames": 5, "video": torch.rand(1, 3, 5, 16, 16), "mask_video": torch.zeros(1, 1, 5, 16, 16)},
+        FOR_EASY | {"num_frames": 5, "video": uniform(1, 3, 5, 16, 16), "mask_video": torch.zeros(1, 1, 5, 16, 16)},
     ),
     "Kandinsky5T2VPipeline": (lambda f: kandinsky5("Kandinsky5T2V", visual_cond=False), FOR_KANDINSKY),
     "Kandinsky5I2VPipeline": (
