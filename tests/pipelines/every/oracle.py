@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from symguide.pipelines.patch import patched
+
 
 class Found(Exception):
     """What was asked for: the rest of the run is not needed."""
@@ -55,6 +57,8 @@ def gap(a, b):
 class Singles(TorchDispatchMode):
     """Notes whether anything is computed in float32: there, central differences are coarse."""
 
+    supports_higher_order_operators = True
+
     def __init__(self):
         super().__init__()
         self.seen = False
@@ -80,18 +84,15 @@ class Steps:
             yield
             return
 
-        @functools.wraps(stock)
-        def step(output, timestep, *args, **kwargs):
+        def step(*args, **kwargs):
+            timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
             place = tuple(torch.as_tensor(timestep).double().flatten().tolist()[:1])
             if not self.told or self.told[-1] != place:
                 self.told.append(place)
-            return stock(output, timestep, *args, **kwargs)
+            return stock(*args, **kwargs)
 
-        self.scheduler.step = step
-        try:
+        with patched(self.scheduler, step=step):  # copies of it count for themselves
             yield
-        finally:
-            vars(self.scheduler).pop("step", None)
 
     @property
     def count(self):
@@ -180,15 +181,11 @@ def stepping(scheduler, instead):
     """instead(index, stock, output, timestep, sample, ...) in place of a scheduler's step."""
     stock, count = scheduler.step, iter(range(10**6))
 
-    @functools.wraps(stock)
     def step(model_output, timestep, sample, *args, **kwargs):
         return instead(next(count), stock, model_output, timestep, sample, *args, **kwargs)
 
-    scheduler.step = step
-    try:
+    with patched(scheduler, step=step):
         yield
-    finally:
-        vars(scheduler).pop("step", None)
 
 
 def given(result, x_s):
