@@ -106,7 +106,7 @@ def svd(folder):
     return pipeline("StableVideoDiffusion", unet=network, vae=vae, scheduler=scheduler, **sees(224, 32))
 
 
-FOR_UNETS = {**TEXT, "height": 32, "width": 32, "num_frames": 4}
+FOR_UNETS = {**TEXT, "height": 16, "width": 16, "num_frames": 2}
 
 
 CASES = {
@@ -118,22 +118,22 @@ CASES = {
     "AnimateDiffSDXLPipeline": (animated_xl, FOR_UNETS),
     "AnimateDiffControlNetPipeline": (
         lambda f: animated("AnimateDiffControlNet", f, controlnet=control()),
-        {**FOR_UNETS, "conditioning_frames": frames(4, 32)},
+        {**FOR_UNETS, "conditioning_frames": frames(2)},
     ),
     "AnimateDiffSparseControlNetPipeline": (
         sparse,
-        {**FOR_UNETS, "conditioning_frames": frames(2, 32), "controlnet_frame_indices": [0, 3]},
+        {**FOR_UNETS, "conditioning_frames": frames(2), "controlnet_frame_indices": [0, 1]},
     ),
     "AnimateDiffVideoToVideoPipeline": (
         lambda f: animated("AnimateDiffVideoToVideo", f),
-        {**without(FOR_UNETS, "num_frames"), "video": frames(4, 32), "num_inference_steps": 4},
+        {**without(FOR_UNETS, "num_frames"), "video": frames(2), "num_inference_steps": 4},
     ),
     "AnimateDiffVideoToVideoControlNetPipeline": (
         lambda f: animated("AnimateDiffVideoToVideoControlNet", f, controlnet=control()),
         {
             **without(FOR_UNETS, "num_frames"),
-            "video": frames(4, 32),
-            "conditioning_frames": frames(4, 32),
+            "video": frames(2),
+            "conditioning_frames": frames(2),
             "num_inference_steps": 4,
         },
     ),
@@ -141,7 +141,7 @@ CASES = {
     "TextToVideoSDPipeline": (lambda f: deep(f, "TextToVideoSD"), FOR_UNETS),
     "VideoToVideoSDPipeline": (
         lambda f: deep(f, "VideoToVideoSD"),
-        {**without(FOR_UNETS, "num_frames", "height", "width"), "video": frames(4, 32), "num_inference_steps": 5},
+        {**without(FOR_UNETS, "num_frames", "height", "width"), "video": frames(2), "num_inference_steps": 5},
     ),
     "I2VGenXLPipeline": (
         lambda f: deep(f, "I2VGenXL", "I2VGenXLUNet"),
