@@ -22,6 +22,15 @@ def model(name, *, of=diffusers, **config):
     return getattr(of, name)(**config).eval()
 
 
+def lively(network, gain=2.0):
+    """The network with larger weights, and with some where it begins with none: what it gives depends on its input."""
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.dim() > 1 and "gamma" not in name:
+                weight.copy_(weight * gain if weight.abs().max() > 1e-3 else 0.3 * torch.randn_like(weight))
+    return network
+
+
 def pipeline(name, **parts):
     """The pipeline of those of the parts that it takes."""
     kind = getattr(diffusers, f"{name}Pipeline")

@@ -7,7 +7,7 @@ from diffusers.pipelines.ace_step import AceStepConditionEncoder
 from diffusers.pipelines.audioldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
 from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
-from pieces import GUIDED, embedded, euler, model, pipeline, t5s, uniform, without
+from pieces import GUIDED, embedded, euler, lively, model, pipeline, t5s, uniform, without
 from zoo import BETAS, BLOCKS, PROMPT, autoencoder, awake, word_tokenizer
 from zoo_more import embeddings
 
@@ -143,7 +143,9 @@ def stable_audio3(name):
     )
     duration = StableAudio3DurationEmbedder(output_dim=32, fourier_dim=16).eval()
     scheduler = euler(num_train_timesteps=1, stochastic_sampling=False)
-    return pipeline(name, transformer=transformer, vae=vae, scheduler=scheduler, duration_embedder=duration, **t5s())
+    return pipeline(
+        name, transformer=lively(transformer), vae=lively(vae), scheduler=scheduler, duration_embedder=duration, **t5s()
+    )
 
 
 def ace(folder):
@@ -253,6 +255,7 @@ CASES = {
         ace,
         {**GUIDED, "prompt": PROMPT, "lyrics": "w3", "audio_duration": 5.0, "guidance_scale": 1.0},
     ),
+    "AceStepPipeline: APG": (ace, {**GUIDED, "prompt": PROMPT, "lyrics": "w3", "audio_duration": 5.0}),
     "LongCatAudioDiTPipeline": (longcat, {**GUIDED, "prompt": PROMPT, "audio_duration_s": 0.001}),
     "DanceDiffusionPipeline": (dance, {"num_inference_steps": 4, "audio_length_in_s": 128 / 16000}),
 }

@@ -199,6 +199,10 @@ FOR_KANDINSKY6 = {
 
 CASES = {
     "LTX2Pipeline": (lambda f: ltx2("LTX2"), FOR_LTX2),
+    "LTX2Pipeline: as shipped": (
+        lambda f: ltx2("LTX2"),
+        {**without(FOR_LTX2, *PLAIN), "spatio_temporal_guidance_blocks": [1]},
+    ),
     "LTX2ImageToVideoPipeline": (
         lambda f: ltx2("LTX2ImageToVideo"),
         {**FOR_LTX2, "image": FRAME, "image_crf": 0},

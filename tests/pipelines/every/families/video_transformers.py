@@ -49,6 +49,13 @@ def upsampler(folder):
     return parts(ltx(folder), "LTXLatentUpsamplePipeline", latent_upsampler=network.eval())
 
 
+def told_decoder(folder):
+    pipe = ltx(folder)
+    pipe.vae = changed(pipe.vae, timestep_conditioning=True)
+    pipe.vae.use_framewise_encoding = pipe.vae.use_framewise_decoding = False
+    return pipe
+
+
 def hunyuan_vae(channels=4, blocks=4, width=8):
     return model(
         "AutoencoderKLHunyuanVideo",
@@ -135,7 +142,7 @@ def hunyuan15(name):
     )
 
 
-def mochi(folder):
+def mochi(**settings):
     transformer = model(
         "MochiTransformer3DModel",
         patch_size=2,
@@ -156,7 +163,7 @@ def mochi(folder):
         decoder_block_out_channels=(32,) * 4,
         layers_per_block=(1,) * 5,
     )
-    return pipeline("Mochi", transformer=transformer, vae=vae, scheduler=euler(invert_sigmas=True), **t5s())
+    return pipeline("Mochi", transformer=transformer, vae=vae, scheduler=euler(**settings), **t5s())
 
 
 def allegro(folder):
@@ -287,6 +294,7 @@ CASES = {
         {**without(VIDEO, "num_frames"), "video": frames(9), "num_inference_steps": 4},
     ),
     "LTXPipeline": (ltx, LARGER),
+    "LTXPipeline: a decoder of timesteps": (told_decoder, {**LARGER, "decode_timestep": 0.05}),
     "LTXImageToVideoPipeline": (lambda f: parts(ltx(f), "LTXImageToVideoPipeline"), {**LARGER, "image": picture()}),
     "LTXConditionPipeline": (lambda f: parts(ltx(f), "LTXConditionPipeline"), {**LARGER, "image": picture()}),
     "LTXI2VLongMultiPromptPipeline": (
@@ -311,6 +319,10 @@ CASES = {
         ),
         {**FOR_HUNYUAN, "image": picture()},
     ),
+    "HunyuanVideoImageToVideoPipeline: token_replace": (
+        lambda f: hunyuan("HunyuanVideoImageToVideo", {"image_condition_type": "token_replace"}),
+        {**FOR_HUNYUAN, "image": picture()},
+    ),
     "HunyuanVideoFramepackPipeline": (
         lambda f: hunyuan(
             "HunyuanVideoFramepack",
@@ -324,7 +336,11 @@ CASES = {
         lambda f: hunyuan15("HunyuanVideo15ImageToVideo"),
         {**without(FOR_HUNYUAN15, "height", "width"), "image": picture()},
     ),
-    "MochiPipeline": (mochi, {**VIDEO, "num_frames": 7}),
+    "MochiPipeline": (lambda f: mochi(invert_sigmas=True), {**VIDEO, "num_frames": 7}),
+    "CogVideoXPipeline: DPM": (
+        lambda f: pipeline("CogVideoX", **cogvideox(f).components | {"scheduler": diffusers.CogVideoXDPMScheduler()}),
+        VIDEO,
+    ),
     "AllegroPipeline": (allegro, {**VIDEO, "num_frames": 8}),
     "LattePipeline": (
         latte,

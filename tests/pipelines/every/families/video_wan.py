@@ -14,6 +14,7 @@ from pieces import (
     VIDEO,
     euler,
     frames,
+    lively,
     model,
     pipeline,
     sees,
@@ -55,7 +56,23 @@ FACES = {
 
 def wan_vae(**more):
     sizes = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
-    return model("AutoencoderKLWan", **sizes | {"temperal_downsample": [False, True, True]} | more)
+    return lively(model("AutoencoderKLWan", **sizes | {"temperal_downsample": [False, True, True]} | more))
+
+
+def wan5b(name):
+    """Wan 2.2's small model, whose autoencoder takes patches as channels; each frame is told a timestep of its own."""
+    vae = wan_vae(
+        z_dim=48,
+        in_channels=12,
+        out_channels=12,
+        is_residual=True,
+        patch_size=2,
+        latents_mean=[0.0] * 48,
+        latents_std=[1.0] * 48,
+        scale_factor_spatial=16,
+    )
+    channels = {"in_channels": 48, "out_channels": 48}
+    return wan(name, channels, vae=vae, scheduler=unipc(), expand_timesteps=True, image_encoder=None)
 
 
 def wan(name, network=None, kind="Wan", norms=NORMED, vae=None, two=False, **parts):
@@ -68,6 +85,10 @@ def wan(name, network=None, kind="Wan", norms=NORMED, vae=None, two=False, **par
     if two:
         parts |= {"transformer_2": transformer(), "boundary_ratio": 0.9}
     return pipeline(name, **NO_TEXT, **sees() | parts)
+
+
+def vace(folder):
+    return wan("WanVACE", {"num_layers": 3, "vace_layers": [0, 2], "vace_in_channels": 96}, "WanVACE")
 
 
 def skyreels(name, network=None, **parts):
@@ -192,7 +213,11 @@ def sana_video(name, scheduler=None):
     return pipeline(name, **parts, **t5s())
 
 
-def motif(name, **network):
+def dpm(predicts="flow_prediction"):
+    return diffusers.DPMSolverMultistepScheduler(prediction_type=predicts, use_flow_sigmas=True, flow_shift=3.0)
+
+
+def motif(name, guider=None, **network):
     transformer = model(
         "MotifVideoTransformer3DModel",
         in_channels=33,
@@ -208,8 +233,8 @@ def motif(name, **network):
         rope_axes_dim=(4, 4, 4),
         **network,
     )
-    guider = diffusers.ClassifierFreeGuidance(guidance_scale=5.0)
-    parts = {"transformer": transformer, "vae": wan_vae(), "scheduler": euler(shift=7.0), "guider": guider}
+    parts = {"transformer": transformer, "vae": wan_vae(), "scheduler": euler(shift=7.0)}
+    parts["guider"] = guider or diffusers.ClassifierFreeGuidance(guidance_scale=5.0)
     return pipeline(name, **parts, **NO_TEXT, **sees())
 
 
@@ -226,15 +251,16 @@ GUIDED = told(VIDEO, "guidance_scale", masks="attention_mask")
 
 CASES = {
     "WanPipeline": (lambda f: wan("Wan"), FOR_WAN),
+    "WanPipeline: two experts": (lambda f: wan("Wan", two=True), FOR_WAN),
+    "WanPipeline: 5B": (lambda f: wan5b("Wan"), {**FOR_WAN, "height": 32, "width": 32}),
+    "WanImageToVideoPipeline: 5B": (lambda f: wan5b("WanImageToVideo"), {**PICTURE, "height": 32, "width": 32}),
     "WanImageToVideoPipeline": (lambda f: wan("WanImageToVideo", PICTURED), PICTURE),
     "WanVideoToVideoPipeline": (
         lambda f: wan("WanVideoToVideo"),
         {**without(FOR_WAN, "num_frames"), "video": frames(9)},
     ),
-    "WanVACEPipeline": (
-        lambda f: wan("WanVACE", {"num_layers": 3, "vace_layers": [0, 2], "vace_in_channels": 96}, "WanVACE"),
-        {**FOR_WAN, "video": frames(9)},
-    ),
+    "WanVACEPipeline": (vace, {**FOR_WAN, "video": frames(9)}),
+    "WanVACEPipeline: a reference": (vace, {**FOR_WAN, "video": frames(9), "reference_images": [picture(9)]}),
     "WanAnimatePipeline": (
         lambda f: wan("WanAnimate", FACES, "WanAnimate"),
         {
@@ -293,11 +319,13 @@ CASES = {
     "CosmosTextToWorldPipeline": (lambda f: cosmos1("CosmosTextToWorld"), LARGER),
     "CosmosVideoToWorldPipeline": (lambda f: cosmos1("CosmosVideoToWorld", 5), {**LARGER, "image": picture()}),
     "SanaVideoPipeline": (
-        lambda f: sana_video("SanaVideo", diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True)),
+        lambda f: sana_video("SanaVideo", dpm()),
         SANA,
     ),
+    "SanaVideoPipeline: epsilon on flow sigmas": (lambda f: sana_video("SanaVideo", dpm("epsilon")), SANA),
     "SanaImageToVideoPipeline": (lambda f: sana_video("SanaImageToVideo"), {**SANA, "image": picture()}),
     "MotifVideoPipeline": (lambda f: motif("MotifVideo"), GUIDED),
+    "MotifVideoPipeline: APG": (lambda f: motif("MotifVideo", diffusers.AdaptiveProjectedGuidance()), GUIDED),
     "MotifVideoImage2VideoPipeline": (
         lambda f: motif("MotifVideoImage2Video", image_embed_dim=4),
         {**GUIDED, "prompt": None, "image": picture()},
