@@ -16,6 +16,8 @@ from symguide.pipelines.record import Recorder
 class Looks(sg.SAG):
     """Guides nothing, and at one step takes gradients of look-aheads of n calls, beside central differences."""
 
+    distances = (1e-4, 1e-3)
+
     def __init__(self, objective, *calls, at=1):
         super().__init__(objective, n=max(calls), scale=1.0)
         self.calls, self.at, self.seen = calls, at, []
@@ -33,9 +35,9 @@ class Looks(sg.SAG):
         def loss(h):
             return self.objective(sg.lookahead(denoiser, x + h * direction, step.t, n).x0)
 
-        slopes = torch.stack([(loss(h) - loss(-h)) / (2 * h) for h in (1e-4, 1e-3)])
+        slopes = torch.stack([(loss(h) - loss(-h)) / (2 * h) for h in self.distances])
         got = (gradient * direction).flatten(1).sum(dim=1)
-        error = ((slopes - got) / got).abs().amin(dim=0)  # at the better of two distances: rounding wants the larger
+        error = ((slopes - got) / got).abs().amin(dim=0)  # at the best of these distances: rounding wants the larger
         return gradient, error
 
 

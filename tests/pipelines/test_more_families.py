@@ -1,4 +1,4 @@
-"""guide on further families of diffusers pipelines: off is off and the gradient exact, or they are refused."""
+"""guide on further kinds of diffusers pipelines: off is off and the gradient exact, or they are refused."""
 
 import copy
 from types import SimpleNamespace
@@ -39,11 +39,26 @@ from symguide.pipelines.replay import Replay
 from symguide.pipelines.slots import told_in
 
 DTYPE = torch.float32
+KINDS = {
+    "sd-controlnet-guess": "a network that is shown half of the rows",
+    "sd-pix2pix": "three branches",
+    "sd-t2i-adapter": "lists that the network empties",
+    "sd-upscale": "labels and channels beside the latents",
+    "sd-pag": "two branches and an altered one",
+    "lumina2": "a clock that runs backwards, norms along the last axis",
+    "cogview4": "timesteps that are not shifted as the noise levels are",
+    "qwenimage": "norms along the last axis of tokens",
+    "flux2-klein": "tokens that the autoencoder keeps means of",
+    "z-image": "latents in a list, with the sign turned",
+    "flux-fill": "channels beside packed latents",
+    "flux-kontext": "tokens of a reference behind the latents",
+}
+"""One family of each kind, and what is its own; all classes are in `every/` (make test-pipelines)."""
 COARSE = 1e-2
 """Of central differences: many of these transformers compute in float32 inside."""
 
 
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", KINDS)
 def test_the_gradient_is_exact_and_looking_changes_nothing(family, folder):
     if not hasattr(diffusers, NEW.get(family, "DiffusionPipeline")):
         pytest.skip(f"this diffusers has no {NEW[family]}")

@@ -1,4 +1,4 @@
-"""Further families with tiny random weights, as in `zoo`: those that only `test_more_families.py` tests."""
+"""Further families with tiny random weights, as in `zoo`: for `test_more_families.py` and the tier in `every/`."""
 
 import inspect
 
@@ -49,7 +49,7 @@ def parts(pipe, name, **more):
     """Another pipeline of the same components, as far as it takes them."""
     kind = getattr(diffusers, name)
     named = inspect.signature(kind.__init__).parameters
-    return kind(**{key: part for key, part in pipe.components.items() if key in named}, **more)
+    return kind(**{key: part for key, part in pipe.components.items() if key in named} | more)
 
 
 def xl_adapter(folder):

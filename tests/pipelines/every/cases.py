@@ -11,10 +11,11 @@ may say of itself, beside that:
     note        a sentence for the table: what objectives see of a sound, say
     unmixed     arguments of a call in which the pipeline hands its last latents to the decoder as they are: a mask that
                 is everywhere, for inpainting that mixes the picture's own latents in
+    entry       True: refused before anything is run, so its parts are bare and it is not called
+    once        True: only the first guided step's calls are made again where n = 1, not those of all of them
     seconds     a time limit of its own
     decode      False: begin with decode=False (for those whose refusal of decode=True is tested elsewhere)
     single      True: the pipeline cannot run in float64
-    why_not     a sentence: the call that people make has no oracle here, and this is why
 """
 
 import importlib
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = Path(__file__).parent / "families"
-NOTES = {"note", "unmixed", "seconds", "decode", "single", "why_not"}
+NOTES = {"note", "unmixed", "seconds", "decode", "single", "entry", "once"}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import torch
 from gradients import Looks
 from oracle import (
+    Calls,
     Decodes,
     Singles,
     Steps,
@@ -54,6 +55,8 @@ class Eye:
 
 class Watch(Looks):
     """Guides nothing; keeps a look-ahead of one step, its gradient, and what the objective sees of the last sample."""
+
+    distances = (1e-4, 1e-3, 1e-2)
 
     def __init__(self, n):
         super().__init__(Eye(), n, at=AT)
@@ -113,6 +116,8 @@ class Judge:
             self._begin()
         except Exception as error:
             return self._row("not built", f"{type(error).__name__}: {_line(error)}")
+        if self.case.notes.get("entry"):
+            return self._entered()
         kept = ""
         for decode in (True, False) if self.case.notes.get("decode", True) else (False,):
             try:
@@ -126,6 +131,20 @@ class Judge:
                 return self._row("right" if decode else "right on latents alone", kept)
             break
         return self._row("WRONG", "; ".join(self.wrong)) if self.wrong else self._row("refused", kept)
+
+    def _entered(self):
+        """Of a pipeline that is refused when guide is entered, whatever is asked of it."""
+        said = []
+        for decode in (True, False):
+            before = untouched(self.pipe)
+            try:
+                with sg.guide(self.pipe, loss=sg.SAG(bright), decode=decode):
+                    return self._row("WRONG", "not refused where guide is entered")
+            except REFUSED as error:
+                said.append(str(error))
+            self.decode = decode
+            self._check(untouched(self.pipe) == before, "something is not what it was")
+        return self._row("WRONG", "; ".join(self.wrong)) if self.wrong else self._row("refused", said[0])
 
     def _row(self, verdict, sentence):
         gaps = {key: float(f"{value:.2g}") if math.isfinite(value) else None for key, value in self.gaps.items()}
@@ -144,13 +163,16 @@ class Judge:
             torch.manual_seed(0)
             self.pipe = self.case.make(self.folder)
             self.pipe.set_progress_bar_config(disable=True)
+            if self.case.notes.get("entry"):
+                return
             self.call = dict(self.case.call)
             if wide:
                 double(self.pipe)
                 self.call = doubled(self.call)
             try:
                 self.steps, self.decodes = Steps(self.pipe), Decodes(self.pipe)
-                with self.steps.counted(), self.decodes.noted(), Singles() as singles:
+                self.calls = Calls(self.pipe)
+                with self.steps.counted(), self.decodes.noted(), self.calls.counted(), Singles() as singles:
                     self.plain = drawn(self.pipe, self.call)
                 break
             except Exception as error:
@@ -159,6 +181,7 @@ class Judge:
                 self.notes.append(
                     f"float32: in float64 it fails by itself ({type(error).__name__}: {_line(error)[:80]})"
                 )
+        self.called = self.calls.count
         self.wide, self.count, self.made = wide, self.steps.count, list(self.decodes.made)
         self.coarse = not wide or singles.seen
         if not same(drawn(self.pipe, self.call), self.plain):
@@ -171,9 +194,9 @@ class Judge:
         with self._guided(sg.SAG(bright, n=2, scale=0.0)) as run:
             pass
         self._check(same(run.drawn, self.plain), "scale 0 draws other bits")  # a
+        self._lowers()  # first: it guides from the first step on, so a refusal has to come there
         self._looks()
         self._arrives()
-        self._lowers()
 
     def _check(self, right, what):
         if not right and what not in self.wrong:
@@ -189,16 +212,16 @@ class Judge:
     def _looks(self):
         """b, c and d."""
         for n in (1, 3):
-            watch = Watch(n)
+            watch, call = Watch(n), self.call if n == 1 else self._unmixed()
             try:
-                with self._guided(watch) as run:
+                with self._guided(watch, call) as run:
                     pass
             except Refused as refused:
                 if n == 1:
                     raise
                 self.notes.append(f"n > 1 is refused: {refused}")
                 return
-            self._check(same(run.drawn, self.plain), "looking changes what is drawn")
+            self._check(call is not self.call or same(run.drawn, self.plain), "looking changes what is drawn")
             if not watch.seen:
                 self._check(False, f"no step {AT} was guided")
                 return
@@ -209,7 +232,7 @@ class Judge:
                 self._own(watch, got)
                 self._decodes(watch)
             else:
-                self._ahead(watch)
+                self._ahead(watch, call)
 
     def _own(self, watch, got):
         alpha, sigma, _ = watch.kept.nodes[0]
@@ -228,9 +251,14 @@ class Judge:
             self.notes.append(f"n = 1 by central differences: no graph ({why})")
         self._within("own graph", value, bound, "gradient of n = 1, the pipeline's own")
 
-    def _ahead(self, watch):
+    def _unmixed(self):
+        """The call in which nothing else is mixed into the latents after a step."""
+        call = self.case.notes.get("unmixed")
+        return self.call if call is None else self.call | (doubled(call) if self.wide else call)
+
+    def _ahead(self, watch, call):
         try:
-            x0, x = own_lookahead(self.pipe, self.call, AT, watch.kept.nodes)
+            x0, x = own_lookahead(self.pipe, call, AT, watch.kept.nodes)
         except (LookupError, IndexError, RuntimeError, ValueError, TypeError) as error:
             self.notes.append(
                 f"n = 3 by differences of the look-ahead alone ({type(error).__name__}: {_line(error)[:60]})"
@@ -248,10 +276,10 @@ class Judge:
         )
         if not self.decode:
             return
-        made, plain, call = self.made, self.plain, self.case.notes.get("unmixed")
-        if call is not None:
+        made, plain = self.made, self.plain
+        if "unmixed" in self.case.notes:
             other = Watch(1)
-            with self._guided(other, self.call | (doubled(call) if self.wide else call)) as run:
+            with self._guided(other, self._unmixed()) as run:
                 pass
             watch, made, plain = other, run.made, run.drawn
         bound = 1e-4 if self.coarse else 1e-6
@@ -263,9 +291,8 @@ class Judge:
 
     def _arrives(self):
         """e: the last step's change."""
-        call = self.call | doubled(self.case.notes.get("unmixed", {}))
         last = Last(self.count, self.decodes)
-        with self._guided(last, call) as run:
+        with self._guided(last, self._unmixed()) as run:
             pass
         if last.kept.last is None:
             self._check(False, "the last step was not guided")
@@ -286,8 +313,11 @@ class Judge:
 
         before, moved = loss(self.made, self.plain), False
         for scale in (0.3, 0.05, 3.0):
-            with self._guided(sg.SAG(bright, n=1, scale=scale)) as run:
+            with self.calls.counted(), self._guided(sg.SAG(bright, n=1, scale=scale)) as run:
                 pass
+            self.gaps["steps made again"] = (self.calls.count - self.called) / max(self.called / max(self.count, 1), 1)
+            if self.case.notes.get("once"):
+                self._check(self.gaps["steps made again"] <= 1, "calls of more than the first step are made twice")
             lines = [line for line in run.record.trace if line.loss is not None]
             self._check(len(lines) > 0 and all(bool(line.loss.isfinite().all()) for line in lines), "no step is guided")
             moved = moved or not same(run.drawn, self.plain)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from symguide.pipelines.modules import networks
 from symguide.pipelines.patch import patched
 
 
@@ -97,6 +98,27 @@ class Steps:
     @property
     def count(self):
         return len(self.told)
+
+
+class Calls:
+    """Counts the calls of a pipeline's networks."""
+
+    def __init__(self, pipe):
+        self.modules, self.count = networks(pipe), 0
+
+    @contextmanager
+    def counted(self):
+        """Inside, and from 0."""
+        self.count = 0
+        handles = [module.register_forward_pre_hook(self._add) for module in self.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _add(self, module, args):
+        self.count += 1
 
 
 class Decodes:
@@ -267,7 +289,7 @@ def own_lookahead(pipe, call, at, nodes):
     """
     scheduler = pipe.scheduler
     predicts, exploded = predicted(scheduler)
-    prepare, kept, kind = scheduler.set_timesteps, [], torch.float64
+    prepare, noisy, kept, kind = scheduler.set_timesteps, getattr(scheduler, "add_noise", None), [], torch.float64
 
     @functools.wraps(prepare)
     def set_timesteps(*args, **kwargs):
@@ -282,10 +304,12 @@ def own_lookahead(pipe, call, at, nodes):
             sigmas = torch.as_tensor(scheduler.sigmas).double()
             scheduler.sigmas = torch.cat([sigmas[: place + 1], sigmas.new_tensor([*ratios, 0.0])])
 
+    def own(timestep):  # tables of noise levels are asked by whole numbers
+        return timestep.to(kind) if isinstance(timestep, Tensor) else timestep
+
     def step(index, stock, output, timestep, sample, *args, **kwargs):
-        if index < at:  # tables of noise levels are asked by whole numbers
-            own = timestep.to(kind) if isinstance(timestep, Tensor) else timestep
-            return stock(output, own, sample, *args, **kwargs)
+        if index < at:
+            return stock(output, own(timestep), sample, *args, **kwargs)
         j = index - at
         alpha, sigma, told = nodes[j]
         if abs(float(timestep) - told) > 1e-3:
@@ -307,6 +331,8 @@ def own_lookahead(pipe, call, at, nodes):
         return (x_s,) if kwargs.get("return_dict") is False else _Out(x_s)
 
     scheduler.set_timesteps = set_timesteps
+    if noisy is not None:
+        scheduler.add_noise = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
     try:
         with stepping(scheduler, step):
             drawn(pipe, call)
@@ -314,6 +340,7 @@ def own_lookahead(pipe, call, at, nodes):
         return found.args
     finally:
         vars(scheduler).pop("set_timesteps", None)
+        vars(scheduler).pop("add_noise", None)
     raise LookupError("the pipeline ended before the look-ahead did")
 
 

@@ -82,7 +82,9 @@ MIXED = (
 def _case(family):
     make, call = (FAMILIES | MORE)[family]
     more = {"num_inference_steps": 4 if "strength" in call else 3}
-    return (make, call | more, {"unmixed": EVERYWHERE} if family in MIXED else {})
+    notes = {"unmixed": EVERYWHERE} if family in MIXED else {}
+    notes |= {"once": True} if family in FAMILIES and "controlnet" not in family else {}
+    return make, call | more, notes
 
 
 CASES = {name: _case(family) for family, name in NAMES.items()}

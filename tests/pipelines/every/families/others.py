@@ -4,13 +4,11 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers.pipelines.joyimage.image_processor import BUCKETS
 from diffusers.pipelines.shap_e import ShapERenderer
 from pieces import GUIDED, NO_TEXT, embedded, euler, model, pipeline, sees, unipc, word_tokenizer
 from video_sound import ltx2_vae
 from video_wan import wan_vae
-from zoo import NEGATIVE, PROMPT, awake, clip_text, clip_tokenizer, picture
-from zoo_more import embeddings
+from zoo import PROMPT, awake, clip_text, clip_tokenizer, picture
 
 
 class Words(torch.nn.Module):
@@ -138,33 +136,6 @@ def cosmos3(folder):
     return pipeline("Cosmos3Omni", transformer=awake(transformer), text_tokenizer=talks(), **parts)
 
 
-def read(prompt, *more, prompt_embeds=None, **given):
-    """In place of a reader of prompts and pictures."""
-    read = embeddings(len(prompt[0]), 1, 8, 32).to(torch.get_default_dtype())
-    return read if prompt_embeds is None else prompt_embeds, torch.ones(1, 8, dtype=torch.int64)
-
-
-def joy(name, kind=""):
-    transformer = model(
-        f"JoyImageEdit{kind}Transformer3DModel",
-        patch_size=[1, 2, 2],
-        in_channels=16,
-        hidden_size=32,
-        num_attention_heads=2,
-        text_dim=32,
-        num_layers=1,
-        rope_dim_list=[4, 6, 6],
-        theta=256,
-    )
-    pipe = pipeline(name, transformer=transformer, vae=wan_vae(), scheduler=euler(), processor=None, **NO_TEXT)
-    pipe.encode_prompt_multiple_images = read
-    BUCKETS[32] = [(32, 32)]
-    for processor in ("image_processor", "vae_image_processor"):
-        if hasattr(pipe, processor):
-            getattr(pipe, processor).register_to_config(basesize=32)
-    return pipe
-
-
 def sana_wm(folder):
     transformer = model(
         "SanaWMTransformer3DModel",
@@ -187,7 +158,6 @@ TRUE = torch.ones(1, 6, dtype=torch.bool)
 CAMERA = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
 CAMERA[:, 2, 3] = np.linspace(0, 1, 5)
 SHAPED = {"num_inference_steps": 3, "frame_size": 8, "output_type": "latent", "guidance_scale": 4.0}
-FOR_JOY = {**GUIDED, "height": 32, "width": 32, "prompt": PROMPT, "negative_prompt": NEGATIVE}
 
 CASES = {
     "ShapEPipeline": (lambda f: solid(f, "ShapE"), {"prompt": PROMPT, **SHAPED}),
@@ -230,11 +200,6 @@ CASES = {
             "add_resolution_template": False,
             "add_duration_template": False,
         },
-    ),
-    "JoyImageEditPipeline": (lambda f: joy("JoyImageEdit"), {**FOR_JOY, "image": picture()}),
-    "JoyImageEditPlusPipeline": (
-        lambda f: joy("JoyImageEditPlus", "Plus"),
-        {**FOR_JOY, "images": [picture(), picture(1)]},
     ),
     "SanaWMPipeline": (
         sana_wm,
