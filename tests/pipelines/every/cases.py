@@ -11,6 +11,7 @@ may say of itself, beside that:
     note        a sentence for the table: what objectives see of a sound, say
     unmixed     arguments of a call in which the pipeline hands its last latents to the decoder as they are: a mask that
                 is everywhere, for inpainting that mixes the picture's own latents in
+    quantises   True: the decoder rounds, and gradients pass straight through
     entry       True: refused before anything is run, so its parts are bare and it is not called
     once        True: only the first guided step's calls are made again where n = 1, not those of all of them
     seconds     a time limit of its own
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = Path(__file__).parent / "families"
-NOTES = {"note", "unmixed", "seconds", "decode", "single", "entry", "once"}
+NOTES = {"note", "unmixed", "seconds", "decode", "single", "entry", "once", "quantises"}
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def main():
     parser.add_argument("--again", action="store_true", help="also what is kept already")
     parser.add_argument("--table", action="store_true", help="write the table of what is kept, and run nothing")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds for a case")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds for a case")
     parser.add_argument("--aloud", action="store_true", help="show what the cases print, and full errors")
     parser.add_argument("--kept", type=Path, default=KEPT)
     parser.add_argument("--page", type=Path, default=PAGE)

@@ -60,6 +60,8 @@ def small(pipe):
     stock = getattr(module, "calculate_dimensions", None)
     if stock is not None:
         module.calculate_dimensions = lambda area, ratio: stock(32 * 32, ratio)
+    for known in filter(None, [sys.modules.get("diffusers.pipelines.joyimage.image_processor")]):
+        known.BUCKETS[1024] = [(32, 32)]
     return pipe
 
 

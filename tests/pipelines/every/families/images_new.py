@@ -47,7 +47,7 @@ def of_qwen(name, control=None, **more):
     return make
 
 
-def of_z(name, controlled=False):
+def of_z(name, controlled=False, able=False):
     def make(folder):
         pipe, more = z_image(folder), {}
         if controlled:
@@ -64,6 +64,8 @@ def of_z(name, controlled=False):
                 n_kv_heads=2,
             )
             more["controlnet"] = awake(diffusers.ZImageControlNetModel.from_transformer(net, pipe.transformer))
+            if able:
+                more["controlnet"].gradient_checkpointing = False  # diffusers' own lacks it, and makes no graph
         return parts(pipe, name, **more)
 
     return make
@@ -200,7 +202,7 @@ def joyimage(folder):
         rope_dim_list=[4, 6, 6],
         theta=256,
     )
-    return without_text(awake(transformer), "JoyImageEditPipeline", wan_vae(), processor=None)
+    return small(without_text(awake(transformer), "JoyImageEditPipeline", wan_vae(), processor=None))
 
 
 def prx(name, pixels=False):
@@ -267,7 +269,9 @@ def hidream(folder):
         llama_layers=(0, 1),
     )
     nothing = {f"{part}{n}": None for part in ("text_encoder", "tokenizer") for n in ("_2", "_3", "_4")}
-    return without_text(awake(transformer), "HiDreamImagePipeline", **nothing)
+    pipe = without_text(awake(transformer), "HiDreamImagePipeline", **nothing)
+    pipe.default_sample_size = 16
+    return pipe
 
 
 def hunyuan_image(guided="distilled"):
@@ -326,8 +330,8 @@ HUNYUAN = {**TWICE, **MASKED_TWICE, **SIZE}
 
 def refiner(folder):
     transformer = diffusers.HunyuanImageTransformer2DModel(
-        in_channels=8,
-        out_channels=4,
+        in_channels=16,
+        out_channels=8,
         num_attention_heads=4,
         attention_head_dim=8,
         num_layers=1,

@@ -1,5 +1,7 @@
 """How the flow transformers of `images_new` are called."""
 
+import inspect
+
 import diffusers
 import torch
 from images import EVERYWHERE
@@ -55,15 +57,16 @@ def cogview4_control(folder):
 
 def hunyuan_control(folder):
     pipe = hunyuan_dit(folder)
-    net = diffusers.HunyuanDiT2DControlNetModel.from_transformer(pipe.transformer, transformer_num_layers=2)
+    known = inspect.signature(diffusers.HunyuanDiT2DControlNetModel.__init__).parameters
+    sizes = {key: value for key, value in pipe.transformer.config.items() if key in known}
+    net = diffusers.HunyuanDiT2DControlNetModel(**sizes, transformer_num_layers=2)
     return parts(pipe, "HunyuanDiTControlNetPipeline", controlnet=awake(net), requires_safety_checker=False)
 
 
 def sana_control(folder):
     pipe = sana(folder)
-    sizes = {key: value for key, value in pipe.transformer.config.items() if not key.startswith("_")}
-    known = diffusers.SanaControlNetModel.__init__.__wrapped__.__code__.co_varnames
-    net = diffusers.SanaControlNetModel(**{key: value for key, value in sizes.items() if key in known})
+    known = inspect.signature(diffusers.SanaControlNetModel.__init__).parameters
+    net = diffusers.SanaControlNetModel(**{k: value for k, value in pipe.transformer.config.items() if k in known})
     return parts(pipe, "SanaControlNetPipeline", controlnet=awake(net))
 
 
@@ -86,7 +89,13 @@ LUMINA = {
     "prompt_attention_mask": torch.ones(1, 8, dtype=torch.long),
     "negative_prompt_attention_mask": torch.ones(1, 8, dtype=torch.long),
 }
-PRX = {"prompt": PROMPT, "negative_prompt": "w2", **SIZE, "use_resolution_binning": False, "guidance_scale": 4.0}
+PRX = {
+    **EMBEDDED,
+    "prompt_attention_mask": torch.ones(1, 8, dtype=torch.bool),
+    "negative_prompt_attention_mask": torch.ones(1, 8, dtype=torch.bool),
+    "use_resolution_binning": False,
+    "guidance_scale": 4.0,
+}
 HIDREAM = {
     "prompt_embeds_t5": embeddings(1, 1, 8, 32),
     "negative_prompt_embeds_t5": embeddings(2, 1, 8, 32),
@@ -146,6 +155,14 @@ CASES = {
     "ZImageControlNetPipeline": (of_z("ZImageControlNetPipeline", 4), {**Z, "control_image": picture()}),
     "ZImageControlNetInpaintPipeline": (
         of_z("ZImageControlNetInpaintPipeline", 9),
+        {**Z, **MASKED, "control_image": picture(1)},
+    ),
+    "ZImageControlNetPipeline: with gradient_checkpointing": (
+        of_z("ZImageControlNetPipeline", 4, able=True),
+        {**Z, "control_image": picture()},
+    ),
+    "ZImageControlNetInpaintPipeline: with gradient_checkpointing": (
+        of_z("ZImageControlNetInpaintPipeline", 9, able=True),
         {**Z, **MASKED, "control_image": picture(1)},
     ),
     "Krea2Pipeline": (krea2, KREA),

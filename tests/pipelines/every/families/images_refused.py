@@ -40,6 +40,7 @@ CASES = {
     **{name: (bare(name, scheduler=amused), {}, ENTRY) for name in ("AmusedPipeline", "AmusedImg2ImgPipeline")},
     "AmusedInpaintPipeline": (bare("AmusedInpaintPipeline", scheduler=amused), {}, ENTRY),
     "VQDiffusionPipeline": (bare("VQDiffusionPipeline", scheduler=discrete), {}, ENTRY),
+    "RePaintPipeline": (bare("RePaintPipeline", scheduler=diffusers.RePaintScheduler), {}, ENTRY),
     "UnCLIPPipeline": (bare("UnCLIPPipeline", decoder_scheduler=unclip), {}, ENTRY),
     "UnCLIPImageVariationPipeline": (bare("UnCLIPImageVariationPipeline", decoder_scheduler=unclip), {}, ENTRY),
     **{
@@ -61,5 +62,7 @@ LEFT_OUT = {
     "BlipDiffusionControlNetPipeline": "needs the tokenizer and vocabulary of BLIP-2, deprecated",
     "BlipDiffusionPipeline": "needs the tokenizer and vocabulary of BLIP-2, deprecated",
     "BriaFibo2Pipeline": "needs the processor of Qwen3-VL, which is on the hub alone",
+    "OmniGenPipeline": "needs torchvision; its noise levels rise, which guide refuses",
+    "VersatileDiffusionDualGuidedPipeline": "fails by itself in this diffusers, deprecated",
     "VersatileDiffusionPipeline": "no pipeline of its own: it makes the three others, deprecated",
 }
