@@ -72,15 +72,15 @@ class Singles(TorchDispatchMode):
 
 
 class Steps:
-    """Counts a scheduler's own steps, those of one timestep once, and keeps what the last one gave."""
+    """Counts a scheduler's own steps: those of one timestep once, and in `raw` every call."""
 
     def __init__(self, pipe):
-        self.scheduler, self.told, self.last = getattr(pipe, "scheduler", None), [], None
+        self.scheduler, self.told, self.raw = getattr(pipe, "scheduler", None), [], 0
 
     @contextmanager
     def counted(self):
         """Inside, and from 0."""
-        self.told, stock = [], getattr(self.scheduler, "step", None)
+        self.told, self.raw, stock = [], 0, getattr(self.scheduler, "step", None)
         if not callable(stock):
             yield
             return
@@ -90,6 +90,7 @@ class Steps:
             place = tuple(torch.as_tensor(timestep).double().flatten().tolist()[:1])
             if not self.told or self.told[-1] != place:
                 self.told.append(place)
+            self.raw += 1
             return stock(*args, **kwargs)
 
         with patched(self.scheduler, step=step):  # copies of it count for themselves
@@ -291,17 +292,18 @@ def own_lookahead(pipe, call, at, nodes):
     predicts, exploded = predicted(scheduler)
     prepare, noisy, kept, kind = scheduler.set_timesteps, getattr(scheduler, "add_noise", None), [], torch.float64
 
-    @functools.wraps(prepare)
     def set_timesteps(*args, **kwargs):
         nonlocal kind
         prepare(*args, **kwargs)
         kind = scheduler.timesteps.dtype
         every = scheduler.timesteps.double()
-        place = int((every - nodes[0][2]).abs().argmin())
-        scheduler.timesteps = torch.cat([every[: place + 1], every.new_tensor([node[2] for node in nodes[1:]])])
+        away = (every - nodes[0][2]).abs()
+        place = int((away == away.min()).nonzero().max())  # the last of those that stand twice
+        times = torch.cat([every[: place + 1], every.new_tensor([node[2] for node in nodes[1:]])])
+        scheduler.timesteps = times.to(kind) if kind.is_floating_point else times
         if getattr(scheduler, "sigmas", None) is not None:
             ratios = [sigma if predicts == "flow" else sigma / alpha for alpha, sigma, _ in nodes[1:]]
-            sigmas = torch.as_tensor(scheduler.sigmas).double()
+            sigmas = torch.as_tensor(scheduler.sigmas)
             scheduler.sigmas = torch.cat([sigmas[: place + 1], sigmas.new_tensor([*ratios, 0.0])])
 
     def own(timestep):  # tables of noise levels are asked by whole numbers
@@ -330,17 +332,14 @@ def own_lookahead(pipe, call, at, nodes):
         x_s = (x_s / a if exploded else x_s).to(sample)
         return (x_s,) if kwargs.get("return_dict") is False else _Out(x_s)
 
-    scheduler.set_timesteps = set_timesteps
+    calls = {"set_timesteps": set_timesteps}
     if noisy is not None:
-        scheduler.add_noise = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
+        calls["add_noise"] = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
     try:
-        with stepping(scheduler, step):
+        with patched(scheduler, **calls), stepping(scheduler, step):  # the copies of a scheduler are their own
             drawn(pipe, call)
     except Found as found:
         return found.args
-    finally:
-        vars(scheduler).pop("set_timesteps", None)
-        vars(scheduler).pop("add_noise", None)
     raise LookupError("the pipeline ended before the look-ahead did")
 
 
