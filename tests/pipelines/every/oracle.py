@@ -126,8 +126,9 @@ class Decodes:
     """What a pipeline's autoencoders make of what they are given."""
 
     def __init__(self, pipe):
-        self.modules = [m for m in pipe.components.values() if callable(getattr(m, "decode", None))]
-        self.modules = [m for m in self.modules if isinstance(m, torch.nn.Module)]
+        parts = {name: m for name, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+        decoders = {name: m for name, m in parts.items() if callable(getattr(m, "decode", None))}
+        self.modules = [decoders["vae"]] if "vae" in decoders else list(decoders.values())  # not that of sounds beside it
         self.made: list[Tensor] = []
 
     @contextmanager
