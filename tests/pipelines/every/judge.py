@@ -10,6 +10,7 @@ g  a refusal comes in the first step, in one sentence, and nothing is changed
 """
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -174,8 +175,10 @@ class Judge:
             try:
                 self.steps, self.decodes = Steps(self.pipe), Decodes(self.pipe)
                 self.calls = Calls(self.pipe)
-                with self.steps.counted(), self.decodes.noted(), self.calls.counted(), Singles() as singles:
-                    self.plain = drawn(self.pipe, self.call)
+                singles = Singles()
+                with self.steps.counted(), self.decodes.noted(), self.calls.counted():
+                    with singles if wide else nullcontext():  # some operations cannot be watched
+                        self.plain = drawn(self.pipe, self.call)
                 break
             except Exception as error:
                 if not wide:

@@ -85,8 +85,10 @@ class Steps:
             yield
             return
 
+        named = inspect.signature(stock)
+
         def step(*args, **kwargs):
-            timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+            timestep = named.bind(*args, **kwargs).arguments["timestep"]
             place = tuple(torch.as_tensor(timestep).double().flatten().tolist()[:1])
             if not self.told or self.told[-1] != place:
                 self.told.append(place)
@@ -128,7 +130,7 @@ class Decodes:
     def __init__(self, pipe):
         parts = {name: m for name, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
         decoders = {name: m for name, m in parts.items() if callable(getattr(m, "decode", None))}
-        self.modules = [decoders["vae"]] if "vae" in decoders else list(decoders.values())  # not that of sounds beside it
+        self.modules = [decoders["vae"]] if "vae" in decoders else list(decoders.values())  # not that of sounds, too
         self.made: list[Tensor] = []
 
     @contextmanager

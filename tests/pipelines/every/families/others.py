@@ -187,6 +187,13 @@ CASES = {
             "use_chat_template": False,
         },
     ),
+    "DiffusionGemmaPipeline": (
+        lambda f: pipeline(
+            "DiffusionGemma", model=Words(), scheduler=diffusers.BlockRefinementScheduler(), processor=None
+        ),
+        {},
+        {"entry": True},
+    ),
     "Cosmos3OmniPipeline": (
         cosmos3,
         {
@@ -219,7 +226,6 @@ CASES = {
 """How each class is built, in a folder for its tokenizer, and called."""
 
 LEFT_OUT = {
-    "DiffusionGemmaPipeline": "its own call fails with the installed transformers, whose decoder makes masks otherwise",
     "EasyAnimateControlPipeline": "its own call fails: encode_prompt takes no text_encoder_index",
 }
 """Why these have no case."""

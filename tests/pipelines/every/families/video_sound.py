@@ -246,6 +246,7 @@ CASES = {
     "Kandinsky6SRPipeline": (
         kandinsky6_sr,
         {"video": uniform(1, 5, 3, 16, 16), "resolution_scale": 2, "num_inference_steps": 3, "output_type": "pt"},
+        {"single": True},
     ),
 }
 """How each class is built, in a folder for its tokenizer, and called."""
