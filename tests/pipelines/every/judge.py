@@ -176,9 +176,9 @@ class Judge:
                 self.steps, self.decodes = Steps(self.pipe), Decodes(self.pipe)
                 self.calls = Calls(self.pipe)
                 singles = Singles()
-                with self.steps.counted(), self.decodes.noted(), self.calls.counted():
-                    with singles if wide else nullcontext():  # some operations cannot be watched
-                        self.plain = drawn(self.pipe, self.call)
+                watched = singles if wide else nullcontext()  # some operations cannot be watched
+                with self.steps.counted(), self.decodes.noted(), self.calls.counted(), watched:
+                    self.plain = drawn(self.pipe, self.call)
                 break
             except Exception as error:
                 if not wide:
