@@ -10,6 +10,7 @@ g  a refusal comes in the first step, in one sentence, and nothing is changed
 """
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -174,7 +175,9 @@ class Judge:
             try:
                 self.steps, self.decodes = Steps(self.pipe), Decodes(self.pipe)
                 self.calls = Calls(self.pipe)
-                with self.steps.counted(), self.decodes.noted(), self.calls.counted(), Singles() as singles:
+                singles = Singles()
+                watched = singles if wide else nullcontext()  # some operations cannot be watched
+                with self.steps.counted(), self.decodes.noted(), self.calls.counted(), watched:
                     self.plain = drawn(self.pipe, self.call)
                 break
             except Exception as error:
@@ -242,15 +245,16 @@ class Judge:
         bound = (1e-3 if not self.wide else 1e-5) if self.coarse else 1e-6
         try:
             expected = own_gradient(self.pipe, self.call, watch.kept.at, watch.kept.loss_of, (alpha, sigma))
-            value = float((got - expected).norm() / expected.norm().clamp_min(1e-30))
+            value, why = float((got - expected).norm() / expected.norm().clamp_min(1e-30)), "that lacks a part"
         except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
-            self.notes.append(f"n = 1 by central differences: no graph ({_line(error)[:60]})")
-            direction = torch.randn(
-                watch.kept.x.shape, generator=torch.Generator().manual_seed(1), dtype=watch.kept.x.dtype
-            )
+            value, why = math.inf, _line(error)[:60]
+        if not value <= bound:  # no graph, or one that the pipeline cuts: by writing into its latents, say
+            x, noise = watch.kept.x, torch.Generator().manual_seed(1)
+            direction = torch.randn(x.shape, generator=noise, dtype=x.dtype)
             slopes = own_difference(self.pipe, self.call, watch.kept.at, watch.kept.loss_of, (alpha, sigma), direction)
             slope, bound = (got * direction).flatten(1).sum(dim=1), 1e-2 if self.coarse else 1e-5
             value = min(float(((s - slope) / slope).abs().max()) for s in slopes)
+            self.notes.append(f"n = 1 by central differences: no graph ({why})")
         self._within("own graph", value, bound, "gradient of n = 1, the pipeline's own")
 
     def _unmixed(self):

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from symguide.pipelines.modules import networks
+from symguide.pipelines.patch import patched
 
 
 class Found(Exception):
@@ -57,6 +58,8 @@ def gap(a, b):
 class Singles(TorchDispatchMode):
     """Notes whether anything is computed in float32: there, central differences are coarse."""
 
+    supports_higher_order_operators = True
+
     def __init__(self):
         super().__init__()
         self.seen = False
@@ -82,19 +85,18 @@ class Steps:
             yield
             return
 
-        @functools.wraps(stock)
-        def step(output, timestep, *args, **kwargs):
+        named = inspect.signature(stock)
+
+        def step(*args, **kwargs):
+            timestep = named.bind(*args, **kwargs).arguments["timestep"]
             place = tuple(torch.as_tensor(timestep).double().flatten().tolist()[:1])
             if not self.told or self.told[-1] != place:
                 self.told.append(place)
             self.raw += 1
-            return stock(output, timestep, *args, **kwargs)
+            return stock(*args, **kwargs)
 
-        self.scheduler.step = step
-        try:
+        with patched(self.scheduler, step=step):  # copies of it count for themselves
             yield
-        finally:
-            vars(self.scheduler).pop("step", None)
 
     @property
     def count(self):
@@ -126,8 +128,9 @@ class Decodes:
     """What a pipeline's autoencoders make of what they are given."""
 
     def __init__(self, pipe):
-        self.modules = [m for m in pipe.components.values() if callable(getattr(m, "decode", None))]
-        self.modules = [m for m in self.modules if isinstance(m, torch.nn.Module)]
+        parts = {name: m for name, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+        decoders = {name: m for name, m in parts.items() if callable(getattr(m, "decode", None))}
+        self.modules = [decoders["vae"]] if "vae" in decoders else list(decoders.values())  # not that of sounds, too
         self.made: list[Tensor] = []
 
     @contextmanager
@@ -204,15 +207,11 @@ def stepping(scheduler, instead):
     """instead(index, stock, output, timestep, sample, ...) in place of a scheduler's step."""
     stock, count = scheduler.step, iter(range(10**6))
 
-    @functools.wraps(stock)
     def step(model_output, timestep, sample, *args, **kwargs):
         return instead(next(count), stock, model_output, timestep, sample, *args, **kwargs)
 
-    scheduler.step = step
-    try:
+    with patched(scheduler, step=step):
         yield
-    finally:
-        vars(scheduler).pop("step", None)
 
 
 def given(result, x_s):
@@ -296,7 +295,6 @@ def own_lookahead(pipe, call, at, nodes):
     predicts, exploded = predicted(scheduler)
     prepare, noisy, kept, kind = scheduler.set_timesteps, getattr(scheduler, "add_noise", None), [], torch.float64
 
-    @functools.wraps(prepare)
     def set_timesteps(*args, **kwargs):
         nonlocal kind
         prepare(*args, **kwargs)
@@ -337,17 +335,14 @@ def own_lookahead(pipe, call, at, nodes):
         x_s = (x_s / a if exploded else x_s).to(sample)
         return (x_s,) if kwargs.get("return_dict") is False else _Out(x_s)
 
-    scheduler.set_timesteps = set_timesteps
+    calls = {"set_timesteps": set_timesteps}
     if noisy is not None:
-        scheduler.add_noise = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
+        calls["add_noise"] = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
     try:
-        with stepping(scheduler, step):
+        with patched(scheduler, **calls), stepping(scheduler, step):  # the copies of a scheduler are their own
             drawn(pipe, call)
     except Found as found:
         return found.args
-    finally:
-        vars(scheduler).pop("set_timesteps", None)
-        vars(scheduler).pop("add_noise", None)
     raise LookupError("the pipeline ended before the look-ahead did")
 
 
