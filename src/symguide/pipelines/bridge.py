@@ -30,6 +30,7 @@ from symguide.pipelines import state
 from symguide.pipelines.calls import Made, plain
 from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
+from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
 from symguide.pipelines.guiders import refuse_perturbing
 from symguide.pipelines.levels import Clock, levels, numbers
@@ -69,8 +70,8 @@ class _Unguided:
 class _Run:
     """One run of the pipeline: its times, and where it stands."""
 
-    def __init__(self, times: list[float], clock: Clock) -> None:
-        self.timesteps = clock
+    def __init__(self, times: list[float], clock: Clock, count: float) -> None:
+        self.timesteps, self.earlier = clock, Earlier(clocks(count))
         self.times, place = times[:1], 0
         while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
             place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
@@ -78,7 +79,6 @@ class _Run:
         self.index, self.group = 0, times[0]
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""
-        self.clock: tuple[float, float] | None = None
         self.weights, self.memory = Weights(), RunMemory()
         self.slots: Sequence[Slot] = ()
         """Of the calls to come, if their graphs are wanted."""
@@ -246,16 +246,16 @@ class Bridge:
         began = getattr(self.scheduler, "begin_index", None)
         self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
         start = every.index(float(timestep)) if began is None else began
-        return _Run(times[start:], self.levels.clock(self.scheduler))
+        return _Run(times[start:], self.levels.clock(self.scheduler), self.scheduler.config.num_train_timesteps)
 
     def _predictor(
         self, calls: list[Made], x: Tensor, t: float, made: Tensor, timestep: float
     ) -> tuple[GuidedPredictor, Prediction]:
         """The pipeline's prediction as ours, and what it is at x, by the calls that were made there."""
         assert self.run is not None
-        replay = Replay(calls, x, timestep, self.run.clock)
-        self.run.clock = replay.clock
+        replay = Replay(calls, x, timestep, self.run.earlier)
         combine = combination(replay.recorded(), made, self.pipe)
+        self.run.earlier.steady(combine, type(self.pipe).__name__)
         network = PipelineNetwork(replay, combine, self.recorder, self.run.timesteps, experts(self.pipe))
         denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
         denoiser.counter = self.counter

@@ -13,15 +13,16 @@ from torch import Tensor
 from symguide.errors import GuidanceError
 from symguide.pipelines.guiders import guiders
 
-SCALES = ("guidance_scale", "true_cfg_scale", "guidance_scale_2", "_guidance_scale")
+SCALES = ("guidance_scale", "true_cfg_scale", "guidance_scale_2", "_guidance_scale", "_guidance_scale_2")
 """Attributes of pipelines and of guiders that hold the weight of classifier-free guidance."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """sum_k w_k y_k, with weights (K,)."""
+    """sum_k w_k y_k, with weights (K,), and whether they follow from what the pipeline says of its guidance."""
 
     weights: Tensor
+    said: bool = True
 
     def __call__(self, predictions: Sequence[Tensor]) -> Tensor:
         weights = self.weights.to(predictions[0])
@@ -135,7 +136,10 @@ def _told(pipeline: Any) -> Iterator[tuple[float, float]]:
         for name in SCALES:
             scale = getattr(holder, name, None)
             if isinstance(scale, int | float):
-                yield phi, scale + bool(getattr(holder, "use_original_formulation", False))  # c + w (c - u)
+                yield phi, scale
+                yield phi, scale + 1.0  # c + w (c - u), as Z-Image and guiders with use_original_formulation have it
+        if isinstance(extra := getattr(holder, "_pag_scale", None), int | float):
+            yield phi, extra + 1.0  # perturbed attention alone
 
 
 def _solved(predictions: Sequence[Tensor], made: Tensor, rounding: float) -> Iterator[Affine]:
@@ -149,7 +153,7 @@ def _solved(predictions: Sequence[Tensor], made: Tensor, rounding: float) -> Ite
     weights, size = found.mean(dim=0), found.abs().max().clamp_min(1.0)
     tolerance = max(1e-3, rounding)
     if (found - weights).abs().max() <= tolerance * size and abs(abs(weights.sum()) - 1) <= tolerance:
-        yield Affine(weights)
+        yield Affine(weights, said=False)
 
 
 def _normed(predictions: Sequence[Tensor], made: Tensor) -> Iterator[Normed]:
