@@ -165,10 +165,10 @@ def test_timesteps_that_networks_are_told():
     with pytest.raises(sg.GuidanceError, match="different timesteps for parts of a sample"):
         told_in(torch.tensor([0.5, 0.9]))
 
-    def replay(told, known=clocks(1000.0), timestep=500.0, **more):
+    def replay(told, known=None, timestep=500.0, **more):
         network, x = torch.nn.Identity(), torch.randn(1, 2)
         given = told if isinstance(told, torch.Tensor) else torch.tensor([told])
-        return Replay([Made(network, (x, given), more, x)], x, timestep, Earlier(known))
+        return Replay([Made(network, (x, given), more, x)], x, timestep, Earlier(known or clocks(1000.0)))
 
     def told(replayed, timestep):
         return replayed._clocked(replayed.calls[0], replayed.slots[0], timestep).tolist()

@@ -28,7 +28,6 @@ from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
 from symguide.pipelines.calls import Made, plain
-from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
@@ -36,11 +35,12 @@ from symguide.pipelines.guiders import refuse_perturbing
 from symguide.pipelines.levels import Clock, levels, numbers
 from symguide.pipelines.modules import components, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
+from symguide.pipelines.reading import read
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
 from symguide.pipelines.shown import Shown
 from symguide.pipelines.slots import Slot
-from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
+from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
 from symguide.prediction_guidance import TwoBranches
 from symguide.run_memory import RunMemory
 from symguide.step import Run, Step
@@ -254,18 +254,24 @@ class Bridge:
         """The pipeline's prediction as ours, and what it is at x, by the calls that were made there."""
         assert self.run is not None
         replay = Replay(calls, x, timestep, self.run.earlier)
-        combine = combination(replay.recorded(), made, self.pipe)
-        self.run.earlier.steady(combine, type(self.pipe).__name__)
-        network = PipelineNetwork(replay, combine, self.recorder, self.run.timesteps, experts(self.pipe))
-        denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
+        passes, handed = replay.recorded(), at(self.levels.schedule, self.levels.predicts, x, t, made)
+        reading = read(passes, handed, self.pipe, self.rule is not None)
+        if reading.combine is not None:
+            self.run.earlier.steady(reading.combine, type(self.pipe).__name__)
+        network = PipelineNetwork(replay, reading, self.recorder, self.run.timesteps, experts(self.pipe))
+        denoiser = PipelineDenoiser(network, self.levels)
         denoiser.counter = self.counter
         self.counter.forward += len(x) * replay.passes
-        ours = None if self.rule is None else InPlaceOfItsOwn(self.rule, conditional(combine, self.pipe))
-        predict = GuidedPredictor(denoiser, guidance=ours)
+        if self.rule is None:
+            predict = GuidedPredictor(denoiser)
+            prediction = handed if reading.convert is None else handed.with_x0(handed.x0)
+        else:
+            assert reading.conditional is not None
+            ours = InPlaceOfItsOwn(self.rule, reading.conditional)
+            predict = GuidedPredictor(denoiser, guidance=ours)
+            prediction = ours.combine([denoiser.said(x, t, reading.sign * _wide(y)) for y in passes])
         predict.weights = self.run.weights
-        if ours is None:
-            return predict, denoiser.prediction(x, t, made)
-        return predict, ours.combine([denoiser.prediction(x, t, _wide(y)) for y in replay.recorded()])
+        return predict, prediction
 
     def _noise(self, x: Tensor) -> Noise:
         indices = range(len(x)) if self.indices is None else self.indices

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,8 @@ def _beside(calls: Sequence[Made], slots: Sequence[Slot], links: Sequence[Link])
     found: dict[_Place, Tensor] = {}
     for index, (call, slot) in enumerate(zip(calls, slots, strict=True)):
         own = {id(call.get(key)) for key in (slot.latents, *timesteps(call, slot))} | {id(link.given) for link in links}
-        for key, value in [*enumerate(call.args), *call.kwargs.items()]:
+        arguments: list[tuple[int | str, Any]] = [*enumerate(call.args), *call.kwargs.items()]
+        for key, value in arguments:
             for place, tensor in enumerate(tensors(value)):
                 if id(tensor) not in own and tensor.is_floating_point():
                     found[index, key, place] = tensor

@@ -144,8 +144,11 @@ def levels(scheduler: Any) -> Levels:
 def _instead(scheduler: Any) -> str:
     """What to say of a scheduler that is not known: which others can run its network, if any can."""
     name = type(scheduler).__name__
-    able = {*getattr(scheduler, "_compatibles", ()), *(["FlowMatchEulerDiscreteScheduler"] if "FlowMatch" in name else ())}
-    able |= {"CogVideoXDDIMScheduler"} if name.startswith("CogVideoX") else set()
+    able = {*getattr(scheduler, "_compatibles", ())}
+    if "FlowMatch" in name:
+        able = {"FlowMatchEulerDiscreteScheduler"}
+    if name.startswith("CogVideoX"):
+        able = {"CogVideoXDDIMScheduler"}
     others = [k.removesuffix("Scheduler") for k in KNOWN if k in able]
     if not others:
         return f"pipelines with {name} cannot be guided: no scheduler that guide knows runs such a network"
