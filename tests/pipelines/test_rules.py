@@ -7,7 +7,8 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
-from zoo import BETAS, NEGATIVE, PROMPT, bright, build, draw
+from zoo import BETAS, FAMILIES, NEGATIVE, PROMPT, bright, build, built, draw
+from zoo_more import MORE, NEW
 
 import symguide as sg
 from symguide.errors import ConfigError
@@ -27,14 +28,19 @@ CONDITIONAL = [
     "cogvideox",
     "ltx",
     "wan",
+    "lumina2-plain",
+    "z-image",
 ]
 
 
 @pytest.mark.parametrize("family", CONDITIONAL)
 def test_our_cfg_is_the_pipelines_own(family, folder):
-    """Of the same scale; which of the passes has the condition is found out."""
-    pipe, call = build(family, folder)
-    scale = call.get("true_cfg_scale", call.get("guidance_scale"))
+    """Of the same scale; which of the passes has the condition is found out, and where they are negatives (the last)."""
+    if family in NEW and not hasattr(diffusers, NEW[family]):
+        pytest.skip(f"this diffusers has no {NEW[family]}")
+    make, call = (FAMILIES | MORE)[family]
+    pipe = built(make, folder)
+    scale = call.get("true_cfg_scale", call.get("guidance_scale")) + (family == "z-image")  # c + w (c - u)
     expected = draw(pipe, call)
     with sg.guide(pipe, prediction=sg.CFG(scale)) as run:
         got = draw(pipe, call)

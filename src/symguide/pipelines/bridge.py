@@ -31,7 +31,7 @@ from symguide.pipelines.calls import Made, plain
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
-from symguide.pipelines.guiders import refuse_perturbing
+from symguide.pipelines.guiders import refuse_unfit_guiders
 from symguide.pipelines.levels import Clock, levels, numbers
 from symguide.pipelines.modules import components, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import patched
@@ -104,10 +104,10 @@ class Bridge:
         indices: tuple[int, ...] | None,
         on_nan: str,
     ) -> None:
-        if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
+        if getattr(pipe, "scheduler", None) is None:
             raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
         refuse_caches(pipe)
-        refuse_perturbing(pipe)
+        refuse_unfit_guiders(pipe, rule is not None)
         self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
         self.seed, self.indices = seed, indices
         self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
@@ -161,7 +161,10 @@ class Bridge:
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The scheduler's own step, then the guided change of what it gave."""
         if model_output.shape != sample.shape:
-            raise GuidanceError("networks that also predict variances for their scheduler cannot be guided")
+            raise GuidanceError(
+                "networks that also predict variances for their scheduler cannot be guided: give the pipeline one of "
+                "fixed variance, such as DDIMScheduler.from_config(pipe.scheduler.config), if it runs with that"
+            )
         if torch.as_tensor(timestep).numel() != 1:
             raise GuidanceError("pipelines that denoise parts of a sample at different timesteps cannot be guided")
         model_output, sample = plain(model_output), plain(sample)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from symguide.errors import ConfigError
 
@@ -32,23 +33,34 @@ def _told(module: nn.Module) -> bool:
 def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
     """Blocks of networks and autoencoder are computed again in the backward sweep inside, where that is wanted.
 
-    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place.
+    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place, and EasyAnimate's
+    keeps frames between its calls, so that none of them can be made again.
 
     Raises:
         ConfigError: if none of the networks can do that.
     """
     modules = [m for m in (*networks(pipe), getattr(pipe, "vae", None)) if isinstance(m, nn.Module)] if wanted else []
-    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False)]
+    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False) and not _remembers(m)]
     if modules and not able:
         raise ConfigError(f"{type(modules[0]).__name__} cannot be checkpointed: leave checkpoint=True out")
     changed = [m for m in able if not m.is_gradient_checkpointing]
     try:
         for m in changed:
-            m.enable_gradient_checkpointing()  # type: ignore[operator]
+            m.enable_gradient_checkpointing(_again)  # type: ignore[operator]
         yield
     finally:
         for m in changed:
             m.disable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """A block's call, computed again in the backward sweep; diffusers' own way takes no named arguments."""
+    return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
+
+
+def _remembers(module: nn.Module) -> bool:
+    """Whether a call of one of its layers depends on the one before."""
+    return any(hasattr(part, "prev_features") for part in module.modules())
 
 
 def refuse_caches(pipe: Any) -> None:
