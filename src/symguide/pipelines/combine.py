@@ -97,10 +97,11 @@ def sign(rule: Any) -> float:
 
 def two_passes(passes: Sequence[Tensor] | Tensor, pipeline: Any) -> None:
     """GuidanceError if a pipeline did not make two passes."""
+    wanted = "give it a guidance_scale above 1 (its value does not count)"
     if len(passes) != 2:
         raise GuidanceError(
             f"{type(pipeline).__name__} made {len(passes)} passes, and a rule of two branches needs one with the "
-            "condition and one without: give it a guidance_scale above 1 (its value does not count)"
+            f"condition and one without: {'switch its other guidance off' if len(passes) > 2 else wanted}"
         )
 
 
@@ -147,6 +148,7 @@ def _known(count: int, pipeline: Any) -> Iterator[Combine]:
     if count == 1:
         yield Affine(torch.ones(1, dtype=torch.float64))
         yield Affine(-torch.ones(1, dtype=torch.float64))
+    yield from _of_sound_and_sight(count, pipeline)
     if count != 2:
         return
     for phi, scale in _told(pipeline):
@@ -157,6 +159,20 @@ def _known(count: int, pipeline: Any) -> Iterator[Combine]:
                 yield Rescaled(weights, phi, conditional)
             yield Affine(weights)
             yield Affine(-weights)
+
+
+def _of_sound_and_sight(count: int, pipeline: Any) -> Iterator[Combine]:
+    """LTX-2's sums of its passes: without the condition, with it, without some blocks, and without the sound."""
+    if not hasattr(pipeline, "do_modality_isolation_guidance"):
+        return
+    scale, skipped, alone = pipeline.guidance_scale, pipeline.stg_scale, pipeline.modality_scale
+    u = [1.0 - scale] if pipeline.do_classifier_free_guidance else []
+    others = [-skipped] if pipeline.do_spatio_temporal_guidance else []
+    others += [1.0 - alone] if pipeline.do_modality_isolation_guidance else []
+    weights = torch.tensor([*u, 1.0 - sum(u) - sum(others), *others], dtype=torch.float64)
+    if len(weights) == count:
+        yield Affine(weights)
+        yield Rescaled(weights, pipeline.guidance_rescale, len(u))
 
 
 def _told(pipeline: Any) -> Iterator[tuple[float, float]]:

@@ -103,10 +103,11 @@ def _beside(calls: Sequence[Made], slots: Sequence[Slot], links: Sequence[Link])
     """What the networks are given besides: all floating tensors but latents, timesteps and what helpers returned."""
     found: dict[_Place, Tensor] = {}
     for index, (call, slot) in enumerate(zip(calls, slots, strict=True)):
-        own = {id(call.get(key)) for key in (slot.latents, *timesteps(call, slot))} | {id(link.given) for link in links}
+        known = (slot.latents, *timesteps(call, slot))
+        own = {id(call.get(key)) for key in known} | {id(link.given) for link in links}
         arguments: list[tuple[int | str, Any]] = [*enumerate(call.args), *call.kwargs.items()]
         for key, value in arguments:
-            for place, tensor in enumerate(tensors(value)):
+            for place, tensor in enumerate([] if key in known else tensors(value)):
                 if id(tensor) not in own and tensor.is_floating_point():
                     found[index, key, place] = tensor
         if (rest := slot.beside(call)) is not None:
