@@ -29,7 +29,7 @@ from zoo import (
     sd,
     sd3,
 )
-from zoo_more import MORE, NEW, parts
+from zoo_more import EMBEDDED, MORE, NEW, WORDS, ltx2, parts
 
 import symguide as sg
 from symguide.pipelines.calls import Made
@@ -209,3 +209,20 @@ def test_pipelines_that_step_with_copies_of_their_scheduler_are_refused(folder):
     ):
         pipe.scheduler = copy.deepcopy(stock)
         draw(pipe, call)
+
+
+def test_sight_with_sound_is_guided_by_its_own_defaults_one_call_ahead(folder):
+    """LTX-2 sums four passes as clean estimates and rescales them; further ahead, its sound is not known."""
+    if not hasattr(diffusers, "LTX2Pipeline"):
+        pytest.skip("this diffusers has no LTX2Pipeline")
+    pipe, recipe = built(ltx2, folder), Looks(bright, 1)
+    double(pipe)
+    call = EMBEDDED | WORDS | {"num_frames": 5, "num_inference_steps": 2, "spatio_temporal_guidance_blocks": [0]}
+    with sg.guide(pipe, loss=recipe):
+        draw(pipe, {key: doubled(value) for key, value in call.items()})
+    assert (recipe.seen[0][1] < COARSE).all()
+    with (
+        pytest.raises(sg.GuidanceError, match="also given audio_hidden_states, which changes with time"),
+        sg.guide(pipe, loss=sg.SAG(bright, n=2)),
+    ):
+        draw(pipe, {key: doubled(value) for key, value in call.items()})

@@ -10,6 +10,7 @@ from symguide.denoiser import Prediction
 from symguide.pipelines.calls import Made
 from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.earlier import Earlier, clocks
+from symguide.pipelines.levels import levels
 from symguide.pipelines.reading import read
 from symguide.pipelines.replay import Replay
 
@@ -229,3 +230,39 @@ def test_timesteps_that_are_told_twice_are_changed_twice():
     replay = Replay([made], x, 0.9, Earlier(clocks(1.0)))
     replay(x, 0.5)
     assert given == [(0.5, 0.5)] and not replay.moving
+
+
+def test_two_networks_for_two_branches():
+    """Ideogram 4's: each makes one pass, and neither is a helper of the other."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, hidden_states, timestep):
+            return self.factor * hidden_states + timestep
+
+    x, calls = torch.randn(1, 4), []
+    for network in (Network(2.0), Network(3.0)):
+        given = {"hidden_states": x, "timestep": torch.tensor([0.25])}
+        calls.append(Made(network, (), given, network(**given)))
+    replay = Replay(calls, x, 750.0, Earlier(clocks(1000.0)))  # told 1 - t / N
+    assert replay.passes == 2
+    c, u = replay(2 * x, 500.0)
+    assert torch.allclose(c, 4 * x + 0.5) and torch.allclose(u, 6 * x + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("SCMScheduler", "pipelines with SCMScheduler cannot be guided"),
+        ("CosineDPMSolverMultistepScheduler", "cannot be guided: no scheduler that guide knows"),
+        ("CogVideoXDPMScheduler", "use one of CogVideoXDDIM$"),
+        ("KDPM2DiscreteScheduler", "use one of EulerDiscrete, .*DDIM, "),
+    ],
+)
+def test_schedulers_are_not_offered_where_they_cannot_run_the_network(kind, why):
+    diffusers = pytest.importorskip("diffusers")
+    with pytest.raises(sg.ConfigError, match=why):
+        levels(getattr(diffusers, kind)())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from symguide.errors import GuidanceError
 from symguide.modules import lend_weights, vjp
-from symguide.pipelines.calls import Made, exchanged, links_between, plain, tensors
+from symguide.pipelines.calls import Made, exchanged, links_between, mains, plain, tensors
 from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, timesteps, told_in
 
@@ -41,8 +41,8 @@ class Replay:
         self._plain = {id(v): plain(v) for v in given if v.is_inference()}
         self.clocks = earlier.tell(torch.as_tensor(calls[-1].get(self.slots[-1].timestep)), timestep)
         self.moving = earlier.moving(calls, self.slots, self.links)
-        main, self.dtype = calls[-1].network, tensors([calls[-1].get(self.slots[-1].latents)])[0].dtype
-        self.passes = sum(slot.repeats for call, slot in zip(calls, self.slots, strict=True) if call.network is main)
+        self.dtype = tensors([calls[-1].get(self.slots[-1].latents)])[0].dtype
+        self.passes = sum(self.slots[index].repeats for index in mains(calls))
 
     def recorded(self) -> list[Tensor]:
         """What the networks said then: a tensor (B, ...) for each of their passes."""
@@ -137,13 +137,12 @@ class Replay:
         return values[0]
 
     def _split(self, outputs: Sequence[Any]) -> list[Tensor]:
-        """The predictions of the network that was called last, cut to the latents' shape, pass by pass."""
-        main, parts = self.calls[-1].network, []
-        for call, slot, output in zip(self.calls, self.slots, outputs, strict=True):
-            if call.network is main:
-                said = tensors(output)
-                whole = torch.stack(said).squeeze(2) if slot.listed else said[0]
-                parts += list(self._cut(whole, call, slot).chunk(slot.repeats))
+        """The predictions of what was called last and of its like, cut to the latents' shape, pass by pass."""
+        parts: list[Tensor] = []
+        for index in mains(self.calls):
+            call, slot, said = self.calls[index], self.slots[index], tensors(outputs[index])
+            whole = torch.stack(said).squeeze(2) if slot.listed else said[0]
+            parts += list(self._cut(whole, call, slot).chunk(slot.repeats))
         return parts
 
     def _cut(self, output: Tensor, call: Made, slot: Slot) -> Tensor:
