@@ -240,3 +240,17 @@ def test_velocities_on_flow_sigmas_are_refused(folder):
     pipe.scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="v_prediction")
     with pytest.raises(ConfigError, match="flows are of prediction_type"), sg.guide(pipe, loss=sg.SAG(bright)):
         pass
+
+
+def test_one_step_at_timestep_0(folder):
+    """All clocks agree there, and all are right."""
+    pipe, call = build("sd", folder)
+    pipe.scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False, timestep_spacing="leading", steps_offset=0)
+    plain = draw(pipe, call | {"num_inference_steps": 1})
+    with sg.guide(pipe, loss=sg.DPS(bright, scale=0.3)):
+        assert not torch.equal(draw(pipe, call | {"num_inference_steps": 1}), plain)
+    with (
+        pytest.raises(ConfigError, match="or a recipe that guides the last one, such as MPGD or DPS"),
+        sg.guide(pipe, loss=sg.DSG(bright)),
+    ):
+        draw(pipe, call | {"num_inference_steps": 1})

@@ -1,5 +1,7 @@
 """What objectives see is what the pipeline decodes, in families that cut, put before or scale in their own way."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -26,6 +28,7 @@ from zoo import (
 from zoo_more import embeddings, flux2, parts, without_text
 
 import symguide as sg
+from symguide.pipelines.layout import layout
 
 DTYPE = torch.float32
 
@@ -272,3 +275,13 @@ def test_half_precision_and_decoding_in_parts_are_no_difference(family, folder):
     with sg.guide(pipe, loss=sg.SAG(bright, n=1, scale=0.3)) as run:
         draw(pipe, call)
     assert run.trace[0].loss is not None
+
+
+def test_layouts_of_families_that_cut_or_are_refused():
+    """Wan Animate's first frame is the character's; Framepack decodes what it drew before together with what it draws."""
+    vae, call = autoencoder(), SimpleNamespace(kwargs={})
+    animate, framepack = (type(name, (), {})() for name in ("WanAnimatePipeline", "HunyuanVideoFramepackPipeline"))
+    z = torch.randn(1, 4, 3, 2, 2)
+    assert torch.equal(layout(animate, vae, call)(z), z[:, :, 1:])
+    with pytest.raises(sg.ConfigError, match="together with what it drew before, .*use decode=False"):
+        layout(framepack, vae, call)

@@ -32,8 +32,8 @@ def refuse_unfit_guiders(pipe: Any, ours: bool) -> None:
     for guider in guiders(pipe):
         if not ours and any(kind.__name__ in OTHERWISE for kind in type(guider).__mro__):
             raise ConfigError(
-                f"{type(guider).__name__} makes no fixed weighted sum of its passes: give the pipeline a guider such as "
-                "ClassifierFreeGuidance, or give guide a rule for its two passes, such as prediction=APG(10.0)"
+                f"{type(guider).__name__} makes no fixed weighted sum of its passes: give the pipeline a guider such "
+                "as ClassifierFreeGuidance, or give guide a rule for its two passes, such as prediction=APG(10.0)"
             )
         base = next(kind for kind in type(guider).__mro__ if kind.__name__ == "BaseGuidance")
         if type(guider).prepare_models is not base.prepare_models:  # type: ignore[attr-defined]

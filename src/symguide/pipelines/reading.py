@@ -1,7 +1,8 @@
 """What a pipeline makes of its network's passes: their space, and the rule by which they become one prediction.
 
 Most networks predict what their scheduler steps with, and are combined there. LTX-2 combines clean estimates, and
-PRXPixel's network predicts them. A reading is taken only if it gives the prediction that the pipeline handed to its scheduler.
+PRXPixel's network predicts them. A reading is taken only if it gives the prediction that the pipeline handed to its
+scheduler.
 """
 
 from collections.abc import Callable, Iterator, Sequence
