@@ -248,7 +248,16 @@ def test_two_networks_for_two_branches():
         given = {"hidden_states": x, "timestep": torch.tensor([0.25])}
         calls.append(Made(network, (), given, network(**given)))
     replay = Replay(calls, x, 750.0, Earlier(clocks(1000.0)))  # told 1 - t / N
-    assert replay.passes == 2
+    assert replay.passes == 2 and replay.others == [0]
+    kind = type("Ideogram4Pipeline", (), {"guidance_scale": 7.0})
+    for weights, fine in (((7.0, -6.0), True), ((0.0, 1.0), False)):  # without the first, it was called for another end
+        made = sum(w * y for w, y in zip(weights, replay.recorded(), strict=True))
+        handed = Prediction(x, made, "flow", 0.25, 0.75, (-1.0, 1.0))
+        if fine:
+            assert read(replay.recorded(), handed, kind(), False, replay.others).combine.weights.tolist() == [7.0, -6.0]
+        else:
+            with pytest.raises(sg.GuidanceError, match="called two networks alike"):
+                read(replay.recorded(), handed, kind(), False, replay.others)
     c, u = replay(2 * x, 500.0)
     assert torch.allclose(c, 4 * x + 0.5) and torch.allclose(u, 6 * x + 0.5)
 
@@ -257,7 +266,7 @@ def test_two_networks_for_two_branches():
     ("kind", "why"),
     [
         ("SCMScheduler", "pipelines with SCMScheduler cannot be guided"),
-        ("CosineDPMSolverMultistepScheduler", "cannot be guided: no scheduler that guide knows"),
+        ("EDMDPMSolverMultistepScheduler", "cannot be guided: no scheduler that guide knows"),
         ("CogVideoXDPMScheduler", "use one of CogVideoXDDIM$"),
         ("KDPM2DiscreteScheduler", "use one of EulerDiscrete, .*DDIM, "),
     ],

@@ -35,7 +35,7 @@ CONDITIONAL = [
 
 @pytest.mark.parametrize("family", CONDITIONAL)
 def test_our_cfg_is_the_pipelines_own(family, folder):
-    """Of the same scale; which of the passes has the condition is found, and in the last two that they are negatives."""
+    """Of the same scale; which of the passes has the condition is found; in the last two, they are negative."""
     if family in NEW and not hasattr(diffusers, NEW[family]):
         pytest.skip(f"this diffusers has no {NEW[family]}")
     make, call = (FAMILIES | MORE)[family]

@@ -278,10 +278,10 @@ def test_half_precision_and_decoding_in_parts_are_no_difference(family, folder):
 
 
 def test_layouts_of_families_that_cut_or_are_refused():
-    """Wan Animate's first frame is the character's; Framepack decodes what it drew before together with what it draws."""
+    """Wan Animate's first frame is the character's; Framepack decodes more than it draws."""
     vae, call = autoencoder(), SimpleNamespace(kwargs={})
     animate, framepack = (type(name, (), {})() for name in ("WanAnimatePipeline", "HunyuanVideoFramepackPipeline"))
     z = torch.randn(1, 4, 3, 2, 2)
     assert torch.equal(layout(animate, vae, call)(z), z[:, :, 1:])
-    with pytest.raises(sg.ConfigError, match="together with what it drew before, .*use decode=False"):
+    with pytest.raises(sg.ConfigError, match=r"together with what it drew before, .*use decode=False"):
         layout(framepack, vae, call)

@@ -258,7 +258,7 @@ class Bridge:
         assert self.run is not None
         replay = Replay(calls, x, timestep, self.run.earlier)
         passes, handed = replay.recorded(), at(self.levels.schedule, self.levels.predicts, x, t, made)
-        reading = read(passes, handed, self.pipe, self.rule is not None)
+        reading = read(passes, handed, self.pipe, self.rule is not None, replay.others)
         if reading.combine is not None:
             self.run.earlier.steady(reading.combine, type(self.pipe).__name__)
         network = PipelineNetwork(replay, reading, self.recorder, self.run.timesteps, experts(self.pipe))

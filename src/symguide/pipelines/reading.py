@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symguide.denoiser import Prediction
 from symguide.errors import ConfigError, GuidanceError
-from symguide.pipelines.combine import Combine, combination, conditional, sign, switch_off, two_passes
+from symguide.pipelines.combine import Affine, Combine, combination, conditional, sign, switch_off, two_passes
 from symguide.pipelines.running import running
 
 Convert = Callable[[Prediction], Tensor]
@@ -40,7 +40,7 @@ class Reading:
     sign: float = 1.0
 
 
-def read(passes: Sequence[Tensor], made: Prediction, pipeline: Any, ours: bool) -> Reading:
+def read(passes: Sequence[Tensor], made: Prediction, pipeline: Any, ours: bool, others: Sequence[int] = ()) -> Reading:
     """How `made`, in the scheduler's space, was made of the passes.
 
     Args:
@@ -48,6 +48,7 @@ def read(passes: Sequence[Tensor], made: Prediction, pipeline: Any, ours: bool) 
         made: what the pipeline handed to its scheduler.
         pipeline: the pipeline.
         ours: whether a rule of ours combines the two passes instead, so that only their kinds need be known.
+        others: passes of another network than the last one's, which must count in what was made.
 
     Raises:
         GuidanceError: if that cannot be made again, and if there are not two passes for a rule of ours.
@@ -62,6 +63,12 @@ def read(passes: Sequence[Tensor], made: Prediction, pipeline: Any, ours: bool) 
         if not ours or not all(bool(y.isfinite().all()) for y in passes):
             raise
         found = None
+    weights = found.combine.weights if found is not None and isinstance(found.combine, Affine) else None
+    if weights is not None and any(abs(float(weights[place])) < 1e-3 for place in others):
+        raise GuidanceError(
+            f"{type(pipeline).__name__} called two networks alike, and one of them for something else than a "
+            "prediction, so it cannot be made again at other latents: this pipeline cannot be guided"
+        )
     if not ours:
         assert found is not None
         return found

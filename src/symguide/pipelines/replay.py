@@ -23,6 +23,10 @@ class Replay:
         timestep: the scheduler's timestep of these calls.
         earlier: what earlier steps of the run have shown; it learns from these calls.
 
+    Attributes:
+        passes: how many predictions the calls made.
+        others: which of them are of another network than the last.
+
     Raises:
         GuidanceError: for calls that cannot be made again.
     """
@@ -42,7 +46,8 @@ class Replay:
         self.clocks = earlier.tell(torch.as_tensor(calls[-1].get(self.slots[-1].timestep)), timestep)
         self.moving = earlier.moving(calls, self.slots, self.links)
         self.dtype = tensors([calls[-1].get(self.slots[-1].latents)])[0].dtype
-        self.passes = sum(self.slots[index].repeats for index in mains(calls))
+        of = [calls[index].network for index in mains(calls) for _ in range(self.slots[index].repeats)]
+        self.passes, self.others = len(of), [place for place, network in enumerate(of) if network is not of[-1]]
 
     def recorded(self) -> list[Tensor]:
         """What the networks said then: a tensor (B, ...) for each of their passes."""
