@@ -145,6 +145,20 @@ def noisy_ltx(folder):
     return parts(pipe, "LTXPipeline", vae=vae)
 
 
+def super_resolution(folder):
+    network = diffusers.UNet2DModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        in_channels=6,
+        out_channels=3,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    vqvae = diffusers.VQModel(block_out_channels=[32], latent_channels=3)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    return diffusers.LDMSuperResolutionPipeline(unet=network.eval(), vqvae=vqvae.eval(), scheduler=scheduler)
+
+
 EMBEDS = {"prompt_embeds": embeddings(1, 1, 8, 32)}
 LTX = {**TEXT, **SHORT, "num_frames": 9}
 DECODED = {
@@ -188,13 +202,14 @@ DECODED = {
     "cogvideox-1.5": (cogvideox_15, {**TEXT, **VIDEO, **SHORT, "num_frames": 9}),
     "ltx-told": (noisy_ltx, LTX | {"decode_timestep": 0.05, "decode_noise_scale": 0.0}),
     "ltx-not-told": (noisy_ltx, LTX),
+    "super-resolution": (super_resolution, {"image": picture(), "num_inference_steps": 2, "output_type": "pt"}),
 }
 """Pipelines that do not decode just what their scheduler gives, scaled as their autoencoder's config says."""
 
 
 @pytest.mark.parametrize("family", DECODED)
 def test_the_objective_sees_what_the_pipeline_draws(family, folder):
-    """In the last step of a flow, where the clean estimate is what the scheduler gives."""
+    """In the last step, where the clean estimate is what the scheduler gives."""
     make, call = DECODED[family]
     pipe, recipe = built(make, folder), Sees()
     with sg.guide(pipe, loss=recipe):
