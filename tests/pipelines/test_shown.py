@@ -300,3 +300,16 @@ def test_layouts_of_families_that_cut_or_are_refused():
     assert torch.equal(layout(animate, vae, call)(z), z[:, :, 1:])
     with pytest.raises(sg.ConfigError, match=r"together with what it drew before, .*use decode=False"):
         layout(framepack, vae, call)
+
+
+def test_latents_of_an_unknown_layout_are_refused_in_the_first_step(folder, monkeypatch):
+    """Though the window begins later."""
+    pipe, call = build("sd", folder)
+    steps = []
+    monkeypatch.setattr("symguide.pipelines.layout.channels", lambda vae: 7)
+    with (
+        pytest.raises(sg.ConfigError, match="does not know how StableDiffusionPipeline lays out its latents"),
+        sg.guide(pipe, loss=sg.SAG(bright, n=2, window=(0.5, 1.0))),
+    ):
+        draw(pipe, call | {"callback_on_step_end": lambda *given: steps.append(given) or {}})
+    assert not steps

@@ -201,6 +201,7 @@ class Bridge:
         if run.index == 0:
             if self.decode and self.objective is not None:
                 decoding = decoder(self.pipe, calls, self.checkpoint, replay.slots[-1])
+                decoding.given(x)  # latents of a layout that is not known are refused now, not when a window begins
                 self.loss.objective = Decoded(self.objective, self.shown.decoding(decoding))
             self.loss.prepare(everything)
         s, repeat = run.times[run.index + 1], 0
