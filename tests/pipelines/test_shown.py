@@ -1,4 +1,6 @@
-"""What objectives see is what the pipeline decodes: for families that cut, put before or scale in a way of their own."""
+"""What objectives see is what the pipeline decodes, in families that cut, put before or scale in their own way."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,10 +9,26 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
-from zoo import SHORT, SIZE, TEXT, UNPACKED, VIDEO, autoencoder, bright, build, built, cogvideox, draw, ltx, picture, wan
+from zoo import (
+    SHORT,
+    SIZE,
+    TEXT,
+    UNPACKED,
+    VIDEO,
+    autoencoder,
+    bright,
+    build,
+    built,
+    cogvideox,
+    draw,
+    ltx,
+    picture,
+    wan,
+)
 from zoo_more import embeddings, flux2, parts, without_text
 
 import symguide as sg
+from symguide.pipelines.layout import layout
 
 DTYPE = torch.float32
 
@@ -127,6 +145,20 @@ def noisy_ltx(folder):
     return parts(pipe, "LTXPipeline", vae=vae)
 
 
+def super_resolution(folder):
+    network = diffusers.UNet2DModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        in_channels=6,
+        out_channels=3,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    vqvae = diffusers.VQModel(block_out_channels=[32], latent_channels=3)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    return diffusers.LDMSuperResolutionPipeline(unet=network.eval(), vqvae=vqvae.eval(), scheduler=scheduler)
+
+
 EMBEDS = {"prompt_embeds": embeddings(1, 1, 8, 32)}
 LTX = {**TEXT, **SHORT, "num_frames": 9}
 DECODED = {
@@ -150,7 +182,8 @@ DECODED = {
     ),
     "wan-vace": (
         wan_vace,
-        SIZE | {"height": 16, "width": 16, "num_frames": 9, "guidance_scale": 1.0, "reference_images": [picture()]}
+        SIZE
+        | {"height": 16, "width": 16, "num_frames": 9, "guidance_scale": 1.0, "reference_images": [picture()]}
         | EMBEDS,
     ),
     "hunyuan-i2v": (
@@ -169,13 +202,14 @@ DECODED = {
     "cogvideox-1.5": (cogvideox_15, {**TEXT, **VIDEO, **SHORT, "num_frames": 9}),
     "ltx-told": (noisy_ltx, LTX | {"decode_timestep": 0.05, "decode_noise_scale": 0.0}),
     "ltx-not-told": (noisy_ltx, LTX),
+    "super-resolution": (super_resolution, {"image": picture(), "num_inference_steps": 2, "output_type": "pt"}),
 }
-"""Pipelines that do not decode just what their scheduler gives, scaled and shifted as their autoencoder's config says."""
+"""Pipelines that do not decode just what their scheduler gives, scaled as their autoencoder's config says."""
 
 
 @pytest.mark.parametrize("family", DECODED)
 def test_the_objective_sees_what_the_pipeline_draws(family, folder):
-    """In the last step of a flow, where the clean estimate is what the scheduler gives."""
+    """In the last step, where the clean estimate is what the scheduler gives."""
     make, call = DECODED[family]
     pipe, recipe = built(make, folder), Sees()
     with sg.guide(pipe, loss=recipe):
@@ -206,7 +240,7 @@ def test_a_pipeline_that_decodes_something_else_is_told_so(folder):
     pipe, call = changed(folder)
     plain = draw(pipe, call)
     with (
-        pytest.raises(sg.GuidanceError, match="Changed decodes something else than the objective saw: use decode=False"),
+        pytest.raises(sg.GuidanceError, match="Changed decodes something else than the objective saw: use decode"),
         sg.guide(pipe, loss=sg.SAG(bright, n=2)),
     ):
         draw(pipe, call)
@@ -256,3 +290,26 @@ def test_half_precision_and_decoding_in_parts_are_no_difference(family, folder):
     with sg.guide(pipe, loss=sg.SAG(bright, n=1, scale=0.3)) as run:
         draw(pipe, call)
     assert run.trace[0].loss is not None
+
+
+def test_layouts_of_families_that_cut_or_are_refused():
+    """Wan Animate's first frame is the character's; Framepack decodes more than it draws."""
+    vae, call = autoencoder(), SimpleNamespace(kwargs={})
+    animate, framepack = (type(name, (), {})() for name in ("WanAnimatePipeline", "HunyuanVideoFramepackPipeline"))
+    z = torch.randn(1, 4, 3, 2, 2)
+    assert torch.equal(layout(animate, vae, call)(z), z[:, :, 1:])
+    with pytest.raises(sg.ConfigError, match=r"together with what it drew before, .*use decode=False"):
+        layout(framepack, vae, call)
+
+
+def test_latents_of_an_unknown_layout_are_refused_in_the_first_step(folder, monkeypatch):
+    """Though the window begins later."""
+    pipe, call = build("sd", folder)
+    steps = []
+    monkeypatch.setattr("symguide.pipelines.layout.channels", lambda vae: 7)
+    with (
+        pytest.raises(sg.ConfigError, match="does not know how StableDiffusionPipeline lays out its latents"),
+        sg.guide(pipe, loss=sg.SAG(bright, n=2, window=(0.5, 1.0))),
+    ):
+        draw(pipe, call | {"callback_on_step_end": lambda *given: steps.append(given) or {}})
+    assert not steps

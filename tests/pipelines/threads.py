@@ -1,6 +1,6 @@
 """Three threads draw at once, two of them guided: each must draw what it draws alone.
 
-    python tests/pipelines/threads.py 200     # so many times, with pipelines of their own and with shared networks
+python tests/pipelines/threads.py 200     # so many times, with pipelines of their own and with shared networks
 """
 
 import sys

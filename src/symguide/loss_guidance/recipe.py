@@ -151,8 +151,13 @@ class Recipe(ABC):
             inside = [i for i in range(run.steps) if begin <= i / run.steps < end]
             if not any(self.guides_at(run, i) for i in inside):
                 but = f" ({self.unguided})" if inside else ""
+                instead = (
+                    ", or a recipe that guides the last one, such as MPGD or DPS"
+                    if inside and not self.guides_last
+                    else ""
+                )
                 raise ConfigError(
-                    f"no step of {run.steps} lies in the window {self.window}{but}: widen it or use more steps"
+                    f"no step of {run.steps} lies in the window {self.window}{but}: widen it or use more steps{instead}"
                 )
         if self.constraint is not None:
             self.constraint.prepare(run)

@@ -30,21 +30,22 @@ from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
 from symguide.pipelines.calls import Made, plain
-from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.draws import Draws, mean_and_std
+from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
-from symguide.pipelines.guiders import refuse_perturbing
+from symguide.pipelines.guiders import refuse_unfit_guiders
 from symguide.pipelines.levels import levels, numbers
 from symguide.pipelines.modules import components, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import Patched, patched
+from symguide.pipelines.reading import read
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
 from symguide.pipelines.running import caller
 from symguide.pipelines.runs import PipelineRun, Record, announced
 from symguide.pipelines.scheduler_call import SchedulerCall, doubled, moved, sample_of, wide
 from symguide.pipelines.shown import Shown
-from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
+from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
 from symguide.prediction_guidance import TwoBranches
 from symguide.step import Guided, Run, Step
 
@@ -78,7 +79,7 @@ class Bridge:
     ) -> None:
         refuse_scheduler(pipe)
         refuse_caches(pipe)
-        refuse_perturbing(pipe)
+        refuse_unfit_guiders(pipe, rule is not None)
         self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
         self.seed, self.indices = seed, indices
         self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
@@ -171,7 +172,10 @@ class Bridge:
         """GuidanceError for calls of the scheduler's step that are not understood."""
         name = type(self.pipe).__name__
         if model_output.shape != sample.shape:
-            raise GuidanceError("networks that also predict variances for their scheduler cannot be guided")
+            raise GuidanceError(
+                "networks that also predict variances for their scheduler cannot be guided: give the pipeline one of "
+                "fixed variance, such as DDIMScheduler.from_config(pipe.scheduler.config), if it runs with that"
+            )
         if torch.as_tensor(timestep).numel() != 1:
             raise GuidanceError("pipelines that denoise parts of a sample at different timesteps cannot be guided")
         if not bool(sample.isfinite().all()):
@@ -203,7 +207,11 @@ class Bridge:
             )
         start = every.index(float(timestep)) if start is None else start
         end = start + announced(caller(), self.scheduler, len(every) - start)
-        self.run = PipelineRun(self.levels.times(self.scheduler)[start : end + 1], self.levels.clock(self.scheduler))
+        times, known = (
+            self.levels.times(self.scheduler)[start : end + 1],
+            clocks(self.scheduler.config.num_train_timesteps),
+        )
+        self.run = PipelineRun(times, self.levels.clock(self.scheduler), Earlier(known))
         self.record.runs.append(self.run.record)
         self.counter.forward = self.counter.backward = 0
         return self.run
@@ -225,6 +233,9 @@ class Bridge:
         if run.index == 0:
             if self.decode and self.objective is not None:
                 decoding = decoder(self.pipe, replay.calls, self.checkpoint, replay.slots[-1])
+                decoding.given(
+                    call.x
+                )  # latents of a layout that is not known are refused now, not when a window begins
                 self.loss.objective = Decoded(self.objective, self.shown.decoding(decoding))
             self.loss.prepare(everything)
         s, repeat, held = run.times[run.index + 1], 0, 0 if first.graphs is None else first.graphs.held
@@ -281,20 +292,26 @@ class Bridge:
         self, run: PipelineRun, call: SchedulerCall, calls: list[Made]
     ) -> tuple[GuidedPredictor, Replay, Prediction]:
         """The pipeline's prediction as ours, by the calls that were made at x, and what it is there."""
-        replay = Replay(calls, call.x, float(call.timestep), run.clock)
-        run.clock = replay.clock
-        combine = combination(replay.recorded(), call.made, self.pipe)
-        network = PipelineNetwork(replay, combine, self.recorder, run.timesteps, experts(self.pipe))
-        denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
+        replay = Replay(calls, call.x, float(call.timestep), run.earlier)
+        passes = replay.recorded()
+        handed = at(self.levels.schedule, self.levels.predicts, call.x, call.t, call.made)
+        reading = read(passes, handed, self.pipe, self.rule is not None, replay.others)
+        if reading.combine is not None:
+            run.earlier.steady(reading.combine, type(self.pipe).__name__)
+        network = PipelineNetwork(replay, reading, self.recorder, run.timesteps, experts(self.pipe))
+        denoiser = PipelineDenoiser(network, self.levels)
         denoiser.counter = self.counter
         self.counter.forward += call.rows * replay.passes
-        ours = None if self.rule is None else InPlaceOfItsOwn(self.rule, conditional(combine, self.pipe))
-        predict = GuidedPredictor(denoiser, guidance=ours)
+        if self.rule is None:
+            predict = GuidedPredictor(denoiser)
+            prediction = handed if reading.convert is None else handed.with_x0(handed.x0)
+        else:
+            assert reading.conditional is not None
+            ours = InPlaceOfItsOwn(self.rule, reading.conditional)
+            predict = GuidedPredictor(denoiser, guidance=ours)
+            prediction = ours.combine([denoiser.said(call.x, call.t, reading.sign * wide(y)) for y in passes])
         predict.weights = run.weights
-        if ours is None:
-            return predict, replay, denoiser.prediction(call.x, call.t, call.made)
-        passes = [denoiser.prediction(call.x, call.t, wide(y)) for y in replay.recorded()]
-        return predict, replay, ours.combine(passes)
+        return predict, replay, prediction
 
     def _noise(self, x: Tensor) -> Noise:
         indices = range(len(x)) if self.indices is None else self.indices

@@ -17,6 +17,7 @@ LAST = ("CogVideoX", "ConsisID", "AceStep")
 LEFT_OUT = {
     "GlmImage": ("scaling_factor",),
     "Kandinsky5": ("shift_factor",),
+    "LDMSuperResolution": ("scaling_factor",),
     "StableDiffusion3Inpaint": ("shift_factor",),
 }
 """What these families do not ask of their autoencoder's config, though it is there."""

@@ -116,16 +116,21 @@ def levels(scheduler: Any) -> Levels:
     name, config = type(scheduler).__name__, scheduler.config
     classes = {each.__name__ for each in type(scheduler).__mro__}
     if not classes & set(KNOWN):
-        raise ConfigError(
-            f"{name} cannot be guided: use one of {', '.join(k.removesuffix('Scheduler') for k in KNOWN)}"
-        )
+        raise ConfigError(_instead(scheduler))
     if getattr(config, "skip_prk_steps", True) is False:
         raise ConfigError(f"{name} cannot be guided in its Runge-Kutta steps: make it with skip_prk_steps=True")
     if getattr(config, "invert_sigmas", False):
         raise ConfigError(f"{name} with invert_sigmas=True cannot be guided: guide takes noise levels that fall")
     predicts = _SPACES.get(getattr(config, "prediction_type", None) or "")
-    if "FlowMatch" in name or getattr(config, "use_flow_sigmas", False):
-        return Levels(RectifiedFlow(float(config.num_train_timesteps)), "flow", exploded=False)
+    matching = any("FlowMatch" in each for each in classes)
+    if matching or getattr(config, "use_flow_sigmas", False):
+        if predicts == "v":  # diffusers takes (1 - sigma) x - sigma v there, which is no velocity of this path
+            raise ConfigError(
+                f"{name} with use_flow_sigmas=True and prediction_type 'v_prediction' cannot be guided: "
+                "flows are of prediction_type 'flow_prediction'"
+            )
+        told = "flow" if matching else predicts or "flow"
+        return Levels(RectifiedFlow(float(config.num_train_timesteps)), told, exploded=False)
     table = getattr(scheduler, "alphas_cumprod", None)
     if predicts is None or predicts == "flow" or table is None:
         raise ConfigError(
@@ -134,3 +139,17 @@ def levels(scheduler: Any) -> Levels:
         )
     falling = torch.as_tensor(table).double().clamp_min(1e-12)  # zero terminal SNR has an exact 0 at its end
     return Levels(VP.discrete(falling), predicts, exploded=bool(classes & set(EXPLODED)))
+
+
+def _instead(scheduler: Any) -> str:
+    """What to say of a scheduler that is not known: which others can run its network, if any can."""
+    name = type(scheduler).__name__
+    able = {*getattr(scheduler, "_compatibles", ())}
+    if "FlowMatch" in name:
+        able = {"FlowMatchEulerDiscreteScheduler"}
+    if name.startswith("CogVideoX"):
+        able = {"CogVideoXDDIMScheduler"}
+    others = [k.removesuffix("Scheduler") for k in KNOWN if k in able]
+    if not others:
+        return f"pipelines with {name} cannot be guided: no scheduler that guide knows runs such a network"
+    return f"{name} cannot be guided: use one of {', '.join(others)}"

@@ -7,11 +7,14 @@ from typing import Any
 
 
 def running(pipe: Any) -> Mapping[str, Any]:
-    """Variables of the pipeline's `__call__` that this is called from; none where it is not called from one."""
+    """Variables of the pipeline's `__call__` that this is called from; none where it is not called from one.
+
+    Modular pipelines keep what they were called with in a state.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
-            return frame.f_locals
+            return {**getattr(frame.f_locals.get("state"), "values", {}), **frame.f_locals}
         frame = frame.f_back
     return {}
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from symguide.call import Weights
 from symguide.loop import Cost, StepRecord
+from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.levels import Clock
 from symguide.pipelines.slots import Slot
@@ -63,10 +64,12 @@ class PipelineRun:
     Args:
         times: of all calls of the scheduler's step, and of where the last one ends.
         clock: what networks are told at other times.
+        earlier: what the steps so far have shown.
     """
 
-    def __init__(self, times: Sequence[float], clock: Clock) -> None:
-        self.timesteps, self.thread, self.record = clock, threading.get_ident(), RunRecord()
+    def __init__(self, times: Sequence[float], clock: Clock, earlier: Earlier) -> None:
+        self.timesteps, self.earlier = clock, earlier
+        self.thread, self.record = threading.get_ident(), RunRecord()
         self.times, place = list(times[:1]), 0
         while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
             place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
@@ -74,7 +77,6 @@ class PipelineRun:
         self.index, self.group = 0, times[0]
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""
-        self.clock: tuple[float, float] | None = None
         self.weights, self.memory = Weights(), RunMemory()
         self.slots: Sequence[Slot] = ()
         """Of the calls to come, if their graphs are wanted."""

@@ -24,13 +24,14 @@ class Shown:
     """
 
     def __init__(self, pipe: Any) -> None:
-        self.pipe, self._decoder, self._seen = pipe, None, False
+        self.pipe, self._seen = pipe, False
+        self._decoder: Decoder | None = None
         self._last: Tensor | None = None
         self._rest: Tensor | None = None
 
     def decoding(self, decoder: Decoder) -> "Shown":
         """What an objective is to be shown latents by, from here on."""
-        self._decoder: Decoder | None = decoder
+        self._decoder = decoder
         return self
 
     def __call__(self, z: Tensor) -> Tensor:

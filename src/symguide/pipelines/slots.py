@@ -21,6 +21,7 @@ class Slot:
         axis: where the argument has more than the latents, the axis along which they are first or last, else None.
         last: whether they are last.
         listed: whether the argument is a list of samples, each with an axis more, of length 1.
+        length: how many the latents have along that axis.
         timestep: the argument with the timestep.
     """
 
@@ -30,10 +31,19 @@ class Slot:
     last: bool
     listed: bool
     timestep: str | int
+    length: int = 0
 
     def part(self, whole: Tensor, shape: Sequence[int]) -> Tensor:
         """What belongs to the latents, of this shape, in a tensor that may hold more along its axes."""
         return _part(whole, shape, self.axis, self.last)
+
+    def beside(self, call: Made) -> Tensor | None:
+        """What the argument holds besides the latents."""
+        given = batch_of(call.get(self.latents))
+        if self.axis is None or given is None:
+            return None
+        more = given.shape[self.axis] - self.length
+        return given.narrow(self.axis, 0 if self.last else self.length, more)
 
 
 def locate(call: Made, expected: Tensor) -> Slot:
@@ -52,11 +62,28 @@ def locate(call: Made, expected: Tensor) -> Slot:
         if clock is None and len(call.args) < (2 if key == 0 else 1):
             break
         timestep = clock if clock is not None else (1 if key == 0 else 0)
-        return Slot(key, given.shape[0] // expected.shape[0], *place, not isinstance(value, Tensor), timestep)
+        repeats, length = given.shape[0] // expected.shape[0], 0 if place[0] is None else expected.shape[place[0]]
+        return Slot(key, repeats, *place, not isinstance(value, Tensor), timestep, length)
     raise GuidanceError(
         f"{type(call.network).__name__} was not called with the latents that the scheduler is given and a timestep, "
         "so its prediction cannot be made again at other ones: this pipeline cannot be guided"
     )
+
+
+def timesteps(call: Made, slot: Slot) -> list[str | int]:
+    """The argument with the timestep, and others that say the same again, as AceStep's and LTX-2's do."""
+    told = call.get(slot.timestep)
+    again = [
+        name
+        for name, value in call.kwargs.items()
+        if name != slot.timestep and ("timestep" in name or name == "sigma") and isinstance(value, Tensor)
+    ]
+    same = [name for name in again if isinstance(told, Tensor) and _same(told, call.kwargs[name])]
+    return [slot.timestep, *same]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b))
 
 
 def batch_of(value: Any) -> Tensor | None:
