@@ -20,7 +20,7 @@ def trainable(pipe):
 
 @pytest.mark.parametrize("memory", ["minimal", "fast"])
 def test_parts_that_ask_for_their_weights(folder, memory):
-    """Computed again by a `checkpoint` as guided-diffusion has it, in the U-Net and in the decoder: the same picture."""
+    """Computed again by a `checkpoint` such as guided-diffusion's, in U-Net and decoder: the same picture."""
     pipe, call = build("sd", folder)
 
     def guided():
