@@ -85,7 +85,7 @@ class Last(sg.MPGD):
     """Guides the last step alone."""
 
     def __init__(self, steps, decodes):
-        super().__init__(Eye(), window=((steps - 1) / steps - 1e-9, 1.0))
+        super().__init__(Eye(), window=(max(0.0, (steps - 1) / steps - 1e-9), 1.0))
         self.decodes, self.kept = decodes, SimpleNamespace(eye=self.objective, last=None)
 
     def guide(self, step):

@@ -14,7 +14,6 @@ from pieces import (
     VIDEO,
     euler,
     frames,
-    lively,
     model,
     pipeline,
     sees,
@@ -55,8 +54,8 @@ FACES = {
 
 
 def wan_vae(**more):
-    sizes = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
-    return lively(model("AutoencoderKLWan", **sizes | {"temperal_downsample": [False, True, True]} | more))
+    sizes = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+    return model("AutoencoderKLWan", **sizes | {"temperal_downsample": [False, True, True]} | more)
 
 
 def wan5b(name):
