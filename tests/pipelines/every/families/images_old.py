@@ -306,7 +306,9 @@ CASES = {
         {**TEXT, **SIZE, "image": picture(), "strength": 0.8, "num_inference_steps": 4, "prior_num_inference_steps": 2},
     ),
     "KandinskyV22InpaintCombinedPipeline": (
-        combined("KandinskyV22InpaintCombinedPipeline", kandinsky("KandinskyV22InpaintPipeline", {"in_channels": 9}), 22),
+        combined(
+            "KandinskyV22InpaintCombinedPipeline", kandinsky("KandinskyV22InpaintPipeline", {"in_channels": 9}), 22
+        ),
         {**TEXT, **SIZE, "image": picture(), "mask_image": hole(), "prior_num_inference_steps": 2},
         {"unmixed": {"mask_image": hole(whole=True)}},
     ),
