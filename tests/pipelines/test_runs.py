@@ -168,6 +168,6 @@ def test_the_pipelines_own_calls_have_their_graphs(family, folder):
     pipe(**call, generator=torch.Generator().manual_seed(0))
     own = count.calls
     kept, calls, run = drawn("minimal")
-    assert calls == own + run.trace[0].forward_calls // (4 if family == "z-image" else 4)
+    assert calls == own + run.trace[0].forward_calls // 4
     again, more, _ = drawn(0)
     assert more > calls and torch.allclose(kept, again, atol=1e-4)
