@@ -110,8 +110,9 @@ def test_loops_of_ones_own_take_turns_in_one_thread(pipe):
     ):
         turns = list(zip(*(hand_made(each) for each in pipes), strict=True))
     for here, there in zip(turns, zip(*alone, strict=True), strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(here, there, strict=True))
-    assert not torch.equal(alone[0][-1], list(hand_made(pipes[0]))[-1])
+        for x, y in zip(here, there, strict=True):  # calls are made with graphs at other times: bits may differ
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(alone[0][-1], list(hand_made(pipes[0]))[-1], atol=1e-2)
 
 
 def test_a_run_may_be_in_another_thread_than_guide(pipe):

@@ -78,7 +78,8 @@ class Sphere:
     def prepare(self, run: Run) -> None:
         if run.eta == 0:
             raise GuidanceError(
-                "DSG needs stochastic steps: with eta = 0 the sphere around a step's mean is a point; use eta=1"
+                "DSG needs stochastic steps: with eta = 0 the sphere around a step's mean is a point; use eta=1, "
+                "and in a pipeline a scheduler that draws noise, such as EulerAncestralDiscreteScheduler"
             )
 
     def __call__(self, step: Step, change: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ class Recipe(ABC):
 
     def guides_at(self, run: Run, index: int) -> bool:
         """Whether a step of the run can be guided, if it lies in the window."""
-        return index < run.steps - 1 or self.guides_last
+        return index < run.steps - 1 or self.guides_last or run.times[-1] > 0  # where a refiner goes on, it has noise
 
     def prepare(self, run: Run) -> None:
         if self.scale > 0 and not callable(self.window):

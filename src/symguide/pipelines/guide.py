@@ -24,7 +24,7 @@ def guide(
     indices: Iterable[int] | None = None,
     on_nan: str = "raise",
 ) -> Iterator[Record]:
-    """Guide everything that a diffusers pipeline draws inside.
+    """Guide everything that a diffusers pipeline draws inside, and nothing else: networks may be shared with others.
 
         with guide(pipe, loss=SAG(Style(reference, encoder), n=4)) as run:
             images = pipe("a cat wearing glasses").images
@@ -45,12 +45,17 @@ def guide(
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
 
     Yields:
-        Record, filled while the pipeline runs.
+        Record, filled while the pipeline runs: `trace` and `cost` of the last run of its scheduler, and all `runs` with
+        their `total` cost.
 
     Raises:
-        ConfigError: for pipelines and schedulers that cannot be guided, and where a run draws another number of samples
-            than there are indices.
-        GuidanceError: for predictions that cannot be made again, and as the recipe.
+        ConfigError: for pipelines and schedulers that cannot be guided, or are in a `guide` already, and where a run
+            draws another number of samples than there are indices.
+        GuidanceError: for predictions that cannot be made again, for steps that were made by another scheduler, where
+            no step of a run lies in the window, and as the recipe.
+
+    Warns:
+        UserWarning: where a run was interrupted before a step in the window.
 
     Cost: as the recipe's; the pipeline's own call is the first of every look-ahead. Where its graph is needed (n = 1,
     memory="fast", jacobian="first") the pipeline makes it with one from the second guided step on, and in the first it
