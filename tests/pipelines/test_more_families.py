@@ -27,7 +27,6 @@ from zoo import (
     picture,
     pixels,
     sd,
-    sd3,
 )
 from zoo_more import EMBEDDED, MORE, NEW, WORDS, ltx2, parts
 
@@ -98,12 +97,6 @@ def learned_variance(folder):
     return pipe
 
 
-def upward(folder):
-    pipe = sd3(folder)
-    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)  # as Mochi's
-    return pipe
-
-
 def dropout(folder):
     pipe = sd(folder, network={"dropout": 0.5})
     pipe.unet.train()
@@ -132,7 +125,6 @@ REFUSED = {
         FAMILIES["ddpm"][1],
         "networks that also predict variances for their scheduler cannot be guided",
     ),
-    "rising noise levels": (upward, {**TEXT, **SHORT}, "with invert_sigmas=True cannot be guided"),
     "dropout": (dropout, TEXT, "called again with what the pipeline gave it, said something else: it is random"),
     "changed control": (
         doubled_control,

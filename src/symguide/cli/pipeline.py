@@ -21,7 +21,6 @@ from symguide.loss_guidance import Recipe
 from symguide.meter import Peak
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
-from symguide.schedule import RectifiedFlow
 
 COPIED = (
     "num",
@@ -157,9 +156,8 @@ def _swapped(pipe: Any, name: str) -> Any:
         ConfigError: for one of another kind of noise: networks that were trained on flows know no other.
     """
     made = getattr(loading.diffusers(), name).from_config(pipe.scheduler.config)
-    flows = [isinstance(levels(scheduler).schedule, RectifiedFlow) for scheduler in (pipe.scheduler, made)]
-    if flows[0] != flows[1]:
-        own, other = ("flows" if flow else "diffusion" for flow in flows)
+    own, other = (levels(scheduler).kind for scheduler in (pipe.scheduler, made))
+    if own != other:
         raise ConfigError(f"the pipeline's network knows the noise of {own}, and {name} is one of {other}")
     return made
 

@@ -12,7 +12,7 @@ import copy
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from symguide.modules import frozen, look_again
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
-from symguide.pipelines.calls import Made, plain
+from symguide.pipelines.calls import Made
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.draws import Draws, mean_and_std
 from symguide.pipelines.earlier import Earlier, clocks
@@ -44,6 +44,13 @@ from symguide.pipelines.replay import Replay
 from symguide.pipelines.running import caller
 from symguide.pipelines.runs import PipelineRun, Record, announced
 from symguide.pipelines.scheduler_call import SchedulerCall, doubled, moved, sample_of, wide
+from symguide.pipelines.schedulers import (
+    in_usual_terms,
+    midpoint,
+    only_asks,
+    refuse_to_repeat,
+    refuse_two_noises,
+)
 from symguide.pipelines.shown import Shown
 from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
 from symguide.prediction_guidance import TwoBranches
@@ -97,7 +104,7 @@ class Bridge:
     def in_place(self) -> Iterator[None]:
         """The scheduler's step and set_timesteps are ours inside, and its own again outside."""
         look_again()
-        self.stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
+        stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self.run, self.recorder.slots = None, ()
@@ -107,11 +114,13 @@ class Bridge:
             return prepare(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
+            if only_asks(self.pipe, kwargs):
+                return stock(*args, **kwargs)
             with (
                 self.recorder.paused(),  # what objectives and look-aheads call is none of the pipeline's calls
                 frozen(*components(self.pipe)),  # no longer: torch multiplies frozen matrices in another order
             ):
-                return self.step(*args, **kwargs)
+                return self.step(stock, args, kwargs)
 
         with ExitStack() as stack:
             stack.enter_context(patched(self.scheduler, step=step, set_timesteps=set_timesteps))
@@ -142,14 +151,17 @@ class Bridge:
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def step(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The scheduler's own step, then the guided change of what it gave."""
-        self._refuse(model_output, timestep, sample)
+        model_output, every, sample, make = in_usual_terms(self.scheduler, stock, args, kwargs)
+        timestep = self._refuse(model_output, every, sample)
         began, calls, run = time.perf_counter(), self.recorder.take(), self._run_at(timestep)
         run.calls, spent = max(run.calls, len(calls)), (self.counter.forward, self.counter.backward)
         rows = len(sample) // 2 if doubled(self.pipe, calls) else len(sample)
-        given = plain(model_output), timestep, plain(sample), args, kwargs
-        call = SchedulerCall(self.stock, self.levels, run.times[run.index], rows, *given)
+        between = None if run.change is None else midpoint(self.scheduler)
+        t = run.times[run.index] if between is None else self.levels.time(between)
+        given = model_output, timestep, sample, (*args, *kwargs.values())
+        call = SchedulerCall(make, self.levels, t, rows, *given)
         if run.change is not None:
             result = self._second_half(run, call, calls)
         else:
@@ -168,19 +180,19 @@ class Bridge:
             raise GuidanceError(f"none of the {run.index} steps lies in the window {self.loss.window}: widen it")
         self.shown.end(sample)
 
-    def _refuse(self, model_output: Tensor, timestep: Any, sample: Tensor) -> None:
-        """GuidanceError for calls of the scheduler's step that are not understood."""
-        name = type(self.pipe).__name__
+    def _refuse(self, model_output: Tensor, timestep: Any, sample: Tensor) -> float:
+        """The one timestep of a call of the scheduler's step; GuidanceError where the call is not understood."""
+        name, times = type(self.pipe).__name__, numbers(timestep)
         if model_output.shape != sample.shape:
             raise GuidanceError(
                 "networks that also predict variances for their scheduler cannot be guided: give the pipeline one of "
                 "fixed variance, such as DDIMScheduler.from_config(pipe.scheduler.config), if it runs with that"
             )
-        if torch.as_tensor(timestep).numel() != 1:
+        if len(set(times)) != 1:
             raise GuidanceError("pipelines that denoise parts of a sample at different timesteps cannot be guided")
         if not bool(sample.isfinite().all()):
             raise GuidanceError(
-                f"the latents of {name} are not finite at the timestep {float(timestep):g}, where its scheduler or "
+                f"the latents of {name} are not finite at the timestep {times[0]:g}, where its scheduler or "
                 "guidance has led them: use another dtype or scheduler if they are so without guidance, too, and a "
                 "lower scale if not"
             )
@@ -190,8 +202,9 @@ class Bridge:
                 f"{name} calls its networks and its scheduler in several threads: give each thread a pipeline of its "
                 "own, of the same networks and another scheduler"
             )
+        return times[0]
 
-    def _run_at(self, timestep: Any) -> PipelineRun:
+    def _run_at(self, timestep: float) -> PipelineRun:
         """The run that a step belongs to, which begins with it if none is under way.
 
         It may begin at a later timestep than the first, as image to image does, and end before the last, as Stable
@@ -200,17 +213,15 @@ class Bridge:
         if self.run is not None and not self.run.over:
             return self.run
         every, start = numbers(self.scheduler.timesteps), getattr(self.scheduler, "begin_index", None)
-        if start is None and float(timestep) not in every:
+        if start is None and timestep not in every:
             raise GuidanceError(
-                f"{type(self.pipe).__name__} begins at the timestep {float(timestep):g}, which is none of its "
+                f"{type(self.pipe).__name__} begins at the timestep {timestep:g}, which is none of its "
                 "scheduler's, so its noise level is not known: this pipeline cannot be guided"
             )
-        start = every.index(float(timestep)) if start is None else start
+        start = every.index(timestep) if start is None else start
         end = start + announced(caller(), self.scheduler, len(every) - start)
-        times, known = (
-            self.levels.times(self.scheduler)[start : end + 1],
-            clocks(self.scheduler.config.num_train_timesteps),
-        )
+        times = self.levels.times(self.scheduler)[start : end + 1]
+        known = ((0.0, 1.0),) if self.levels.exact else clocks(self.scheduler.config.num_train_timesteps)
         self.run = PipelineRun(times, self.levels.clock(self.scheduler), Earlier(known))
         self.record.runs.append(self.run.record)
         self.counter.forward = self.counter.backward = 0
@@ -231,17 +242,14 @@ class Bridge:
         predict, noise, eta = first.predict, self._noise(call.x), float(run.stochastic)
         everything = Run(predict, noise, tuple(run.times), "ddim", eta, self.on_nan, memory=run.memory)
         if run.index == 0:
-            if self.decode and self.objective is not None:
-                decoding = decoder(self.pipe, replay.calls, self.checkpoint, replay.slots[-1])
-                decoding.given(
-                    call.x
-                )  # latents of a layout that is not known are refused now, not when a window begins
-                self.loss.objective = Decoded(self.objective, self.shown.decoding(decoding))
+            if self.objective is not None and (self.decode or self.levels.data != 1):
+                self.loss.objective = Decoded(self.objective, self._seen(call, replay))
             self.loss.prepare(everything)
         s, repeat, held = run.times[run.index + 1], 0, 0 if first.graphs is None else first.graphs.held
         known: Call = first
         while True:  # as symguide.loop's step, with the scheduler's in place of the solver's
-            given, moments = call.given(result, s), partial(self._moments, call, before, known.prediction, s)
+            given = self._reached(call, known.prediction, result, s)
+            moments = partial(self._moments, call, before, known.prediction, s)
             step = PipelineStep(everything, run.index, repeat, known, given, moments)
             with Peak(call.x.device) as peak:
                 guided = self.loss.guide(step)
@@ -251,6 +259,7 @@ class Bridge:
             repeat += 1
             if repeat >= self.loss.repeats_at(step):
                 break
+            refuse_to_repeat(self.scheduler)
             x = step.back_in_time(given if guided is None else guided.x_s)
             known = Call(predict, x, call.t, keep=known.wanted)
             state.put_back(self.scheduler, before)
@@ -259,6 +268,22 @@ class Bridge:
         run.slots = replay.slots if known.wanted and one else ()
         run.active = run.active or (hasattr(self.loss, "active") and self.loss.active(step))
         return step, guided, result
+
+    def _seen(self, call: SchedulerCall, replay: Replay) -> Callable[[Tensor], Tensor]:
+        """What objectives see of the schedule's clean sample: it in the pipeline's units, and decoded if asked for."""
+        if not self.decode:
+            return lambda x0: self.levels.state(x0, 0.0)
+        decoding = decoder(self.pipe, replay.calls, self.checkpoint, replay.slots[-1])
+        decoding.given(call.x)  # latents of a layout that is not known are refused now, not when a window begins
+        decode = self.shown.decoding(decoding)
+        return lambda x0: decode(self.levels.state(x0, 0.0))
+
+    def _reached(self, call: SchedulerCall, prediction: Prediction, result: Any, s: float) -> Tensor:
+        """x_s of what the scheduler gave; a straight step's where the network is called once more before s."""
+        if midpoint(self.scheduler) is None:
+            return call.given(result, s)
+        schedule = self.levels.schedule
+        return schedule.alpha(s) * prediction.x0 + schedule.sigma(s) * prediction.eps
 
     def _give_back(
         self, run: PipelineRun, call: SchedulerCall, step: PipelineStep, guided: Guided | None, result: Any
@@ -269,8 +294,6 @@ class Bridge:
         self.recorder.slots = () if half else run.slots
         change = None if guided is None else self.levels.state(guided.x_s - step.x_s(), step.s)
         if half:
-            if step.repeat > 0:
-                raise ConfigError(f"{type(self.scheduler).__name__} makes steps in two halves: repeats must be 1")
             run.change = torch.zeros_like(step.x) if change is None else change
             return result
         if getattr(self.scheduler, "order_list", None) and self.scheduler.order_list[run.index - 1] == 1:
@@ -292,7 +315,7 @@ class Bridge:
         self, run: PipelineRun, call: SchedulerCall, calls: list[Made]
     ) -> tuple[GuidedPredictor, Replay, Prediction]:
         """The pipeline's prediction as ours, by the calls that were made at x, and what it is there."""
-        replay = Replay(calls, call.x, float(call.timestep), run.earlier)
+        replay = Replay(calls, call.x, self.levels.told(call.timestep), run.earlier)
         passes = replay.recorded()
         handed = at(self.levels.schedule, self.levels.predicts, call.x, call.t, call.made)
         reading = read(passes, handed, self.pipe, self.rule is not None, replay.others)
@@ -304,12 +327,13 @@ class Bridge:
         self.counter.forward += call.rows * replay.passes
         if self.rule is None:
             predict = GuidedPredictor(denoiser)
-            prediction = handed if reading.convert is None else handed.with_x0(handed.x0)
+            prediction = denoiser.kept(handed if reading.convert is None else handed.with_x0(handed.x0))
         else:
             assert reading.conditional is not None
             ours = InPlaceOfItsOwn(self.rule, reading.conditional)
             predict = GuidedPredictor(denoiser, guidance=ours)
-            prediction = ours.combine([denoiser.said(call.x, call.t, reading.sign * wide(y)) for y in passes])
+            every = [denoiser.said(call.x, call.t, reading.sign * wide(y)) for y in passes]
+            prediction = ours.combine([denoiser.kept(one) for one in every])
         predict.weights = run.weights
         return predict, replay, prediction
 
@@ -323,13 +347,15 @@ class Bridge:
         self, call: SchedulerCall, before: dict[str, Any], prediction: Prediction, s: float
     ) -> tuple[Tensor, float]:
         """Mean and standard deviation of the scheduler's step, in the schedule's terms."""
+        refuse_two_noises(self.scheduler)
+        if midpoint(self.scheduler) is not None:
+            return self._reached(call, prediction, None, s), 0.0
 
         def step() -> Tensor:
             return wide(sample_of(call.of(prediction, like=wide(call.sample))))
 
         mean, std = mean_and_std(self.scheduler, before, step, call.sample, call.generators)
-        factor = self.levels.schedule.alpha(s) if self.levels.exploded else 1.0
-        return factor * mean[: call.rows], factor * std
+        return self.levels.ours(mean[: call.rows], s), std / self.levels.unit(s)
 
     def _left_out(self, run: PipelineRun) -> bool:
         """Whether steps were made, and none was in the window of a recipe that is on."""

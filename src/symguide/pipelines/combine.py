@@ -56,6 +56,18 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
+class Framed:
+    """Classifier-free guidance y = u + w (c - u) with a w for every frame, (1 or B, F, 1, 1, 1)."""
+
+    scale: Tensor
+    conditional: int
+
+    def __call__(self, predictions: Sequence[Tensor]) -> Tensor:
+        c, u = predictions[self.conditional], predictions[1 - self.conditional]
+        return u + self.scale.to(c) * (c - u)
+
+
+@dataclass(frozen=True)
 class Normed:
     """Classifier-free guidance y = u + w (c - u), then y |c| / |y| with norms along the last axis, times sign.
 
@@ -82,7 +94,7 @@ def conditional(rule: Any, pipeline: Any) -> int:
     Raises:
         GuidanceError: if there are not two.
     """
-    if isinstance(rule, Normed):
+    if isinstance(rule, Normed | Framed):
         return rule.conditional
     two_passes(rule.weights, pipeline)
     return rule.conditional if isinstance(rule, Rescaled) else int((rule.weights * sign(rule)).argmax())
@@ -151,6 +163,8 @@ def _known(count: int, pipeline: Any) -> Iterator[Combine]:
     yield from _of_sound_and_sight(count, pipeline)
     if count != 2:
         return
+    if isinstance(framed := getattr(pipeline, "guidance_scale", None), Tensor):  # Stable Video Diffusion's
+        yield from (Framed(framed, conditional) for conditional in (1, 0))
     for phi, scale in _told(pipeline):
         for conditional in (1, 0):
             weights = torch.full((2,), 1.0 - scale, dtype=torch.float64)

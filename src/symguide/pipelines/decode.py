@@ -1,6 +1,7 @@
 """From a pipeline's clean latents to what its objectives see: the pipeline's own decoding, differentiably."""
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,23 +66,29 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool, slot: Slot | Non
     arranged, level = layout(pipe, found, calls[-1], slot), _level(pipe, found)
     vae, kandinsky = _wide_enough(pipe, found), found is getattr(pipe, "movq", None)  # neither scales nor quantises
     more: dict[str, Any] = {"force_not_quantize": True} if kandinsky else {}
+    chunk = _chunk(pipe, vae)
+    single = chunk is not None or not video(vae)
 
     def scaled(z: Tensor) -> Tensor:
         return z if kandinsky else unscaled(z, vae, left_out(pipe))
 
     def framed(z: Tensor) -> Tensor:
         """As the autoencoder takes them: videos frame by frame, or pictures as videos of one frame."""
-        if z.ndim == 5 and not video(vae):
+        if z.ndim == 5 and single:
             return z.transpose(1, 2).flatten(0, 1)
-        return z.unsqueeze(2) if z.ndim == 4 and video(vae) else z
+        return z.unsqueeze(2) if z.ndim == 4 and not single else z
 
     def pictures(z: Tensor) -> Tensor:
         frames = framed(z)
         told = more if level is None else more | {"temb": frames.new_full((len(frames),), level)}
-        made: Tensor = vae.decode(frames, return_dict=False, **told)[0]
-        if z.ndim == 5 and not video(vae):
+        if chunk is None:
+            made: Tensor = vae.decode(frames, return_dict=False, **told)[0]
+        else:
+            parts = torch.split(frames, chunk if chunk > 0 else z.shape[2])
+            made = torch.cat([vae.decode(part, num_frames=len(part), return_dict=False)[0] for part in parts])
+        if z.ndim == 5 and single:
             return made.reshape(len(z), -1, *made.shape[1:]).transpose(1, 2)
-        return made.squeeze(2) if z.ndim == 4 and video(vae) else made
+        return made.squeeze(2) if z.ndim == 4 and not single else made
 
     def decode(z: Tensor) -> Tensor:
         return in_dtype(pictures, scaled(z), next(vae.parameters()).dtype)
@@ -121,6 +128,16 @@ def autoencoder(pipe: Any) -> Any:
             "and an objective on latents"
         )
     return None
+
+
+def _chunk(pipe: Any, vae: Any) -> int | None:
+    """How many frames an autoencoder that mixes them (Stable Video Diffusion's) is given at once; 0 is all of a video.
+
+    None is of autoencoders that are not told how many frames there are.
+    """
+    if "num_frames" not in inspect.signature(vae.decode).parameters:
+        return None
+    return int(running(pipe).get("decode_chunk_size") or 0)
 
 
 def _level(pipe: Any, vae: Any) -> float | None:

@@ -112,6 +112,8 @@ def _beside(calls: Sequence[Made], slots: Sequence[Slot], links: Sequence[Link])
                     found[index, key, place] = tensor
         if (rest := slot.beside(call)) is not None:
             found[index, slot.latents, -1] = rest
+        if (held := slot.given(call)) is not None:
+            found[index, slot.latents, -2] = held
     return found
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from symguide.errors import ConfigError
 from symguide.pipelines.calls import Made
 from symguide.pipelines.running import running
-from symguide.pipelines.slots import Slot
+from symguide.pipelines.slots import Slot, as_video
 
 Layout = Callable[[Tensor], Tensor]
-LAST = ("CogVideoX", "ConsisID", "AceStep")
+LAST = ("CogVideoX", "ConsisID", "AceStep", "StableVideoDiffusion")
 """Families whose second axis is time and whose third has the channels."""
 LEFT_OUT = {
     "GlmImage": ("scaling_factor",),
@@ -21,6 +21,10 @@ LEFT_OUT = {
     "StableDiffusion3Inpaint": ("shift_factor",),
 }
 """What these families do not ask of their autoencoder's config, though it is there."""
+
+
+OVER_DATA = ("SanaSprint", "CosmosTextToWorld", "CosmosVideoToWorld", "Cosmos2TextToImage", "Cosmos2VideoToWorld")
+"""Families that decode the scheduler's clean samples over the deviation of its data."""
 
 
 def layout(pipe: Any, vae: nn.Module, call: Made, slot: Slot | None = None) -> Layout:
@@ -54,6 +58,12 @@ def layout(pipe: Any, vae: nn.Module, call: Made, slot: Slot | None = None) -> L
         return _checked(_behind_the_first_frame(call, slot), name, vae)
     if name.startswith("Kandinsky5"):
         return _checked(lambda z: z.movedim(-1, 1) if video(vae) else z.movedim(-1, 1).squeeze(2), name, vae)
+    if name.startswith(OVER_DATA):
+        return _checked(lambda z: z / pipe.scheduler.config.sigma_data, name, vae)
+    if name == "LTXImageToVideoPipeline" and slot is not None and slot.tokens:
+        return _checked(_behind_the_first_frame(call, slot), name, vae)
+    if name == "LTXConditionPipeline":
+        return _checked(_without_conditions(pipe), name, vae)
     if hasattr(pipe, "transformer_temporal_patch_size") and "num_frames" in given:  # LTX
         sizes = [given[key] for key in ("num_frames", "height", "width")]
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
@@ -114,7 +124,10 @@ def sound(vae: nn.Module) -> bool:
 
 
 def _by_channel(values: Any, z: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=z.dtype, device=z.device).view(1, -1, *[1] * (z.ndim - 2))
+    every = torch.as_tensor(values, dtype=z.dtype, device=z.device)
+    if z.ndim == 5 and len(every) > z.shape[1]:  # Cosmos 1's has one for each frame, too
+        return every.view(1, z.shape[1], -1, 1, 1)[:, :, : z.shape[2]]
+    return every.view(1, -1, *[1] * (z.ndim - 2))
 
 
 def _checked(arrange: Layout, name: str, vae: nn.Module) -> Layout:
@@ -138,10 +151,22 @@ def _behind_the_first_frame(call: Made, slot: Slot) -> Layout:
     given = call.get(slot.latents)
 
     def arranged(z: Tensor) -> Tensor:
-        first = given[: len(z)].narrow(2, 0, given.shape[2] - z.shape[2])
-        return torch.cat([first.to(z), z], dim=2)
+        axis = 1 if slot.tokens else 2
+        before = given[: len(z)].narrow(axis, 0, given.shape[axis] - slot.laid(z).shape[axis])
+        if slot.tokens:
+            before = as_video(before, (0, 0, -1, *z.shape[3:]))
+        return torch.cat([before.to(z), z], dim=2)
 
     return arranged
+
+
+def _without_conditions(pipe: Any) -> Layout:
+    """The tokens of LTX's video, behind those of given frames, as a video."""
+    call = running(pipe)
+    names = ("latent_num_frames", "latent_height", "latent_width")
+    sizes, more = [call.get(name) for name in names], call.get("extra_conditioning_num_latents", 0)
+    patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+    return lambda z: pipe._unpack_latents(z[:, more:], *sizes, *patches)
 
 
 def _grid(given: Mapping[str, Any], last: bool) -> Callable[[int], tuple[int, int] | None] | None:

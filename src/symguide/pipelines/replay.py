@@ -39,6 +39,8 @@ class Replay:
             )
         self.calls, self.timestep, self.expected = tuple(calls), timestep, expected
         self.slots = [locate(call, expected) for call in calls]
+        last, clean = self.slots[-1], self.slots[-1].given(calls[-1])
+        self.held = None if last.held is None or clean is None else (last.held, plain(clean).to(expected))
         self.links = links_between(self.calls)
         self.told = [timesteps(call, slot) for call, slot in zip(self.calls, self.slots, strict=True)]
         given = tensors([(call.args, dict(call.kwargs)) for call in calls])
@@ -110,7 +112,10 @@ class Replay:
         value = call.get(slot.latents)
         given = batch_of(value)
         assert given is not None
-        whole = torch.cat([x.to(given.dtype)] * slot.repeats)
+        whole = torch.cat([slot.laid(x.to(given.dtype))] * slot.repeats)
+        if slot.held is not None:
+            held = torch.cat([slot.laid(slot.held)] * slot.repeats)
+            whole = torch.where(held, slot.part(given, whole.shape), whole)
         if slot.axis is not None:
             rest = slot.beside(call)
             assert rest is not None
@@ -148,12 +153,17 @@ class Replay:
         for index in mains(self.calls):
             call, slot, said = self.calls[index], self.slots[index], tensors(outputs[index])
             whole = torch.stack(said).squeeze(2) if slot.listed else said[0]
-            parts += list(self._cut(whole, call, slot).chunk(slot.repeats))
+            cut = slot.back(self._cut(whole, call, slot), self.expected.shape)
+            parts += list(cut.chunk(slot.repeats))
         return parts
+
+    def _shape(self, slot: Slot) -> tuple[int, ...]:
+        """Of the latents in a call's argument."""
+        return len(self.expected) * slot.repeats, *slot.laid(self.expected[:1]).shape[1:]
 
     def _cut(self, output: Tensor, call: Made, slot: Slot) -> Tensor:
         """Without what is predicted beside the latents: variances, or the tokens of a reference."""
-        shape = (len(self.expected) * slot.repeats, *self.expected.shape[1:])
+        shape = self._shape(slot)
         if (
             output.ndim != len(shape)
             or len(output) != shape[0]
@@ -181,6 +191,7 @@ class Graphs:
         gradients = vjp(passes, self.leaves, cotangents)
         parts: list[Tensor] = []
         for gradient, slot in zip(gradients, self.slots, strict=True):
-            shape = (len(gradient), *cotangents[0].shape[1:])
-            parts += slot.part(gradient, shape).chunk(slot.repeats)
+            own, shape = cotangents[0].shape, (len(gradient), *slot.laid(cotangents[0][:1]).shape[1:])
+            each = slot.back(slot.part(gradient, shape), own).chunk(slot.repeats)
+            parts += each if slot.held is None else [part.masked_fill(slot.held, 0.0) for part in each]
         return torch.stack(parts).sum(dim=0)

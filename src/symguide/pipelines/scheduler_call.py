@@ -1,7 +1,7 @@
 """One call of a scheduler's `step`: what the pipeline handed it, what it makes of that, and of other predictions."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,50 +10,51 @@ from torch import Tensor
 from symguide.denoiser import Prediction
 from symguide.pipelines.calls import Made
 from symguide.pipelines.levels import Levels
+from symguide.pipelines.schedulers import Stock
 
 
 class SchedulerCall:
     """A call of `step`, in our terms where recipes see it.
 
     Args:
-        step: the scheduler's own.
+        step: the scheduler's own, in the usual terms.
         levels: the scheduler's.
         t: our time of the timestep.
         rows: how many samples there are; those that the scheduler sees may hold each of them twice.
-        model_output, timestep, sample, args, kwargs: what the pipeline called it with.
+        model_output, timestep, sample: what it is made of, in these terms.
+        arguments: what the pipeline called it with.
 
     Attributes:
         x: the schedule's x_t, (B, ...), in single precision at least.
-        made: the prediction of those samples.
+        made: the prediction of those samples, as networks say it.
     """
 
     def __init__(
         self,
-        step: Callable[..., Any],
+        step: Stock,
         levels: Levels,
         t: float,
         rows: int,
         model_output: Tensor,
-        timestep: Any,
+        timestep: float,
         sample: Tensor,
-        args: Sequence[Any],
-        kwargs: dict[str, Any],
+        arguments: Sequence[Any],
     ) -> None:
         self.step, self.levels, self.t, self.rows = step, levels, t, rows
         self.model_output, self.timestep, self.sample = model_output, timestep, sample
-        self.args, self.kwargs = args, kwargs
-        self.x, self.made = levels.ours(wide(sample[:rows]), t), wide(model_output[:rows])
+        self.arguments, self.x = arguments, levels.ours(wide(sample[:rows]), t)
+        self.made = levels.said(self.x, t, wide(model_output[:rows]))
 
     def own(self) -> Any:
         """The scheduler's step with the pipeline's own tensors: the same to the last bit."""
-        return self.step(self.model_output, self.timestep, self.sample, *self.args, **self.kwargs)
+        return self.step(self.model_output, self.sample)
 
     def of(self, prediction: Prediction, like: Tensor | None = None) -> Any:
         """The scheduler's step of another prediction, in the sample's type, or that of another tensor."""
         like = self.sample if like is None else like
-        value, place = getattr(prediction, self.levels.predicts), self.levels.state(prediction.x, self.t)
+        value, place = self.levels.handed(prediction, self.t), self.levels.state(prediction.x, self.t)
         both = (torch.cat([z.to(like)] * (len(self.sample) // self.rows)) for z in (value, place))
-        return self.step(next(both), self.timestep, next(both), *self.args, **self.kwargs)
+        return self.step(next(both), next(both))
 
     def given(self, result: Any, s: float) -> Tensor:
         """The schedule's x_s of what the scheduler returned."""
@@ -62,7 +63,7 @@ class SchedulerCall:
     @property
     def generators(self) -> list[Any]:
         """Those among its arguments."""
-        found = [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, torch.Generator | list)]
+        found = [value for value in self.arguments if isinstance(value, torch.Generator | list)]
         return [one for value in found for one in (value if isinstance(value, list) else [value])]
 
 

@@ -98,19 +98,28 @@ class PipelineDenoiser(Denoiser):
         timestep = float(self.schedule.timestep(t))  # a tensor of it would have to be waited for
         passes = [self.said(x, t, y).value for y in self.network.passes(x, self.network.clock(timestep))]
         combined: Tensor = self.network(passes, timestep)
-        return combined
+        return self.kept(at(self.schedule, self.predicts, x, t, combined)).value
 
     def passes(self, x: Tensor, t: float) -> list[Prediction]:
         """The prediction of each pass."""
         assert isinstance(self.network, PipelineNetwork)
         self.counter.forward += self.network.replay.passes * len(x)
         every = self.network.passes(x, self.network.clock(float(self.schedule.timestep(t))))
-        return [self.said(x, t, self.network.reading.sign * y) for y in every]
+        return [self.kept(self.said(x, t, self.network.reading.sign * y)) for y in every]
 
     def said(self, x: Tensor, t: float, value: Tensor) -> Prediction:
         """What the network said in a pass at (x, t), as a prediction."""
         prediction = at(self.schedule, self.own, x, t, value)
         return prediction if self.convert is None else prediction.with_x0(self.convert(prediction))
+
+    def kept(self, prediction: Prediction) -> Prediction:
+        """The prediction, but at places where networks are given something clean, whose clean estimate is that."""
+        assert isinstance(self.network, PipelineNetwork)
+        if (held := self.network.replay.held) is None:
+            return prediction
+        places, clean = held
+        there = getattr(prediction.with_x0(clean.to(prediction.x)), prediction.space)
+        return prediction.with_value(torch.where(places, there, prediction.value))
 
 
 def at(schedule: Schedule, space: str, x: Tensor, t: float, value: Tensor) -> Prediction:
