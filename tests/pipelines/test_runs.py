@@ -147,7 +147,7 @@ SKIPPING = {
 
 @pytest.mark.parametrize("family", ["z-image", "sd3"])
 def test_the_pipelines_own_calls_have_their_graphs(family, folder):
-    """Where latents are a list, and where some steps make more calls than others: one step pays once more, the first."""
+    """Where latents are a list, and where some steps make more calls than others: the first one alone pays again."""
     if family == "z-image" and not hasattr(diffusers, NEW["z-image"]):
         pytest.skip("this diffusers has no Z-Image")
     if family == "z-image":
