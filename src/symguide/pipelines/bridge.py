@@ -45,6 +45,7 @@ from symguide.pipelines.running import caller
 from symguide.pipelines.runs import PipelineRun, Record, announced
 from symguide.pipelines.scheduler_call import SchedulerCall, doubled, moved, sample_of, wide
 from symguide.pipelines.schedulers import (
+    draws_later,
     in_usual_terms,
     midpoint,
     only_asks,
@@ -232,7 +233,7 @@ class Bridge:
         predict, replay, prediction = self._predictor(run, call, calls)
         with Draws() as draws:
             result = call.own() if self.rule is None else call.of(prediction)
-        run.stochastic = run.stochastic or draws.count > 0
+        run.stochastic = run.stochastic or draws.count > 0 or draws_later(self.scheduler)
         return Known(predict, call.t, prediction, replay.graphs()), replay, result
 
     def _guide(

@@ -140,10 +140,15 @@ def midpoint(scheduler: Any) -> float | None:
     return float(levels[index - 1 if hasattr(scheduler, "sigmas_up") else index])
 
 
+def draws_later(scheduler: Any) -> bool:
+    """Whether noise of a step is drawn after its second call of the network, as KDPM2Ancestral and DPMSolverSDE do."""
+    return bool({"sigmas_up", "mid_point_sigma"} & set(vars(scheduler)))
+
+
 def refuse_two_noises(scheduler: Any) -> None:
     """GuidanceError for schedulers that call the network again before the noise of a step is known."""
     name = type(scheduler).__name__
-    if {"sigmas_up", "mid_point_sigma"} & set(vars(scheduler)):  # KDPM2Ancestral's and DPMSolverSDE's
+    if draws_later(scheduler):
         raise GuidanceError(
             f"{name} draws the noise of a step after its second call of the network, and recipes on a sphere need it "
             "at the first: use EulerAncestralDiscreteScheduler, or DPMSolverMultistepScheduler with "
