@@ -13,7 +13,6 @@ import diffusers
 from gradients import Looks, own_gradient
 from zoo import (
     FAMILIES,
-    SHORT,
     TEXT,
     animatediff,
     autoencoder,
@@ -23,7 +22,6 @@ from zoo import (
     control,
     double,
     draw,
-    ltx,
     picture,
     pixels,
     sd,
@@ -135,11 +133,6 @@ REFUSED = {
         animated_control,
         {**TEXT, "num_frames": 4, "conditioning_frames": [picture()] * 4},
         "ControlNetModel was not called with the latents that the scheduler is given and a timestep",
-    ),
-    "a given first frame": (
-        lambda f: parts(ltx(f), "LTXImageToVideoPipeline"),
-        {**TEXT, **SHORT, "image": picture(), "num_frames": 9},
-        "LTXVideoTransformer3DModel was not called with the latents that the scheduler is given and a timestep",
     ),
 }
 """Pipelines that cannot be guided, and what guide says of them."""
