@@ -67,7 +67,7 @@ def sampled(n: int = 0, steps: int = STEPS, solver: str = "dpmpp_2m") -> Way:
     """SAG by n with this solver's look-ahead on the flow grid; 0 is unguided."""
 
     def draw(world: World, goal: Task, strength: float, seed: int, num: int) -> Any:
-        recipe = sg.SAG(world.aim(goal), n, strength, solver=solver, grid="flow", memory="fast") if n else None
+        recipe = sg.SAG(world.aim(goal), n=n, scale=strength, solver=solver, grid="flow", memory="fast") if n else None
         return sg.sample(world.denoiser, batch=num, steps=steps, seed=seed, **world.told(goal), loss=recipe)
 
     return Way(draw, SCALES if n else (0.0,))

@@ -36,7 +36,8 @@ TASKS = ("class", "inpaint")
 FOLDER = Path("out/benchmarks")
 TUNE, SEEDS, NUM, STEPS = 100, (0, 1, 2), 256, 25
 SCALES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-SHORT = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # rates of DSG, and MPGD's share of the estimate's uncertainty
+RATES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of DSG
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.2)  # of the estimate's uncertainty, for MPGD
 
 Make = Callable[..., Any]
 
@@ -58,9 +59,9 @@ METHODS: dict[str, tuple[Make | None, tuple[float, ...], int]] = {
     "SAG n=4, paper's DDIM": (sag(4, solver="paper"), SCALES, STEPS),
     "SAG n=4, first": (sag(4, jacobian="first"), SCALES, STEPS),
     "SAG n=2, first": (sag(2, jacobian="first"), SCALES, STEPS),
-    "MPGD": (lambda o, scale, **settings: sg.MPGD(o, scale=scale, **settings), SHORT, STEPS),
-    "DSG": (dsg(1), SHORT, STEPS),
-    "SAG n=4 + DSG": (dsg(4), SHORT, STEPS),
+    "MPGD": (lambda o, scale, **settings: sg.MPGD(o, scale=scale, **settings), SHARES, STEPS),
+    "DSG": (dsg(1), RATES, STEPS),
+    "SAG n=4 + DSG": (dsg(4), RATES, STEPS),
     "FreeDoM, 4 repeats": (sag(1, repeats=4), SCALES, STEPS),
     "FreeDoM, 78 steps": (sag(1), SCALES, 78),
 }

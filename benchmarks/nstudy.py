@@ -88,7 +88,7 @@ class Guided:
 
         def make(objective: Any) -> sg.SAG:
             calls = falling if isinstance(n, str) else n
-            return sg.SAG(objective, calls, scale, solver=solver, grid="flow", memory="fast", jacobian=jacobian)
+            return sg.SAG(objective, n=calls, scale=scale, solver=solver, grid="flow", memory="fast", jacobian=jacobian)
 
         key = {"task": name, "n": n, "solver": solver, "jacobian": jacobian, "scale": scale, "eta": eta}
         return key | {"seed": seed, "num": num} | self.world.measure(name, make if n else None, seed, num, eta=eta)

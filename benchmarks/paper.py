@@ -51,7 +51,7 @@ def cheap(objective: Any, scale: float = 0.5, window: tuple[float, float] = (0.2
 
     1 forward call more than FreeDoM in 3/4 of the steps, and no backward call in the others.
     """
-    return sg.SAG(objective, 2, scale, window=window, constraint=constraint, jacobian="first", memory="fast")
+    return sg.SAG(objective, n=2, scale=scale, window=window, constraint=constraint, jacobian="first", memory="fast")
 
 
 METHODS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {

@@ -80,7 +80,7 @@ class Timed(sg.SAG):
             loss = self.objective(sg.lookahead(step.run.predict.denoiser, leaf, step.t, self.n).x0)
             gradient = torch.autograd.grad(loss.sum(), leaf)[0]
         loss = loss.detach()
-        return Push(gradient, loss, x_s=-self.scale * self.update(gradient, step, loss))
+        return Push(gradient, loss, x_s=-self.scale * self.rule(gradient, step, loss))
 
 
 def now(device: str) -> float:
@@ -123,18 +123,19 @@ class Bench:
 
     def __init__(self, setting: Setting) -> None:
         self.setting, self._held = setting, ("", None)
-        self._guess = functools.cache(self._estimate)
+        self.guess: Callable[[str, int, int], Estimate] = functools.cache(self._estimate)
+        self._own = functools.cache(self._seconds_of_a_step)
 
     def cell(self, model: str, size: int, n: int, plan: str) -> dict[str, Any]:
         """One measurement: seconds and peak bytes, or that memory ran out, beside the prediction."""
         dtype, device = self.setting.dtype, self.setting.device
-        predicted = next(each for each in self._guess(model, size, n).plans if each.name == plan)
+        predicted = next(each for each in self.guess(model, size, n).plans if each.name == plan)
         cell = {"model": model, "size": size, "n": n, "plan": plan, "dtype": dtype, "predicted": predicted.peak}
         cell |= {"forward": predicted.forward_calls, "backward": predicted.backward_calls, "time": predicted.time}
         release(device)
         try:
             pipe = self._pipeline(model)
-            done = run(pipe, size, Timed(predicted, n, device), predicted, device)
+            done = run(pipe, size, Timed(predicted, n, device), predicted, device, self._own(model, size))
         except torch.cuda.OutOfMemoryError:
             return cell | {"fits": False, "seconds": None, "peak": None, "saved": None}
         return cell | {"fits": True} | done
@@ -142,6 +143,11 @@ class Bench:
     def _estimate(self, model: str, size: int, n: int) -> Estimate:
         made, dtype = self.setting.models[model], self.setting.dtype
         return estimate_memory(made, size, size, n=n, dtype=dtype, text_encoders=False)
+
+    def _seconds_of_a_step(self, model: str, size: int) -> float:
+        pipe, device = self._pipeline(model), self.setting.device
+        call = arguments(pipe, size)
+        return _seconds(lambda: pipe(**call | {"output_type": "latent"}), device) / STEPS
 
     def _pipeline(self, model: str) -> Any:
         if self._held[0] != model:
@@ -159,10 +165,12 @@ def release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def run(pipe: Any, size: int, recipe: Timed, plan: Plan, device: str) -> dict[str, Any]:
-    """Seconds of a guided step, the peak with weights, and on a CPU the bytes that were saved for backward."""
+def run(pipe: Any, size: int, recipe: Timed, plan: Plan, device: str, own: float) -> dict[str, Any]:
+    """Seconds of a guided step, the peak with weights, and on a CPU the bytes that were saved for backward.
+
+    `own` is the seconds of a step that the pipeline itself makes.
+    """
     call = arguments(pipe, size)
-    own = _seconds(lambda: pipe(**call | {"output_type": "latent"}), device) / STEPS
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with ExitStack() as meters:

@@ -32,7 +32,7 @@ from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push
 from symguide.per_sample import norm
-from symguide.solver import Program, dpmpp_2m, flow
+from symguide.solver import Builder, Program, dpmpp_2m, flow
 from symguide.step import Run, Step
 
 FOLDER = Path("out/benchmarks")
@@ -43,32 +43,24 @@ Past = tuple[float, Tensor] | None
 
 def with_history(schedule: sg.Schedule, t: float, n: int, before: float | None) -> Program:
     """The default look-ahead of n calls; input 1 is the prediction at `before`, history of the first step."""
-    program = Program(inputs=1 if before is None else 2)
+    made = Builder(inputs=1 if before is None else 2)
     past, x = [] if before is None else [(before, 1)], 0
     for r, s in pairwise(flow(schedule, t, n)):
-        x = dpmpp_2m(program, schedule, x, r, s, past)
-    return program
+        x = dpmpp_2m(made, schedule, x, r, s, past)
+    return made.program()
 
 
 class Trick(sg.SAG):
     """SAG whose gradient is `gradient`'s; every run begins with nothing remembered."""
 
     def __init__(self, objective: Any, n: int, scale: float) -> None:
-        super().__init__(objective, n, scale, memory="fast")
+        super().__init__(objective, n=n, scale=scale, memory="fast")
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
         self.past: Past = None
         self.last: Any = None
         self.pairs: list[Pair] = []
-
-    def push(self, step: Step) -> Push:
-        gradient, loss = self.gradient(step)
-        return Push(gradient, loss, x_s=-self.scale * self.update(gradient, step, loss))
-
-    def gradient(self, step: Step) -> Pair:
-        """Gradient (B, ...) and loss (B,)."""
-        raise NotImplementedError
 
     def ahead(self, step: Step, program: Program, *inputs: Tensor) -> tuple[list, Tensor, Tensor]:
         """(calls, loss, cotangent at the clean estimate) of a look-ahead; the sampler's own call is its first."""
@@ -170,20 +162,20 @@ def second(step: Step) -> bool:
 
 
 WAYS: dict[str, Callable[[Any, float], sg.SAG]] = {
-    "identity, n = 1": lambda o, s: sg.SAG(o, 1, s, jacobian="identity"),
-    "SAG n = 1": lambda o, s: sg.SAG(o, 1, s, memory="fast"),
-    "n = 1, every second step": lambda o, s: sg.SAG(o, 1, s, memory="fast", window=second),
-    "the same, twice the strength": lambda o, s: sg.SAG(o, 1, 2 * s, memory="fast", window=second),
+    "identity, n = 1": lambda o, s: sg.SAG(o, n=1, scale=s, jacobian="identity"),
+    "SAG n = 1": lambda o, s: sg.SAG(o, n=1, scale=s, memory="fast"),
+    "n = 1, every second step": lambda o, s: sg.SAG(o, n=1, scale=s, memory="fast", window=second),
+    "the same, twice the strength": lambda o, s: sg.SAG(o, n=1, scale=2 * s, memory="fast", window=second),
     "n = 1, old gradient between": lambda o, s: OldGradient(o, 1, s),
     "n = 1, quasi-Newton between": lambda o, s: QuasiNewton(o, 1, s),
-    "SAG n = 2": lambda o, s: sg.SAG(o, 2, s, memory="fast"),
-    "SAG n = 2, first": lambda o, s: sg.SAG(o, 2, s, memory="fast", jacobian="first"),
+    "SAG n = 2": lambda o, s: sg.SAG(o, n=2, scale=s, memory="fast"),
+    "SAG n = 2, first": lambda o, s: sg.SAG(o, n=2, scale=s, memory="fast", jacobian="first"),
     "n = 2, history": lambda o, s: History(o, 2, s),
-    "n = 2, every second step": lambda o, s: sg.SAG(o, 2, s, memory="fast", window=second),
+    "n = 2, every second step": lambda o, s: sg.SAG(o, n=2, scale=s, memory="fast", window=second),
     "n = 2, old gradient between": lambda o, s: OldGradient(o, 2, s),
     "n = 2, old cotangent between": lambda o, s: OldCotangent(o, 2, s),
     "n = 2, quasi-Newton between": lambda o, s: QuasiNewton(o, 2, s),
-    "SAG n = 4": lambda o, s: sg.SAG(o, 4, s, memory="fast"),
+    "SAG n = 4": lambda o, s: sg.SAG(o, n=4, scale=s, memory="fast"),
     "n = 4, through the first two": lambda o, s: Head(o, 4, s),
 }
 
@@ -229,7 +221,7 @@ class Beside(sg.SAG):
     """SAG n = 2, beside which tricks say what they would have done; `cosines` by name, a list over the steps."""
 
     def __init__(self, objective: Any, scale: float, names: Sequence[str]) -> None:
-        super().__init__(objective, 2, scale, memory="fast")
+        super().__init__(objective, n=2, scale=scale, memory="fast")
         names = [name for name in names if "every second" not in name and "twice" not in name]
         self.ways = {name: WAYS[name](objective, scale) for name in names}
         self.cosines: dict[str, list[float]] = {name: [] for name in names}

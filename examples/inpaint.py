@@ -18,7 +18,7 @@ objective = sg.objectives.Region(reference, mask)
 rows = {"reference": reference, "what is kept": reference * mask}
 for name, loss in {
     "unguided": None,
-    "DPS": sg.DPS(objective, scale=1.0),
+    "DPS": sg.DPS(objective, scale=0.7),
     "DSG": sg.DSG(objective, rate=0.5),
     "SAG (n=4)": sg.SAG(objective, n=4, scale=0.6),
 }.items():

@@ -16,7 +16,7 @@ settings = {
     "prediction": sg.CFG(3.0),
 }
 denoiser = sg.load("scenes")
-objective = sg.objectives.Style(reference)
+objective = scenes.objective("style", reference)  # by the world's own network; Style(reference, network) by yours
 plain = sg.sample(denoiser, **settings)
 styled = sg.sample(denoiser, loss=sg.SAG(objective, n=2 if quick else 4), **settings)
 

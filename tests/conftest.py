@@ -116,6 +116,7 @@ RECIPES = {
     "freedom": sg.FreeDoM,
     "dps": sg.DPS,
     "mpgd": sg.MPGD,
+    "mpgd-anew": lambda o, **k: sg.MPGD(o, eps="anew", **k),
     "mpgd-sphere": lambda o, **k: sg.MPGD(o, constraint=sg.Sphere(0.2), **k),
     "universal": lambda o, **k: sg.UniversalGuidance(o, backward_steps=3, repeats=2, **k),
     "lgd": lambda o, **k: sg.LGD(o, samples=3, **k),

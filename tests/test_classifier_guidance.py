@@ -33,7 +33,7 @@ class Posterior(torch.nn.Module):
 
 
 def guided(denoiser, label, scale=1.0, **settings):
-    return sg.ClassifierGuidance(NoisyClassifier(Posterior(denoiser), label), scale, **settings)
+    return sg.ClassifierGuidance(NoisyClassifier(Posterior(denoiser), label), scale=scale, **settings)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -128,7 +128,7 @@ def test_errors_say_what_is_wrong():
 def test_the_trained_classifier_makes_the_digits_it_is_asked_for():
     torch.set_default_dtype(torch.float32)
     denoiser, label, judge = sg.load("digits"), torch.arange(20) % 10, digits.judge()
-    loss = sg.ClassifierGuidance(NoisyClassifier(digits.noisy(), label), 2.0)
+    loss = sg.ClassifierGuidance(NoisyClassifier(digits.noisy(), label), scale=2.0)
     made = sg.sample(denoiser, batch=20, steps=25, loss=loss).samples
     plain = sg.sample(denoiser, batch=20, steps=25).samples
     assert (judge(made).argmax(1) == label).double().mean() >= 0.85

@@ -26,7 +26,7 @@ from PIL import Image
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import COMMANDS, config, files, kinds, main, methods, outputs, references, spec, steering
+from symguide.cli import COMMANDS, config, drawing, files, kinds, main, methods, outputs, references, spec, steering
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
 from symguide.networks import CaptionUNet, ConvClassifier, PyramidSegmenter, TokenClassifier, TwinEncoder, UNet, save
@@ -221,6 +221,12 @@ def test_listings_have_a_row_for_all_that_is_registered(command, registered):
         assert len(run(command, name).output) > 100
 
 
+def test_objectives_say_which_network_they_ask():
+    rows = {row["name"]: row for row in json.loads(run("objectives", "--json", "-").output)}
+    assert rows["style"]["asks"] == "the classifier of the model's world, or a CLIP given by --encoder"
+    assert rows["depth"]["asks"] == "a DepthEstimator given by --encoder" and rows["palette"]["asks"] == ""
+
+
 def test_methods_show_parameters_cost_and_docs():
     rows = {row["name"]: row for row in json.loads(run("methods", "--json", "-").output)}
     assert rows["sag"]["parameters"]["n"] == 2 and rows["sag"]["kind"] == "loss guidance"
@@ -335,7 +341,7 @@ def test_objectives_of_your_own():
         ("own_rules:wrong", "gave int"),
         ("no_such_module:Rule", "no module"),
         ("measurement:x", "operator"),
-        ("classifier:3", "scorer of its own"),
+        ("classifier:3", "tiny comes with none for it: write a function"),
         ("blackbox:ink", "module:Name"),
         ("region:a.png", "PICTURE@MASK"),
         ("region:a.png@left", "No such file"),
@@ -343,7 +349,7 @@ def test_objectives_of_your_own():
         ("own_rules", "unknown objective"),
         ("classifier", "classifier:LABELS or"),
         ("asthetic", "did you mean 'aesthetic'"),
-        ("aesthetic", "know pictures of shape"),
+        ("aesthetic", "give a CLIP with --encoder"),
         ("style:a.png", "objectives.Style"),
         ("text:a red star", "objectives.TextSimilarity"),
         ("palette:#ff0000", "RGB samples"),
@@ -383,11 +389,11 @@ def test_references_of_all_kinds():
     np.savez("a.npz", anything=sample.numpy())
     safetensors.torch.save_file({"x": sample[None].float()}, "a.safetensors")
     for name in ("a.png", "a.npy", "a.npz", "a.safetensors"):
-        assert torch.allclose(references.reference(name, (1, 8, 8)), sample, atol=1e-6), name
-    colour = references.reference("a.png", (3, 8, 8))
+        assert torch.allclose(references.reference(name, (1, 8, 8), print), sample, atol=1e-6), name
+    colour = references.reference("a.png", (3, 8, 8), print)
     assert colour.shape == (3, 8, 8) and torch.allclose(colour[1:2], sample)
     np.save("flat.npy", np.array([0.5, 3.0]))
-    assert references.reference("flat.npy", (2,)).tolist() == [0.5, 3.0]
+    assert references.reference("flat.npy", (2,), print).tolist() == [0.5, 3.0]
 
 
 def test_references_that_do_not_fit():
@@ -402,37 +408,38 @@ def test_references_that_do_not_fit():
         ("text.png", (1, 8, 8), "not a picture"),
         ("text.npz", (1, 8, 8), "no array file"),
         ("wild.npy", (1, 8, 8), "between -1 and 1"),
-        ("nan.npy", (1, 8, 8), "between -1 and 1"),
+        ("nan.npy", (1, 8, 8), "not finite"),
         ("two.npz", (2,), "holds 2: a, b"),
         ("small.png", (2,), "cannot stand for"),
         ("wild.npy", (2,), "has shape"),
     ]
     for name, shape, why in cases:
         with pytest.raises(ConfigError, match=why):
-            references.reference(name, shape)
+            references.reference(name, shape, print)
 
 
 def test_masks():
     for name, kept in {"left": 32, "right": 32, "top": 32, "bottom": 32, "center": 16}.items():
-        assert references.mask(name, (1, 8, 8)).sum() == kept
+        assert references.mask(name, (1, 8, 8), print).sum() == kept
     pixels = np.zeros((8, 8), dtype=np.uint8)
     Image.fromarray(pixels).save("none.png")
     pixels[0, 0] = 255
     Image.fromarray(pixels).save("one.png")
     np.save("one.npy", pixels)
     for name in ("one.png", "one.npy"):
-        assert references.mask(name, (3, 8, 8)).shape == (1, 8, 8) and references.mask(name, (3, 8, 8)).sum() == 1
+        mask = references.mask(name, (3, 8, 8), print)
+        assert mask.shape == (1, 8, 8) and mask.sum() == 1
     with pytest.raises(ConfigError, match="selects nothing"):
-        references.mask("none.png", (1, 8, 8))
+        references.mask("none.png", (1, 8, 8), print)
     with pytest.raises(ConfigError, match="rows and columns"):
-        references.mask("left", (4,))
+        references.mask("left", (4,), print)
 
 
 # Objectives with embedded networks, and the rest of what ships
 
 
 def shown(name="ref.png"):
-    return references.reference(name, (3, 32, 32))
+    return references.reference(name, (3, 32, 32), print)
 
 
 def embedded(kind):
@@ -447,7 +454,7 @@ def flow():
 def pixels():
     array = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32) % 7
     Image.fromarray(array).save("mask.png")
-    return sg.objectives.Segmentation(torch.from_numpy(array).long())
+    return scenes.objective("segmentation", torch.from_numpy(array).long())
 
 
 def lines():
@@ -457,19 +464,19 @@ def lines():
 
 def low():
     Image.open("ref.png").resize((8, 8)).save("low.png")
-    return sg.objectives.Measurement(sg.objectives.Downsample(4), references.reference("low.png", (3, 8, 8)))
+    return sg.objectives.Measurement(sg.objectives.Downsample(4), references.reference("low.png", (3, 8, 8), print))
 
 
 SPECS = {
     "classifier:shape=star,disk": lambda: sg.objectives.Classifier(embedded("classifier"), [4, 0], "shape"),
     "classifier:count=2": lambda: sg.objectives.Classifier(embedded("classifier"), 1, "count"),
     "classifier:colour=3": lambda: sg.objectives.Classifier(embedded("classifier"), 3, "colour"),
-    'text:"a red star"': lambda: sg.objectives.TextSimilarity("a red star"),
-    "text:a red star, a blue disk": lambda: sg.objectives.TextSimilarity(["a red star", "a blue disk"]),
-    "image:ref.png": lambda: sg.objectives.ImageSimilarity(shown()),
-    "identity:ref.png": lambda: sg.objectives.Identity(shown()),
-    "style:ref.png": lambda: sg.objectives.Style(shown()),
-    "0.5*aesthetic": lambda: 0.5 * sg.objectives.Aesthetic(),
+    'text:"a red star"': lambda: scenes.objective("text", "a red star"),
+    "text:a red star, a blue disk": lambda: scenes.objective("text", ["a red star", "a blue disk"]),
+    "image:ref.png": lambda: scenes.objective("image", shown()),
+    "identity:ref.png": lambda: scenes.objective("identity", shown()),
+    "style:ref.png": lambda: scenes.objective("style", shown()),
+    "0.5*aesthetic": lambda: 0.5 * scenes.objective("aesthetic"),
     "segmentation:mask.png": pixels,
     "palette:#ff0000,#0000FF": lambda: sg.objectives.Palette(torch.tensor([[1.0, -1, -1], [-1, -1, 1]])),
     "palette:ref.png@3": lambda: sg.objectives.Palette.of(shown(), 3),
@@ -482,17 +489,20 @@ SPECS = {
 
 @pytest.mark.parametrize("text", SPECS)
 def test_what_is_typed_is_the_objective_of_that_name(text, scene_model, tmp_path, monkeypatch):
-    """Also in a folder, with its full paths, and as the scorer of a model folder whose samples have that shape."""
+    """Also in another folder, by its full paths; other models with such samples get no scorer of the world."""
     x0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
     expected = SPECS[text]()(x0)
     full = steering.resolved(text)
     assert steering.resolved(full) == full
     monkeypatch.chdir("/")
-    for model in ("scenes", str(tmp_path)):
-        torch.testing.assert_close(aim(full, model, (3, 32, 32))(x0), expected)
-        torch.testing.assert_close(
-            aim(full, model, (3, 32, 32), range(1, 3))(x0)[1:], aim(full, model, (3, 32, 32), [2])(x0[1:])
-        )
+    steer = steering.Steering(full, "scenes", (3, 32, 32))
+    torch.testing.assert_close(steer.at(range(2))(x0), expected)
+    torch.testing.assert_close(steer.at(range(1, 3))(x0)[1:], steer.at([2])(x0[1:]))
+    if steer.scored:
+        with pytest.raises(ConfigError, match=r"asks a network that knows the samples, and .* comes with none"):
+            aim(full, str(tmp_path), (3, 32, 32))
+    else:
+        torch.testing.assert_close(aim(full, str(tmp_path), (3, 32, 32))(x0), expected)
     assert [str(path) for path in steering.files(full)] == [
         str(tmp_path / name) for name in re.findall(r"\w+\.(?:png|npy)", text)
     ]
@@ -535,7 +545,7 @@ def test_pictures_of_another_size_are_resized_and_that_is_said(scene_model):
     steer = steering.Steering("style:wide.png + identity:ref.png", "scenes", (3, 32, 32), say=said.append)
     assert said == ["wide.png has 200x100 pixels: its middle is resized to 32x32"]
     blue = torch.tensor([-1.0, -1, 1])[:, None, None].expand(3, 32, 32)
-    style = sg.objectives.Style(blue) + sg.objectives.Identity(shown())
+    style = scenes.objective("style", blue) + scenes.objective("identity", shown())
     x0 = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(steer.at(range(2))(x0), style(x0))
 
@@ -549,9 +559,9 @@ def test_masks_of_classes():
     np.save("whole.npy", array.astype(np.int64) % 255 - (array == 255))
     np.save("bytes.npy", array)
     for name in ("grey.png", "indexed.png", "whole.npy", "bytes.npy"):
-        assert references.classes(name, (3, 2, 2)).tolist() == [[0, 1], [6, -1]]
+        assert references.classes(name, (3, 2, 2), print).tolist() == [[0, 1], [6, -1]]
     Image.fromarray(array > 0).save("bits.png")
-    assert references.classes("bits.png", (3, 2, 2)).tolist() == [[0, 1], [1, 1]]
+    assert references.classes("bits.png", (3, 2, 2), print).tolist() == [[0, 1], [1, 1]]
 
 
 def test_lines_may_be_dark_on_bright():
@@ -617,16 +627,22 @@ def test_a_prompt_is_followed_by_guidance_unless_told_otherwise(scene_model):
     assert torch.equal(samples(), samples("five")) and not torch.equal(samples(), samples("one"))
 
 
-def test_scenes_are_steered_gently_unless_told_otherwise():
-    """At what suits digits their pictures break up."""
+def test_one_scale_in_python_and_on_the_command_line(model):
+    """A recipe's own scale whatever the model, and the run says which one it took."""
     from symguide.cli import methods
     from symguide.cli.drawing import _method
 
-    asked = dict.fromkeys(methods.PARAMETERS) | {"objective": "aesthetic", "method": None, "best_of": None}
-    assert _method(asked | {"model": "scenes-flow"})[1]["scale"] == 0.1
-    assert _method(asked | {"model": "scenes", "scale": 0.7})[1]["scale"] == 0.7
-    assert _method(asked | {"model": "scenes", "method": "mpgd"})[1]["scale"] == sg.MPGD.parameters()["scale"]
-    assert _method(asked | {"model": "digits"})[1]["scale"] == sg.SAG.parameters()["scale"] > 0.1
+    asked = dict.fromkeys(methods.PARAMETERS) | {"objective": "aesthetic", "best_of": None}
+    for world in ("scenes", "scenes-flow", "digits"):
+        for name, recipe in RECIPES.items():
+            settings = _method(asked | {"model": world, "method": name})[1]
+            assert settings.get("scale", 1.0) == recipe(lambda x0: x0).scale
+    assert _method(asked | {"model": "scenes", "method": None, "scale": 0.7})[1]["scale"] == 0.7
+    line = (model, "--objective", "own_rules:smooth", "--num", 1, "--progress")
+    assert "guided by sag, scale 0.5, its own (see --scale)" in draw(*line, out="a").stdout
+    assert "guided by dsg, rate 0.1, its own (see --rate)" in draw(*line, "--method", "dsg", out="b").stdout
+    said = draw(*line, "--scale", 0.5, out="c").stdout
+    assert "guided by sag\n" in said and torch.equal(samples("a"), samples("c"))
 
 
 def test_a_prompt_and_an_objective(scene_model):
@@ -847,7 +863,7 @@ def test_toml(model):
     [
         ("stpes: 3", "did you mean 'steps'"),
         ("steps: 2.5", "steps: '2.5' is not a valid integer"),
-        ("steps: true", "steps: 'True' is not"),
+        ("steps: true", "steps takes text or numbers, not True"),
         ("steps: 0", "steps: 0 is not in the range"),
         ("eta: [1, 2]", "eta takes one value"),
         ("window: [0.1]", "window"),
@@ -1012,9 +1028,15 @@ def test_full_disk_while_assembling_keeps_the_old_file(model, monkeypatch, form)
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
 
 
-def test_files_that_cannot_be_written_are_named(model):
-    said = sentence(draw(model, "--json", "nowhere/figures.json", code=3))
-    assert said.endswith("at nowhere/figures.json") and len(samples()) == 5
+def test_files_that_cannot_be_written_are_named(model, monkeypatch):
+    """Before a sample is drawn, where that can be known; else with all samples kept."""
+    said = sentence(draw(model, "--json", "nowhere/figures.json", code=2))
+    assert "'nowhere/figures.json' is no file in a folder that exists" in said and not Path("out").exists()
+    Path("gone").mkdir()
+    costs = drawing.costs
+    monkeypatch.setattr(drawing, "costs", lambda *given: Path("gone").rmdir() or costs(*given))
+    said = sentence(draw(model, "--json", "gone/figures.json", code=3))
+    assert said.endswith("at gone/figures.json") and len(samples()) == 5
 
 
 def test_what_a_killed_run_left_is_swept(model):

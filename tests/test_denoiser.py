@@ -10,7 +10,16 @@ def test_conditions_come_in_many_forms():
     denoiser = tiny()
     draws = [
         sg.sample(denoiser, batch=2, steps=2, condition={"label": label}).samples
-        for label in ([1, 1], (1, 1), 1, np.array([1, 1]), torch.tensor([1, 1]), torch.tensor(1), torch.tensor([1]))
+        for label in (
+            [1, 1],
+            (1, 1),
+            1,
+            np.array([1, 1]),
+            np.int64(1),
+            torch.tensor([1, 1]),
+            torch.tensor(1),
+            torch.tensor([1]),
+        )
     ]
     assert all(torch.equal(d, draws[0]) for d in draws)
     assert not torch.equal(draws[0], sg.sample(denoiser, batch=2, steps=2, condition={"label": 2}).samples)

@@ -69,7 +69,7 @@ def test_the_noisy_classifier_reads_what_noise_leaves():
 
 
 def test_scorer_and_judge_are_built_differently():
-    assert type(digits.scorer()) is not type(digits.judge())
+    assert type(digits.scorer().network) is not type(digits.judge().network)
 
 
 def test_denoiser_finds_digits_in_noise():

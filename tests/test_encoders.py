@@ -701,8 +701,8 @@ def test_specs_ask_the_encoders(files, clip, segmenter, estimator):
     [
         ("palette:#ff0000", (3, 12, 15), "no objective here asks the CLIP"),
         ("aesthetic", (3, 12, 15), "must be aesthetic, by the embedded predictor, or"),
-        ("segmentation:mask.png", (3, 12, 15), "give --encoder, or write a function"),
-        ("depth:ref.png", (3, 12, 15), "needs a DepthEstimator: give one with --encoder"),
+        ("segmentation:mask.png", (3, 12, 15), "give a Segmenter with --encoder FOLDER_OR_ID, or write a function"),
+        ("depth:ref.png", (3, 12, 15), "give a DepthEstimator with --encoder"),
         ("text:a cat", (1, 8, 8), "encoders see RGB pictures"),
     ],
 )

@@ -51,7 +51,9 @@ def test_dps_mpgd_and_universal_by_hand():
     d = 2 * (x0 - 0.5)
     moved = x0 - scale * 6**0.5 * s * d / d.norm(dim=1, keepdim=True)
     mpgd = sg.sample(denoiser, loss=sg.MPGD(squares, scale=scale), **settings).trajectory
-    assert relative(mpgd[1], b * moved + u * (plain[0] - a * moved) / s) < 1e-9
+    assert relative(mpgd[1], b * moved + u * denoiser(plain[0], 1.0).eps) < 1e-9
+    anew = sg.sample(denoiser, loss=sg.MPGD(squares, scale=scale, eps="anew"), **settings).trajectory
+    assert relative(anew[1], b * moved + u * (plain[0] - a * moved) / s) < 1e-9
 
     g = torch.autograd.grad(squares(denoiser(leaf, 1.0).x0).sum(), leaf)[0]
     eps = denoiser(plain[0], 1.0).eps + 1e-4 * s * g

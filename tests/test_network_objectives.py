@@ -1,15 +1,19 @@
 """Objectives with a network inside: exact gradients, targets per sample, any precision, on tiny random networks."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import symguide as sg
-from symguide import models
 from symguide.errors import ConfigError
 from symguide.networks import ConvClassifier, TokenClassifier
 from symguide.objectives import Aesthetic, Classifier, Identity, ImageSimilarity, Segmentation, Style, TextSimilarity
 from symguide.objectives.base import Follower
+from symguide.per_sample import rows_of_samples
+from symguide.worlds import WORLDS, World, scenes, scorers
 from symguide.worlds.scenes import tokens
 
 
@@ -108,8 +112,12 @@ def test_one_target_for_all_and_one_for_each_group_of_particles(name):
     x0 = samples(6)
     for i, one in enumerate(MAKE[name]([0])(x0)):
         torch.testing.assert_close(one, MAKE[name]([0])(x0[i : i + 1])[0])
-    groups = MAKE[name]([0, 1, 2])(x0)
-    torch.testing.assert_close(groups, MAKE[name]([0, 0, 1, 1, 2, 2])(x0))
+    three, each = MAKE[name]([0, 1, 2]), MAKE[name]([0, 0, 1, 1, 2, 2])(x0)
+    with rows_of_samples(2):  # as a run with two particles has them
+        torch.testing.assert_close(three(x0), each)
+    if name != "aesthetic":  # which has no target
+        with pytest.raises(ConfigError, match="has 3 rows, and there are 6 samples"):
+            three(x0)
 
 
 @ALL
@@ -211,26 +219,80 @@ def test_they_guide():
     assert objective(steered).mean() < 0.8 * objective(free).mean()
 
 
-@pytest.mark.parametrize(
-    "kind, make",
-    [
-        ("classifier", lambda: Style(SHOWN[0])),
-        ("clip", lambda: TextSimilarity("a red star")),
-        ("clip", lambda: ImageSimilarity(SHOWN[0])),
-        ("identity", lambda: Identity(SHOWN[0])),
-        ("aesthetic", Aesthetic),
-        ("segmenter", lambda: Segmentation(MASKS[0])),
-    ],
-)
-def test_without_a_network_it_is_the_scenes_worlds(kind, make, monkeypatch):
-    asked = []
+WORLDLY = {
+    "classifier": (lambda f, *a: Classifier(f("classifier"), *a, head="shape"), [1], {"head": "shape"}),
+    "text": (lambda f, *a: TextSimilarity(*a, f("clip"), tokens), ["a red star"], {}),
+    "image": (lambda f, *a: ImageSimilarity(*a, f("clip")), [SHOWN[0]], {}),
+    "identity": (lambda f, *a: Identity(*a, f("identity")), [SHOWN[0]], {}),
+    "style": (lambda f, *a: Style(*a, f("classifier"), layers=[1]), [SHOWN[0]], {"layers": [1]}),
+    "aesthetic": (lambda f: Aesthetic(f("aesthetic")), [], {}),
+    "segmentation": (lambda f, *a: Segmentation(*a, f("segmenter")), [MASKS[0]], {}),
+}
+NAMED = {"text": TextSimilarity, "image": ImageSimilarity, "identity": Identity, "style": Style}
+NAMED |= {"aesthetic": Aesthetic, "segmentation": Segmentation}
 
-    def scorer(model, kind, device=None, dtype=None):
-        asked.append((model, kind))
-        return NETWORKS[kind]
 
-    monkeypatch.setattr(models, "scorer", scorer)
-    assert make()(samples()).shape == (3,) and asked == [("scenes", kind)]
+@pytest.fixture
+def small_world(monkeypatch, tmp_path):
+    """The networks of this file as those of scenes."""
+    world = World("small", tmp_path, {kind: tmp_path / kind for kind in NETWORKS}, shapes=((3, 8, 8), (3, 16, 16)))
+    monkeypatch.setitem(WORLDS, "scenes", world)
+    monkeypatch.setattr(sg.networks, "load", lambda folder, *rest: (NETWORKS[folder.name], {}))
+
+
+@pytest.mark.parametrize("name", WORLDLY)
+def test_a_world_hands_out_its_own(name, small_world):
+    """The same as the objective with the world's network, for the world's pictures and for no others."""
+    make, given, settings = WORLDLY[name]
+    objective, x0 = scenes.objective(name, *given, **settings), samples()
+    torch.testing.assert_close(objective(x0), make(NETWORKS.__getitem__, *given)(x0))
+    if name != "segmentation":
+        large = x0.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        torch.testing.assert_close(objective(large), objective(x0))
+    for shape in ((3, 512, 512), (3, 32, 32), (1, 8, 8), (3, 8, 16)):
+        with pytest.raises(ConfigError, match="this network knows samples of shape"):
+            objective(torch.zeros(2, *shape))
+
+
+def test_a_worlds_objective_takes_what_is_resized_to_its_shape(small_world):
+    half = scenes.objective("image", SHOWN[0], preprocess=lambda x: x[..., :8, :8])
+    large = torch.nn.functional.pad(samples(), (0, 24, 0, 24))
+    torch.testing.assert_close(half(large), ImageSimilarity(SHOWN[0], TWIN)(samples()))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_without_a_network_both_ways_to_one_are_named(name):
+    """No network knows all samples, so there is no default."""
+    given = WORLDLY[name][1]
+    with pytest.raises(ConfigError) as error:
+        NAMED[name](*given)
+    assert f"give one, {NAMED[name].__name__}(" in str(error.value)
+    assert f"symguide.worlds.scenes.objective('{name}'" in str(error.value)
+
+
+def test_what_a_world_has_no_scorer_for(small_world):
+    for model, name, why in [
+        ("digits", "text", "unknown objective of digits 'text'"),
+        ("scenes", "styel", "did you mean 'style'"),
+        ("scene", "style", "did you mean 'scenes'"),
+    ]:
+        with pytest.raises(ConfigError, match=why):
+            scorers.objective(model, name, "a red star")
+    with pytest.raises(TypeError, match="Aesthetic takes preprocess beside its network, and 2 were given"):
+        scenes.objective("aesthetic", None, None)
+
+
+def test_objectives_import_neither_worlds_nor_models():
+    folder = Path(sg.objectives.__file__).parent
+    imports = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imports |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                imports |= {alias.name for alias in node.names}
+    assert "symguide.errors.ConfigError" in imports
+    assert not [name for name in imports if name.startswith(("symguide.worlds", "symguide.models"))]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +305,7 @@ def test_without_a_network_it_is_the_scenes_worlds(kind, make, monkeypatch):
         (lambda: Style((SHOWN * 127).int(), CLASSIFIER), "a reference is pictures"),
         (lambda: Style(SHOWN[:2], CLASSIFIER)(samples()), "2 rows, and there are 3"),
         (lambda: Style(0 * SHOWN[0], nn.Sequential()), "method maps"),
-        (lambda: TextSimilarity("a red star", TWIN), "needs its tokenizer"),
+        (lambda: TextSimilarity("a red star", TWIN), "needs the tokenizer of the network"),
         (lambda: TextSimilarity("a mauve star", TWIN, tokens), "'mauve'"),
         (lambda: TextSimilarity(torch.rand(3), TWIN), "tokens are integers"),
         (lambda: TextSimilarity([], TWIN, tokens), "tokens are integers"),

@@ -13,7 +13,7 @@ from symguide.errors import ConfigError
 from symguide.objectives import Measurement
 from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
 from symguide.objectives.operators import CompressedSensing, Downsample, LinearOperator, Mask
-from symguide.per_sample import Noise
+from symguide.per_sample import Noise, rows_of_samples
 
 SHAPE = (3, 6, 8)
 KERNEL = torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -60,8 +60,11 @@ def test_a_batch_is_a_loop_and_narrow_types_are_widened(name):
 
 def test_masks_for_each_sample_reach_its_particles():
     x = torch.randn(6, *SHAPE)
-    assert torch.equal(MADE["masks"](x)[2:4], x[2:4] * (1 - SEEN))
-    assert torch.equal(MADE["mask"](x), x * SEEN)
+    with rows_of_samples(2):  # as a run with two particles has them
+        assert torch.equal(MADE["masks"](x)[2:4], x[2:4] * (1 - SEEN))
+        assert torch.equal(MADE["mask"](x), x * SEEN)
+    with pytest.raises(ConfigError, match="the mask has 3 rows, and there are 6 samples"):
+        MADE["masks"](x)
 
 
 def test_downsample_takes_means_of_blocks():

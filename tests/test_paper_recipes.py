@@ -20,14 +20,14 @@ def drawn(stream, i, times=None):
     return Noise(0, range(BATCH), (D,)).draw(stream, i, 0, times)
 
 
-def by_hand(guide, steps=STEPS):
-    """DDPM written in alphas_cumprod, as published code has it; `guide` makes x_s, and the last step's too."""
+def by_hand(guide, steps=STEPS, eta=1.0):
+    """DDIM written in alphas_cumprod, as published code has it; `guide` makes x_s, and the last step's too."""
     denoiser = tiny()
     t, x = [1 - i / steps for i in range(steps)] + [0.0], drawn("start", 0)
     bars = [denoiser.schedule.alpha(each) ** 2 for each in t]
     for i in range(steps):
         bar, bar_s = bars[i], bars[i + 1]
-        std = math.sqrt((1 - bar_s) / (1 - bar) * (1 - bar / bar_s))
+        std = eta * math.sqrt((1 - bar_s) / (1 - bar) * (1 - bar / bar_s))
         x0 = denoiser(x, t[i]).x0.detach()
         eps = (x - math.sqrt(bar) * x0) / math.sqrt(1 - bar)
         mean = math.sqrt(bar_s) * x0 + math.sqrt(max(1 - bar_s - std**2, 0)) * eps
@@ -71,7 +71,7 @@ def test_tfg_is_the_published_loop():
         return mean + std * z + 0.7 * (ratio * of_t + math.sqrt(bars[i + 1]) * (new - x0))
 
     rho = rules.chain(rules.decrease(0.02), rules.of_x_t())
-    recipe = sg.TFG(soft, 0.7, rho=rho, mu=rules.increase(0.1), sigma=0.3, inner=2, samples=3)
+    recipe = sg.TFG(soft, scale=0.7, rho=rho, mu=rules.increase(0.1), sigma=0.3, inner=2, samples=3)
     assert relative(sample(recipe), by_hand(guide)) < 1e-9
     published = sg.TFG.paper(soft, rho=0.02, mu=0.1, sigma=0.3, inner=2)
     same = sg.TFG(
@@ -96,33 +96,45 @@ def first_of_adam(rate):
 
 
 U = rules.estimate_length()
+HALVES = sg.objectives.Measurement(lambda x0: x0[:, :3], torch.full((3,), 0.5), noise=0.05)
 UNIFIED = {
     "freedom": (
-        lambda: sg.FreeDoM(quartic, 0.7, update=rules.normalise(), repeats=2),
-        lambda: sg.TFG(quartic, 0.7, rho=rules.normalise(), mu=0, sigma=0, repeats=2),
+        lambda: sg.FreeDoM(quartic, scale=0.7, update=rules.normalise(), repeats=2),
+        lambda: sg.TFG(quartic, scale=0.7, rho=rules.normalise(), mu=0, sigma=0, repeats=2),
     ),
-    "dps": (lambda: sg.DPS(squares, 0.3), lambda: sg.TFG(squares, 0.3, rho=rules.root_loss(), mu=0, sigma=0)),
+    "dps": (
+        lambda: sg.DPS(squares, scale=0.3),
+        lambda: sg.TFG(squares, scale=0.3, rho=rules.root_loss(), mu=0, sigma=0),
+    ),
+    "dps of a measurement": (
+        lambda: sg.DPS(HALVES, scale=0.3),
+        lambda: sg.TFG(HALVES, scale=0.3, rho=rules.residual_norm(0.05), mu=0, sigma=0),
+    ),
     "lgd": (
-        lambda: sg.LGD(quartic, 3, 0.7),
-        lambda: sg.TFG(quartic, 0.7, rho=rules.normalise(), mu=0, sigma=1, samples=3),
+        lambda: sg.LGD(quartic, samples=3, scale=0.7),
+        lambda: sg.TFG(quartic, scale=0.7, rho=rules.normalise(), mu=0, sigma=1, samples=3),
     ),
     "mpgd": (
-        lambda: sg.MPGD(quartic, 0.3, update=U),
-        lambda: sg.TFG(quartic, 0.3, rho=0, mu=rules.chain(U, w), inner=1, sigma=0),
+        lambda: sg.MPGD(quartic, scale=0.3, update=U),
+        lambda: sg.TFG(quartic, scale=0.3, rho=0, mu=U, inner=1, sigma=0),
+    ),
+    "mpgd, eps anew": (
+        lambda: sg.MPGD(quartic, scale=0.3, update=U, eps="anew"),
+        lambda: sg.TFG(quartic, scale=0.3, rho=0, mu=rules.chain(U, w), inner=1, sigma=0),
     ),
     "universal": (
-        lambda: sg.UniversalGuidance(quartic, 0.3, repeats=2),
-        lambda: sg.TFG(quartic, 0.3, rho=rules.chain(U, rules.of_moved_x0()), mu=0, sigma=0, repeats=2),
+        lambda: sg.UniversalGuidance(quartic, scale=0.3, repeats=2),
+        lambda: sg.TFG(quartic, scale=0.3, rho=rules.chain(U, rules.of_moved_x0()), mu=0, sigma=0, repeats=2),
     ),
     "universal with one step backward": (
-        lambda: sg.UniversalGuidance(quartic, 1.0, update=U, backward_steps=1, backward_rate=0.1),
+        lambda: sg.UniversalGuidance(quartic, scale=1.0, update=U, backward_steps=1, backward_rate=0.1),
         lambda: sg.TFG(
             quartic, rho=rules.chain(U, rules.of_moved_x0()), mu=rules.chain(first_of_adam(0.1), w), inner=1, sigma=0
         ),
     ),
     "sag": (
-        lambda: sg.SAG(quartic, 3, 0.7),
-        lambda: sg.TFG(quartic, 0.7, rho=rules.normalise(), mu=0, sigma=0, n=3),
+        lambda: sg.SAG(quartic, n=3, scale=0.7),
+        lambda: sg.TFG(quartic, scale=0.7, rho=rules.normalise(), mu=0, sigma=0, n=3),
     ),
 }
 
@@ -171,6 +183,87 @@ def test_schedules_of_rules_have_their_mean():
         assert seen["down"] == sorted(seen["down"], reverse=True)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_mpgd_is_the_papers_loop(eta):
+    """Algorithm 1: x_0 is moved, and the step keeps the network's eps."""
+
+    def guide(denoiser, i, x, t, bars, std, x0, mean, z):
+        move = 0.2 * math.sqrt(D) * math.sqrt(1 - bars[i]) * unit(gradient(quartic, x0))
+        eps = (x - math.sqrt(bars[i]) * x0) / math.sqrt(1 - bars[i])
+        bar = bars[i + 1]
+        return math.sqrt(bar) * (x0 - move) + math.sqrt(max(1 - bar - std**2, 0)) * eps + std * z
+
+    assert relative(sample(sg.MPGD(quartic, scale=0.2), eta=eta), by_hand(guide, eta=eta)) < 1e-10
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "heun", "midpoint"])
+@pytest.mark.parametrize("schedule", ["vp-linear", "ve", "flow"])
+def test_alpha_s_of_a_moved_estimate_arrives(schedule, solver):
+    """With the network's own eps, whatever the solver makes of it and of the steps before."""
+    arrived = []
+
+    class Moves(sg.MPGD):
+        def push(self, step):
+            return super().push(step)._replace(x0=torch.ones_like(step.x))
+
+        def guide(self, step):
+            made = super().guide(step)
+            arrived.append((made.x_s - step.x_s()) / step.schedule.alpha(step.s))
+            return made
+
+    sg.sample(tiny(schedule, "v"), batch=2, steps=4, solver=solver, loss=Moves(squares))
+    assert len(arrived) == 4
+    for share in arrived:
+        torch.testing.assert_close(share, torch.ones_like(share), rtol=1e-11, atol=1e-11)
+
+
+def dps_by_hand(residual, scale):
+    """2209.14687, algorithm 1, with the DDPM step in alphas and betas."""
+
+    def guide(denoiser, i, x, t, bars, std, x0, mean, z):
+        bar, bar_s = bars[i], bars[i + 1]
+        alpha = bar / bar_s
+        step = math.sqrt(alpha) * (1 - bar_s) * x + math.sqrt(bar_s) * (1 - alpha) * x0
+        slope = gradient(lambda x: residual(denoiser(x, t[i]).x0).norm(dim=1), x)
+        return step / (1 - bar) + std * z - scale * slope
+
+    return by_hand(guide)
+
+
+def first(x0):
+    return x0[:, :3]
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.05])
+def test_dps_is_the_papers_loop(noise):
+    """Of a measurement: the gradient of the residual's norm, whatever its noise; a sample alone is as in its batch."""
+    y = torch.tensor([[0.5, -0.2, 0.1], [0.3, 0.4, -0.6]])
+    goal = sg.objectives.Measurement(first, y, noise)
+    mine = sample(sg.DPS(goal, scale=0.3))
+    assert relative(mine, dps_by_hand(lambda x0: y - first(x0), 0.3)) < 1e-10
+    one = sg.objectives.Measurement(first, y[1], noise)
+    alone = sg.sample(tiny(), indices=[1], steps=STEPS, loss=sg.DPS(one, scale=0.3)).samples
+    assert relative(alone, mine[1:]) < 1e-10
+
+
+def test_what_dps_takes_of_a_sum():
+    """Residuals in a row where all have one noise, each by the root of its weight; else the root of the loss."""
+    region = sg.objectives.Region(torch.full((D,), 0.5), torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0, 1.0]), 0.3)
+    halves = sg.objectives.Measurement(first, torch.zeros(3), 0.3)
+    decoded = sg.objectives.Decoded(halves, lambda z: 2 * z)
+
+    def row(x0):
+        return torch.cat([2 * region.mask * (x0 - 0.5), first(x0), first(2 * x0)], dim=1)
+
+    goal = 4 * region + halves + decoded
+    expected = dps_by_hand(row, 0.1)
+    assert relative(sample(sg.DPS(goal, scale=0.1)), expected) < 1e-10
+    louder = sg.objectives.Measurement(first, torch.zeros(3), 0.6)
+    for mixed in (region + louder, region + squares):
+        taken = sg.TFG(mixed, scale=0.1, rho=rules.root_loss(), mu=0, sigma=0)
+        assert relative(sample(sg.DPS(mixed, scale=0.1)), sample(taken)) < 1e-10
+
+
 def test_ecm_is_the_published_loop():
     def guide(denoiser, i, x, t, bars, std, x0, mean, z):
         move = gradient(squares, x0).mul(0.4).clip(-0.2, 0.2)
@@ -178,13 +271,13 @@ def test_ecm_is_the_published_loop():
         bar = bars[i + 1]
         return math.sqrt(bar) * (x0 - move) + math.sqrt(max(1 - bar - std**2, 0)) * eps + std * z
 
-    assert relative(sample(sg.ECM(squares, 0.4, limit=0.2)), by_hand(guide)) < 1e-9
+    assert relative(sample(sg.ECM(squares, scale=0.4, limit=0.2)), by_hand(guide)) < 1e-9
 
 
 def test_ecm_reaches_the_minimum_of_half_a_squared_error():
     target = torch.full((D,), 0.5)
     goal = sg.objectives.Measurement(lambda x: x, target)
-    assert torch.allclose(sample(sg.ECM(goal, 1.0, limit=1e9)), target.expand(BATCH, D))
+    assert torch.allclose(sample(sg.ECM(goal, scale=1.0, limit=1e9)), target.expand(BATCH, D))
 
 
 class Classes(nn.Module):
@@ -218,7 +311,7 @@ def test_elucd_is_the_published_loop():
         return mean + schedule * 2.0 * gradient(log_ratio, x0) + std * z
 
     classifier = sg.objectives.Classifier(sg.objectives.softened(network), label, joint=1.2, marginal=0.6)
-    assert relative(sample(sg.EluCD(classifier, 2.0)), by_hand(guide)) < 1e-9
+    assert relative(sample(sg.EluCD(classifier, scale=2.0)), by_hand(guide)) < 1e-9
 
 
 def test_classifiers_of_both_weights_one_are_the_cross_entropy():
@@ -253,7 +346,7 @@ class Watched:
     def __init__(self, **settings):
         self.given, self.made = [], []
         self.rule = rules.chain(self._keep(self.given), rules.adam(0.8, 0.9), self._keep(self.made))
-        self.recipe = sg.FreeDoM(squares, 0.1, update=self.rule, **settings)
+        self.recipe = sg.FreeDoM(squares, scale=0.1, update=self.rule, **settings)
 
     def _keep(self, into):
         def kept(gradient, step, loss):
@@ -291,7 +384,7 @@ def test_adam_dps_is_the_published_loop():
         step = 0.05 * m_hat / (v_hat.sqrt() + 1e-8)
         return mean + std * z + step * min(math.sqrt(bars[i + 1] / bars[i]), 2.0)
 
-    assert relative(sample(sg.AdamDPS(squares, 0.05, beta1=0.7, beta2=0.6)), by_hand(guide)) < 1e-9
+    assert relative(sample(sg.AdamDPS(squares, scale=0.05, beta1=0.7, beta2=0.6)), by_hand(guide)) < 1e-9
 
 
 def test_a_recipe_with_state_may_be_used_again_and_is_not_moved_by_bad_gradients():
@@ -334,7 +427,7 @@ def test_abms_moves_the_noise_as_published(draws):
         ]
         return mean + std * (z + sum(moves) / draws)
 
-    assert relative(sample(sg.ABMS(quartic, 0.3, samples=draws)), by_hand(guide)) < 1e-9
+    assert relative(sample(sg.ABMS(quartic, scale=0.3, samples=draws)), by_hand(guide)) < 1e-9
 
 
 def test_abms_looks_on_from_s():
@@ -367,12 +460,12 @@ def test_dreamguider_is_a_loop_over_augmented_copies():
                 total[row] += (1 + 0.1 * a) * gradient(quartic, copied)[0] / 3
         return mean + std * z - 0.4 * math.sqrt(D) * std * unit(total)
 
-    assert relative(sample(sg.Dreamguider(quartic, 0.4, samples=3)), by_hand(guide)) < 1e-9
+    assert relative(sample(sg.Dreamguider(quartic, scale=0.4, samples=3)), by_hand(guide)) < 1e-9
 
 
 def test_dreamguider_with_an_augmentation_that_does_nothing_is_its_rule_at_the_estimate():
     plain = sg.SAG(quartic, n=1, scale=0.4, jacobian="identity")
-    nothing = sg.Dreamguider(quartic, 0.4, samples=2, augment=lambda x0, noise: x0)
+    nothing = sg.Dreamguider(quartic, scale=0.4, samples=2, augment=lambda x0, noise: x0)
     assert relative(sample(nothing), sample(plain)) < 1e-12
 
 
@@ -381,7 +474,7 @@ NEW = {
     "tfg-paper": lambda o, **k: sg.TFG.paper(o, rho=0.01, mu=0.01, **k),
     "abms": sg.ABMS,
     "adam-dps": sg.AdamDPS,
-    "ecm": lambda o, **k: sg.ECM(o, 0.1, **k),
+    "ecm": lambda o, **k: sg.ECM(o, scale=0.1, **k),
     "elucd": sg.EluCD,
     "dreamguider": sg.Dreamguider,
 }

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -189,6 +190,13 @@ def test_curves_are_svg_in_the_colour_of_the_page():
     assert svg.startswith("<svg") and "currentColor" in svg and "#010203" not in svg
     assert "guided &amp; good" in svg and ">unguided<" not in svg
     assert "<script" not in svg
+
+
+def test_particles_are_drawn_as_that_many_samples():
+    pytest.importorskip("matplotlib")
+    flat = trace(5)
+    shaped = [replace(line, loss=line.loss.reshape(2, 3), gradient_norm=line.loss.reshape(2, 3)) for line in flat]
+    assert report.draw_curves({"best": shaped}) == report.draw_curves({"best": flat})
 
 
 def test_lines_share_a_legend_and_lie_on_the_floor():

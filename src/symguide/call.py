@@ -1,6 +1,6 @@
 """One network call of a look-ahead: its prediction, its stored input, and its graph while that is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
-from symguide.errors import GuidanceError
+from symguide.errors import GuidanceError, SymguideError
 from symguide.memory import Forecast
 from symguide.meter import SavedBytes
+from symguide.modules import lend_weights, vjp
+
+Require = Callable[[Tensor, Callable[[], SymguideError]], None]
+"""Raises the error of the second unless all of the first is true, as `Step.require` does."""
 
 
 @dataclass
@@ -28,7 +32,8 @@ class Weights:
 class GuidedPredictor:
     """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
 
-    `weights` remembers what the memory plan "auto" has weighed. `meter` is the meter of a run, which weighs the first
+    `weights` remembers what the memory plan "auto" has weighed. `require` is that of the step at hand, see `Step`, if
+    there is one. `meter` is the meter of a run, which weighs the first
     graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise).
     Asking autograd about each saved tensor of each graph would cost a small network a tenth of its time.
     """
@@ -36,6 +41,7 @@ class GuidedPredictor:
     def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
         self.denoiser, self.condition, self.guidance = denoiser, dict(condition or {}), guidance
         self.weights = Weights()
+        self.require: Require | None = None
         self.meter: SavedBytes | None = None
         self.graph_bytes = self.graph_rows = 0
 
@@ -43,6 +49,17 @@ class GuidedPredictor:
         if self.guidance is None:
             return self.denoiser(x, t, **self.condition)
         return self.guidance(self.denoiser, x, t, self.condition)
+
+    def require_same(self, before: Tensor, again: Tensor) -> None:
+        """GuidanceError where a prediction that was made again, (B, ...), is another one than before.
+
+        Within a run the step says when that is looked at: a GPU is not waited for.
+        """
+        same = ~((before - again).norm() > 2 * _coarsest(before, self.denoiser.dtype) ** 0.5 * before.norm())
+        if self.require is not None:
+            self.require(same, _said_something_else)
+        elif not bool(same):
+            raise _said_something_else()
 
     def with_graph(self, leaf: Tensor, t: float) -> tuple[Prediction, int, Any]:
         """The prediction, the rows that the network was given, and what counts its graph's bytes while it is kept."""
@@ -61,16 +78,29 @@ class GuidedPredictor:
         return prediction, rows, meter.hold(self.graph_bytes * rows // self.graph_rows)
 
 
+@dataclass
+class _Graph:
+    """From a call's input to its clean estimate; `held` counts its bytes, see `lend_weights` for `reentrant`."""
+
+    leaf: Tensor
+    x0: Tensor
+    held: Any
+    reentrant: bool
+
+
 class Call:
     """One network call of a program: its stored input, its prediction, and its graph while that is kept.
 
     `wanted` says whether the memory plan would have kept the graph from the look-ahead on.
     """
 
+    compared = True
+    """Whether a prediction that is made again is compared with what it was."""
+
     def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
         self.predict, self.t, self.device = predict, t, x.device
         self.x = x.detach()
-        self._graph: tuple[Tensor, Tensor, Any] | None = None
+        self._graph: _Graph | None = None
         self.rows, self.wanted = 0, keep
         if keep:
             self.prediction = self._build()
@@ -83,12 +113,13 @@ class Call:
             leaf = self.x.to(self.device).requires_grad_()
             prediction, self.rows, held = self.predict.with_graph(leaf, self.t)
             x0 = prediction.x0
+            reentrant = lend_weights(x0, self.predict.denoiser.network)
         if not x0.requires_grad:
             raise GuidanceError(
                 "the network's output has no gradient path to x: "
                 "do not run it under torch.no_grad() or inference_mode(), or use jacobian='identity'"
             )
-        self._graph = leaf, x0, held
+        self._graph = _Graph(leaf, x0, held, reentrant)
         return prediction.detach()
 
     @property
@@ -107,11 +138,13 @@ class Call:
     def vjp(self, cotangent: Tensor) -> Tensor:
         """(d x_0 / d x)^T cotangent; one backward call, and a forward call where the graph was not kept."""
         if self._graph is None:
-            self._build()
+            again = self._build()
+            if self.compared and hasattr(self, "prediction"):
+                self.predict.require_same(self.prediction.value, again.value)
         assert self._graph is not None
-        (leaf, x0, _), self._graph = self._graph, None
+        graph, self._graph = self._graph, None
         self.predict.denoiser.counter.backward += self.rows
-        return torch.autograd.grad(x0, leaf, cotangent)[0]
+        return vjp(graph.x0, graph.leaf, cotangent, graph.reentrant)[0]
 
 
 def weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:
@@ -120,3 +153,20 @@ def weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:
         made = Call(predict, x, t, keep=True)
     predict.weights.graph = saved.live
     return made
+
+
+def _coarsest(value: Tensor, dtype: torch.dtype | None) -> float:
+    """The largest rounding error of what a value was computed in: its own type, its network's or autocast's."""
+    kinds, device = [value.dtype, dtype or value.dtype], value.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        kinds.append(torch.get_autocast_dtype(device))
+    rounding = max(torch.finfo(kind).eps for kind in kinds)
+    return max(rounding, 2.0**-10) if device == "cuda" else rounding  # a GPU may compute in TF32
+
+
+def _said_something_else() -> GuidanceError:
+    return GuidanceError(
+        "the network, called again with what it was given before, said something else: it is random (in training "
+        "mode?) or keeps state between calls, and has no gradient then; call network.eval(), or wrap it such that it "
+        "is a function of (x, timestep, condition)"
+    )

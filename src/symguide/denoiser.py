@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from symguide.errors import ConfigError, unknown
+from symguide.condition import as_floats_of, rows_of, scalar
+from symguide.errors import ConfigError, GuidanceError, unknown
 from symguide.half import in_dtype
+from symguide.modules import differentiable, frozen, lend_weights, look_again, modules_of
 from symguide.per_sample import expand
 from symguide.schedule import VP, Schedule
 
@@ -134,7 +135,8 @@ class Denoiser:
 
     Args:
         network: any callable (x, timestep, **condition) -> tensor like x, with x (B, ...) and timestep (B,).
-            x and floating conditions are cast to the network's own floating type, and the output back to x's.
+            x and floating conditions are cast to the network's own floating type, and the output back to x's. A
+            network that changes x in place is given a copy each time.
         schedule: the schedule that it was trained on.
         predicts: "eps", "x0", "v" (the schedule's velocity) or "flow" (eps - x_0).
         shape: shape of one sample, where the model knows it.
@@ -169,6 +171,7 @@ class Denoiser:
         self.shape = None if shape is None else tuple(shape)
         self.null, self.decoder = dict(null or {}), decoder
         self.counter = Counter()
+        self._in_place: bool | None = None  # whether the network changes its input; None until it was called
 
     def __call__(self, x: Tensor, t: Level, **condition: Any) -> Prediction:
         """The prediction at (x, t), t in (0, 1], a float or (B,). Cost: one forward call."""
@@ -255,16 +258,27 @@ class Denoiser:
         """
         if self.decoder is None:
             return x0
-        return in_dtype(self.decoder, x0, _dtype(self.decoder) or x0.dtype)
+        decoder = differentiable(self.decoder) if torch.is_grad_enabled() else self.decoder
+        made = in_dtype(decoder, x0, _dtype(decoder) or x0.dtype)
+        lend_weights(made, decoder)
+        return made
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
-        timestep = _scalar(self.schedule.timestep(t), wide, x.device).expand(len(x))
+        timestep = scalar(self.schedule.timestep(t), wide, x.device).expand(len(x))
         own = self.dtype or x.dtype
-        given = {name: _as_floats_of(value, own) for name, value in condition.items()}
+        given = {name: as_floats_of(value, own) for name, value in condition.items()}
 
         def call(x: Tensor) -> Tensor:
+            copied = self._in_place is not False or x.is_inference()
+            x = x.clone() if copied else x
+            theirs = {name: value for name, value in given.items() if value is condition[name]}
+            before = _versions(x, theirs)
             out = self.network(x, timestep, **given)
+            after = _versions(x, theirs)
+            if after != before:
+                self._refuse_changes([name for name in before if before[name] != after[name]], copied)
+            self._in_place = self._in_place or after["x"] != before["x"]
             if not isinstance(out, Tensor):
                 raise ConfigError(
                     f"the network returned {type(out).__name__}, not a tensor: "
@@ -278,6 +292,19 @@ class Denoiser:
             return out
 
         return in_dtype(call, x, own)
+
+    def _refuse_changes(self, changed: Sequence[str], copied: bool) -> None:
+        """GuidanceError unless what the network changed in place is x alone, and a copy."""
+        others = [name for name in changed if name != "x"]
+        if others:
+            raise GuidanceError(
+                f"the network changes its condition {others[0]!r} in place, which the next call would be given: let it "
+                "work on a clone"
+            )
+        if not copied:
+            raise GuidanceError(
+                "the network changed its input in place, and did not when it was called first: let it work on a clone"
+            )
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -294,15 +321,42 @@ class Denoiser:
 
     def to(
         self,
-        device: torch.device | str | None = None,
+        *target: "torch.device | str | int | torch.dtype | Tensor | Denoiser | None",
+        device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format | None = None,
     ) -> "Denoiser":
         """This denoiser with its network on another device or in another floating type; self where nothing changes.
 
+            denoiser.to("cuda"), denoiser.to(torch.float64), denoiser.to("cuda", torch.float64), denoiser.to(other)
+
         With memory_format=torch.channels_last the weights of 2D convolutions are laid out as these are fastest.
         The network is copied, never converted in place, so that nobody else's precision changes.
+
+        Args:
+            target: a device, a floating type or both, or a tensor or denoiser whose device and type are taken.
+            device, dtype, memory_format: the same by name.
+
+        Raises:
+            ConfigError: for anything else, and where two devices or types are given.
         """
+        devices: list[Any] = [device]
+        types = [dtype]
+        for each in target:
+            if isinstance(each, Tensor | Denoiser):
+                devices.append(each.device)
+                types.append(each.dtype)
+            elif isinstance(each, torch.dtype):
+                types.append(each)
+            elif each is None or isinstance(each, torch.device | str | int):
+                devices.append(each)
+            else:
+                raise ConfigError(f"to() takes a device, a floating type, a tensor or a denoiser, not {each!r}")
+        devices = [value for value in devices if value is not None]
+        kinds = [kind for kind in types if kind is not None]
+        if len(devices) > 1 or len(kinds) > 1 or not all(kind.is_floating_point for kind in kinds):
+            raise ConfigError(f"to() takes one device and one floating type, not {[*devices, *kinds]}")
+        device, dtype = devices[0] if devices else None, kinds[0] if kinds else None
         same_device = device is None or self.device is None or torch.device(device) == self.device
         if same_device and (dtype is None or self.dtype in (None, dtype)) and memory_format is None:
             return self
@@ -323,20 +377,24 @@ class Denoiser:
         other = copy.copy(self)
         other.counter = counter
         if device is not None:
-            other.null = {name: _rows(value, device) for name, value in self.null.items()}
+            other.null = {name: rows_of(value, device) for name, value in self.null.items()}
+        return other
+
+    def differentiable(self) -> "Denoiser":
+        """This denoiser, or one with a copy of a network that was made in inference mode, for gradients to pass."""
+        network = differentiable(self.network)
+        if network is self.network:
+            return self
+        other = copy.copy(self)
+        other.network = network
         return other
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Weights without requires_grad inside, as before outside: else autograd saves activations for their sake."""
-        trained = [p for p in self._parameters() if p.requires_grad]
-        try:
-            for p in trained:
-                p.requires_grad_(False)
+        """A run: weights of network and decoder have no requires_grad inside, see `symguide.modules`."""
+        look_again()
+        with frozen(*modules_of(self.network, self.decoder)):
             yield
-        finally:
-            for p in trained:
-                p.requires_grad_(True)
 
 
 def _dtype(network: Any) -> torch.dtype | None:
@@ -345,41 +403,7 @@ def _dtype(network: Any) -> torch.dtype | None:
     return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
 
-def expand_condition(
-    condition: Mapping[str, Any] | None, batch: int, device: torch.device, particles: int = 1
-) -> dict[str, Any]:
-    """Conditions with one row for every row of the batch: a number counts for all samples, a list is one for each."""
-    out = {}
-    for name, value in (condition or {}).items():
-        rows = _rows(value, device)
-        if isinstance(rows, Tensor):
-            if rows.ndim == 0:
-                rows = rows.expand(batch)
-            if len(rows) not in (1, batch):
-                raise ConfigError(
-                    f"condition {name!r} has {len(rows)} rows for a batch of {batch}: give one for each sample"
-                )
-            rows = rows.expand(batch, *rows.shape[1:]).repeat_interleave(particles, dim=0)
-        out[name] = rows
-    return out
-
-
-def _rows(value: Any, device: torch.device) -> Any:
-    """Numbers, lists and arrays as tensors on the device, and tensors there; anything else as it is."""
-    if isinstance(value, list | tuple | range | np.ndarray):
-        return torch.as_tensor(value, device=device)
-    if isinstance(value, int | float):
-        return _scalar(value, torch.as_tensor(value).dtype, device)
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _scalar(value: Level, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A number as a tensor of its device, made there: copying it would wait for a GPU."""
-    if isinstance(value, Tensor):
-        return value.to(device, dtype)
-    return torch.full((), value, dtype=dtype, device=device)
-
-
-def _as_floats_of(value: Any, dtype: torch.dtype) -> Any:
-    """Conditions such as text embeddings, in the network's own floating type; labels and others as they are."""
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+def _versions(x: Tensor, condition: Mapping[str, Any]) -> dict[str, int | None]:
+    """How often each tensor was changed in place; None where that is not known, of tensors of inference mode."""
+    tensors = {name: value for name, value in condition.items() if isinstance(value, Tensor)} | {"x": x}
+    return {name: None if tensor.is_inference() else tensor._version for name, tensor in tensors.items()}

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from symguide.call import Call, GuidedPredictor, weighed
-from symguide.denoiser import Denoiser, Prediction, expand_condition
-from symguide.errors import ConfigError, unknown
+from symguide.condition import expand_condition
+from symguide.denoiser import Denoiser, Prediction
+from symguide.errors import ConfigError, unknown, whole
 from symguide.loss import Objective, require_finite, value_and_gradient
 from symguide.memory import Forecast, Memory, budget_of, check_memory, graphs_to_keep
 from symguide.meter import SavedBytes
+from symguide.modules import refuse_training
 from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
@@ -90,7 +92,7 @@ def lookahead(
     >>> (lookahead(denoiser, x, 0.5, n=64).x0 - denoiser.transport(x, 0.5)).abs().max().item() < 1e-2
     True
     """
-    predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)
+    predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device, graph=True), prediction)
     program = _program(denoiser, x, t, n, solver, grid)
     first: list[Prediction] = []
 
@@ -150,6 +152,8 @@ def lookahead_gradient(
     (torch.Size([3, 2]), torch.Size([3]), 7, 4)
     """
     x = x.clone() if x.is_inference() else x
+    refuse_training(denoiser.network)
+    denoiser = denoiser if jacobian == "identity" else denoiser.differentiable()
     predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)
     counter = denoiser.counter
     before = counter.forward, counter.backward
@@ -330,7 +334,9 @@ def _program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid:
 
 def lookahead_program(denoiser: Denoiser, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
     """The program of an n-call look-ahead from t; ConfigError for n < 1."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigError(f"a look-ahead needs n >= 1 network calls, a whole number, and got n = {n!r}")
+    try:
+        n = whole(n, "n", 1)
+    except ConfigError:
+        raise ConfigError(f"a look-ahead needs n >= 1 network calls, a whole number, and got n = {n!r}") from None
     name, grid = choose(solver, grid)
     return trajectory(name, denoiser.schedule, grid, float(t), n)

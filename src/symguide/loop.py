@@ -20,19 +20,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symguide.call import GuidedPredictor
-from symguide.denoiser import Counter, Denoiser, expand_condition
-from symguide.errors import ConfigError, GuidanceError, SymguideError
+from symguide.beginning import kind, prepare
+from symguide.denoiser import Denoiser
+from symguide.errors import ConfigError, GuidanceError, SymguideError, is_number, whole
 from symguide.meter import Peak
-from symguide.per_sample import Noise
+from symguide.per_sample import rows_of_samples
 from symguide.restart import Restart
-from symguide.solver import Grid, check_times, choose, get_grid, get_solver
-from symguide.step import Guided, LossHook, ParticleHook, PredictionHook, Run, Step, noised
+from symguide.solver import Grid, get_solver
+from symguide.step import Guided, LossHook, Moved, ParticleHook, PredictionHook, Run, Step, noised
 
 
 @dataclass(frozen=True)
 class StepRecord:
     """One step of the trace. Loss and gradient norm are (B,), None where the step was not guided; calls per sample.
+
+    With particle guidance of K particles for every sample they are (B, K).
 
     Seconds are the loop's: on a GPU, which works on while the loop goes ahead, those of a run are in its `Cost`.
     """
@@ -65,7 +67,8 @@ class Cost:
 class Result:
     """samples (B, ...), the per-step trace, the cost, and the trajectory where asked for.
 
-    The trajectory is the start and x_s after every step that was made, (1 + len(trace), B, ...).
+    The trajectory is the start and x_s after every step that was made, (1 + len(trace), B, ...); with K particles for
+    every sample (1 + len(trace), B, K, ...), and at place k the k-th one of that time, whoever it came from.
     """
 
     samples: Tensor
@@ -118,11 +121,13 @@ def sample(
         indices: the samples' indices, to draw part of a larger set: sample i is the same wherever it is drawn.
         start: starting noise (B, ...) at the grid's first time, in place of the seed's.
         dtype: precision of the run, torch's default where not given. A network of another one is copied into it if
-            dtype is given, and called in its own (inputs and outputs cast) if not.
+            dtype is given, in every run (`denoiser.to(dtype)` does it once), and called in its own (inputs and outputs
+            cast) if not.
         device: the network's own where not given.
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step. On a GPU
             "raise" looks after the last step: a look in every step would make the loop wait for it.
-        callback: called with the step's record and x_s after every step.
+        callback: called with the step's record and x_s after every step, (B, ...), or (B K, ...) with K particles for
+            every sample, those of a sample one after the other.
         return_trajectory: keep x at all times.
         progress: show a progress bar.
 
@@ -140,30 +145,33 @@ def sample(
     >>> result.samples.shape, result.cost.forward_calls
     (torch.Size([3, 2]), 5)
     """
-    _check_hooks(prediction, loss, particles, restart)
-    denoiser = denoiser.to(device, dtype)
-    device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
-    dtype = dtype or torch.get_default_dtype()
-    numbers = sample_indices(batch, indices, start)
-    shape = sample_shape(shape, denoiser, start)
-    count = 1 if particles is None else particles.particles
-    condition = expand_condition(condition, len(numbers), device, count)
-    times = sample_times(denoiser, solver, grid, steps)
-    if on_nan not in ("raise", "skip"):
-        raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
-    if not 0 <= eta <= 1:
-        raise ConfigError(f"eta must be between 0 (deterministic) and 1 (ancestral), not {eta}")
-
-    counter = Counter()
-    predict = GuidedPredictor(denoiser.counted(counter, device), condition, prediction)
-    noise = Noise(seed, numbers, shape, dtype, device, count)
-    x = starting_noise(start, noise, denoiser, times[0], dtype, device, count)
+    _check_hooks(loss, particles, restart)
+    count = None if particles is None else whole(particles.particles, "the number of particles", 1)
+    if not is_number(eta) or not 0 <= eta <= 1:
+        raise ConfigError(f"eta must be between 0 (deterministic) and 1 (ancestral), not {eta!r}")
+    begin = prepare(
+        denoiser,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        shape=shape,
+        condition=condition,
+        solver=solver,
+        grid=grid,
+        prediction=prediction,
+        indices=indices,
+        start=start,
+        dtype=dtype,
+        device=device,
+        on_nan=on_nan,
+        particles=count or 1,
+        gradients=loss is not None,
+    )
+    predict, noise, times, x, device = begin.predict, begin.noise, begin.times, begin.x, begin.x.device
+    denoiser, counter, samples_drawn = predict.denoiser, predict.denoiser.counter, len(noise.indices)
     plan = [(i, 0) for i in range(len(times) - 1)] if restart is None else restart.plan(denoiser.schedule, times)
-    everything = Run(predict, noise, times, choose(solver, None)[0], eta, on_nan)
-    if loss is not None:
-        loss.prepare(everything)
+    everything = Run(predict, noise, times, begin.solver, float(eta), on_nan)
 
-    samples_drawn = len(numbers)
     trace: list[StepRecord] = []
     trajectory = [x] if return_trajectory else []
     largest: list[Tensor] = []
@@ -171,7 +179,9 @@ def sample(
     reached = 0
     meter = Peak(device)
     predict.meter = meter.saved
-    with denoiser.frozen(), meter as peak:
+    with denoiser.frozen(), rows_of_samples(count or 1), meter as peak:
+        if loss is not None:
+            loss.prepare(everything)
         begun = time.perf_counter()
         for index, visit in tqdm(plan, desc="sampling", disable=not progress, leave=False):
             before = (counter.forward, counter.backward, time.perf_counter())
@@ -180,18 +190,24 @@ def sample(
                 x, past = noised(denoiser.schedule, x, times[reached], times[index], z), None
             reached = index + 1
             try:
-                step, x, guided = _advance(everything, index, visit, x, past, loss, particles)
+                step, moved, guided = _advance(everything, index, visit, x, past, loss, particles)
             except SymguideError as error:
                 raise _at_step(error, index, times) from error
+            x = moved.x_s
             if get_solver(everything.solver).multistep:
                 past = (step.t, step.prediction.x0)
+            if moved.parents is not None:
+                past = None if past is None else (past[0], past[1][moved.parents])
+                everything.memory.rows(moved.parents)
             largest.append(torch.linalg.vector_norm(x, math.inf))
+            if device.type == "cpu" and not bool(torch.isfinite(largest[-1])):  # a GPU is asked after the last step
+                _check_finite(largest, [times[i] for i, _ in plan])
             record = StepRecord(
                 index,
                 step.t,
                 step.s,
-                None if guided is None else guided.loss,
-                None if guided is None else guided.gradient_norm,
+                None if guided is None else _by_particle(guided.loss, count),
+                None if guided is None else _by_particle(guided.gradient_norm, count),
                 (counter.forward - before[0]) // samples_drawn,
                 (counter.backward - before[1]) // samples_drawn,
                 time.perf_counter() - before[2],
@@ -207,9 +223,11 @@ def sample(
     if unmet := everything.unmet():
         raise _at_step(unmet.error(), unmet.index, times)
     _check_finite(largest, [times[index] for index, _ in plan])
-    samples = x if particles is None else x[particles.choose(x)]
+    with rows_of_samples(count or 1):
+        samples = x if particles is None else x[particles.choose(x)]
     cost = Cost(counter.forward // samples_drawn, counter.backward // samples_drawn, seconds, peak())
-    return Result(samples, trace, cost, torch.stack(trajectory) if return_trajectory else None)
+    whole_path = torch.stack([_by_particle(x, count) for x in trajectory]) if return_trajectory else None
+    return Result(samples, trace, cost, whole_path)
 
 
 def _advance(
@@ -220,8 +238,8 @@ def _advance(
     past: tuple[float, Tensor] | None,
     loss: LossHook | None,
     particles: ParticleHook | None,
-) -> tuple[Step, Tensor, Guided | None]:
-    """One step with its repeats: (the last repeat's step, x_s, what guidance made of it)."""
+) -> tuple[Step, Moved, Guided | None]:
+    """One step with its repeats: (the last repeat's step, what comes of it, what loss guidance made of it)."""
     repeat = 0
     while True:
         step = Step(run, index, repeat, x, past, visit)
@@ -231,9 +249,26 @@ def _advance(
         if loss is None or repeat >= loss.repeats_at(step):
             break
         x = step.back_in_time(x_s)
-    if particles is not None:
-        x_s = particles.move(step, x_s)
-    return step, x_s, guided
+    moved = x_s if particles is None else particles.move(step, x_s)
+    moved = moved if isinstance(moved, Moved) else Moved(moved)
+    if moved.parents is not None:
+        _check_parents(step, moved.parents)
+    return step, moved, guided
+
+
+def _check_parents(step: Step, parents: Tensor) -> None:
+    """GuidanceError unless every row descends from a row of its own sample."""
+    rows, particles = len(step.x), step.run.noise.particles
+    if parents.shape != (rows,) or parents.is_floating_point():
+        raise GuidanceError(f"parents of particles are row numbers ({rows},), not {kind(parents)}")
+    own = torch.arange(rows, device=parents.device).div(particles, rounding_mode="floor")
+    good = parents.div(particles, rounding_mode="floor") == own
+    step.require(good, lambda: GuidanceError("parents must be rows of the same sample: particles of one sample only"))
+
+
+def _by_particle(rows: Tensor, particles: int | None) -> Tensor:
+    """(B K, ...) as (B, K, ...) in a run with particle guidance."""
+    return rows if particles is None else rows.reshape(-1, particles, *rows.shape[1:])
 
 
 def _at_step(error: SymguideError, index: int, times: Sequence[float]) -> SymguideError:
@@ -241,65 +276,13 @@ def _at_step(error: SymguideError, index: int, times: Sequence[float]) -> Symgui
     return type(error)(f"step {index} of {len(times) - 1} (t = {times[index]:.4f}): {error}")
 
 
-def _check_hooks(prediction: Any, loss: Any, particles: Any, restart: Any) -> None:
-    if prediction is not None and not callable(prediction):
-        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
+def _check_hooks(loss: Any, particles: Any, restart: Any) -> None:
     if loss is not None and not hasattr(loss, "guide"):
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if particles is not None and not hasattr(particles, "choose"):
         raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
     if restart is not None and not isinstance(restart, Restart):
         raise ConfigError(f"restart= takes Restart(low, high, times), not {restart!r}")
-
-
-def sample_indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
-    numbers = None if indices is None else [int(i) for i in indices]
-    size = (
-        batch if batch is not None else len(numbers) if numbers is not None else len(start) if start is not None else 1
-    )
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ConfigError(f"batch must be a whole number of samples, at least 1, not {size!r}")
-    numbers = list(range(size)) if numbers is None else numbers
-    if len(numbers) != size or (start is not None and len(start) != size):
-        raise ConfigError(f"batch ({batch}), indices and start must speak of the same number of samples")
-    if min(numbers) < 0:
-        raise ConfigError("indices of samples must not be negative")
-    return numbers
-
-
-def sample_shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor | None) -> tuple[int, ...]:
-    known = shape or denoiser.shape or (None if start is None else start.shape[1:])
-    if not known:
-        raise ConfigError("the model does not know the shape of its samples: pass shape=, e.g. shape=(3, 64, 64)")
-    if start is not None and tuple(start.shape[1:]) != tuple(known):
-        raise ConfigError(f"start has samples of shape {tuple(start.shape[1:])}, and the run {tuple(known)}")
-    if any(isinstance(n, bool) or int(n) != n or n < 1 for n in known):
-        raise ConfigError(f"shape must be positive whole numbers, not {tuple(known)}")
-    return tuple(int(n) for n in known)
-
-
-def sample_times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
-    choose(solver, None)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigError(f"steps must be a whole number, at least 1, not {steps!r}")
-    times = tuple(float(t) for t in get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps))
-    check_times(times, steps)
-    return times
-
-
-def starting_noise(
-    start: Tensor | None,
-    noise: Noise,
-    denoiser: Denoiser,
-    t: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    particles: int,
-) -> Tensor:
-    """x at the first time: noise at the level that data of unit variance have there."""
-    if start is not None:
-        return start.detach().to(device=device, dtype=dtype).repeat_interleave(particles, dim=0)
-    return math.hypot(denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)) * noise.draw("start")
 
 
 def _check_finite(largest: Sequence[Tensor], times: Sequence[float]) -> None:
@@ -311,6 +294,6 @@ def _check_finite(largest: Sequence[Tensor], times: Sequence[float]) -> None:
     if not all(good):
         i = good.index(False)
         raise GuidanceError(
-            f"step {i} of {len(good)} (t = {times[i]:.4f}) made samples that are not finite: "
+            f"step {i} of {len(times)} (t = {times[i]:.4f}) made samples that are not finite: "
             "check the network at this noise level, lower the scale of guidance, or use a wider dtype"
         )

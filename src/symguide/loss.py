@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import GuidanceError
+from symguide.modules import vjp
 
 Objective = Callable[[Tensor], Tensor]
 """Clean samples (B, ...) -> loss (B,)."""
@@ -36,7 +37,7 @@ def evaluate(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
 def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
     """Loss (B,) and its gradient at the clean estimate (B, ...), the objective's graph freed; raises as `evaluate`."""
     loss, leaf = evaluate(objective, x0)
-    return loss.detach(), torch.autograd.grad(loss, leaf, torch.ones_like(loss))[0]
+    return loss.detach(), vjp(loss, leaf, torch.ones_like(loss))[0]
 
 
 def finite(loss: Tensor, gradient_norm: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 A kept graph saves one forward call and costs the bytes that one call's backward needs; the gradient is the same.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, whole
 from symguide.meter import free_bytes, parse_bytes
 
 Memory = str | int
@@ -19,12 +20,15 @@ def check_memory(memory: Memory) -> Memory:
     >>> check_memory("auto:2GB")
     'auto:2GB'
     """
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory >= 0:
-        return memory
-    if memory in ("minimal", "fast", "auto"):
-        return memory
-    if isinstance(memory, str) and memory.startswith("auto:") and parse_bytes(memory[5:]) is not None:
-        return memory
+    if isinstance(memory, str):
+        plan = memory in ("minimal", "fast", "auto") or (
+            memory.startswith("auto:") and parse_bytes(memory[5:]) is not None
+        )
+        if plan:
+            return memory
+    else:
+        with suppress(ConfigError):
+            return whole(memory, "memory", 0)
     raise ConfigError(f"memory is 'minimal', 'fast', 'auto', 'auto:2GB' or a number of graphs to keep, not {memory!r}")
 
 
@@ -82,7 +86,7 @@ def graphs_to_keep(memory: Memory, n: int, forecast: Forecast | None, budget: in
     >>> [graphs_to_keep(plan, 8, forecast, 2_500_000) for plan in ("minimal", "fast", 3, "auto:2.5MB")]
     [1, 8, 3, 2]
     """
-    check_memory(memory)
+    memory = check_memory(memory)
     if isinstance(memory, int):
         return min(memory, n)
     if memory in ("minimal", "fast"):

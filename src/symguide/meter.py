@@ -4,6 +4,7 @@ On a GPU the allocator knows the peak. On a CPU nothing does, so the bytes that 
 where they are saved, by saved-tensor hooks, each storage once and parameters not at all.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from symguide.errors import ConfigError
 
 Hook = Callable[[Any], Any]
 T = TypeVar("T")
@@ -156,23 +159,31 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, macOS does not say
+        raise ConfigError(
+            f"this system does not say how much memory is free ({device.type}): name a budget, memory='auto:2GB'"
+        ) from None
 
 
 def parse_bytes(text: str) -> int | None:
     """'512MB' or '2GiB' in bytes; None if it is no size.
 
-    >>> parse_bytes("2GB"), parse_bytes("much")
-    (2000000000, None)
+    >>> parse_bytes("2GB"), parse_bytes("much"), parse_bytes("-1GB"), parse_bytes("infGB")
+    (2000000000, None, None, None)
     """
     units = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
     text = text.strip().lower()
     for unit in sorted(units, key=len, reverse=True):
         if text.endswith(unit):
             try:
-                return int(float(text[: -len(unit)]) * units[unit])
+                size = float(text[: -len(unit)]) * units[unit]
             except ValueError:
                 return None
+            return int(size) if 0 <= size < math.inf else None
     return None
 
 

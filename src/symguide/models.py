@@ -19,7 +19,7 @@ from symguide import networks
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
 from symguide.schedule import from_spec, to_spec
-from symguide.worlds import WORLDS
+from symguide.worlds import WORLDS, scorers
 
 
 def load(
@@ -45,6 +45,8 @@ def load(
         raise unknown("model", name, WORLDS)
     network, config = networks.load(folder, device=device, dtype=dtype)
     settings = config.get("denoiser")
+    if isinstance(settings, dict):
+        _check(settings, f"{folder}/config.json")
     if isinstance(settings, dict) and settings.get("prior") == "normal" and settings.get("shape"):
         return Denoiser.from_generator(network, settings["shape"])
     if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), dict) or "predicts" not in settings:
@@ -59,6 +61,25 @@ def load(
         null=settings.get("null"),
         decoder=_decoder(folder, settings.get("decoder"), device, dtype),
     )
+
+
+def _check(settings: dict[str, Any], where: str) -> None:
+    """ConfigError unless the settings of a denoiser are of the kinds that it takes."""
+    shape, null, schedule = settings.get("shape"), settings.get("null"), settings.get("schedule")
+    sides = shape if isinstance(shape, list) else []
+    if shape is not None and not (sides and all(type(side) is int and 0 < side < 2**31 for side in sides)):
+        raise ConfigError(f"{where}: the shape of a sample is a list of positive whole numbers, not {shape}")
+    if null is not None and not (isinstance(null, dict) and all(map(_numbers, null.values()))):
+        raise ConfigError(f"{where}: null is the numbers of each condition that mean none, by its name, not {null}")
+    if isinstance(schedule, dict) and not all(_numbers(value) for key, value in schedule.items() if key != "name"):
+        raise ConfigError(f"{where}: a schedule is its name with numbers, not {schedule}")
+
+
+def _numbers(value: Any) -> bool:
+    """Whether a value of JSON is a number that fits into 64 bits, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_numbers, value))
+    return isinstance(value, int | float) and abs(value) < 2**63
 
 
 class _Decoder(nn.Module):
@@ -90,7 +111,8 @@ def scorer(
     """A network of clean samples to guide with, of the world that an embedded model belongs to.
 
     Args:
-        model: "digits" or one of the "scenes"; those of scenes also take larger squares, averaged over blocks to 32x32.
+        model: "digits" or one of the "scenes"; those of scenes also take 64x64 pixels, averaged over blocks to 32x32.
+            Samples of other shapes are refused.
         kind: "classifier"; in the scenes world also "clip", "identity", "aesthetic" and "segmenter".
         device: where its weights go, the CPU where not given.
         dtype: of its weights, torch's default where not given.
@@ -101,7 +123,7 @@ def scorer(
     >>> scorer("digits", "classifier", dtype=torch.float32)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
-    return _part(model, "scorer", kind, device, dtype)
+    return scorers.network(model, "scorer", kind, device, dtype)
 
 
 def judge(
@@ -111,18 +133,7 @@ def judge(
 
     Guidance must never see it: fooling the scorer is no success, and only a judge can tell.
     """
-    return _part(model, "judge", kind, device, dtype)
-
-
-def _part(model: str, role: str, kind: str, device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Module:
-    if model not in WORLDS:
-        raise unknown("model", model, WORLDS)
-    world = WORLDS[model]
-    folders = world.scorers if role == "scorer" else world.judges
-    if kind not in folders:
-        raise unknown(f"{role} of {model}", kind, folders)
-    network = networks.load(folders[kind], device, dtype)[0]
-    return network if world.side is None else networks.Averaged(network, world.side)
+    return scorers.network(model, "judge", kind, device, dtype)
 
 
 def save(denoiser: Denoiser, folder: str | os.PathLike[str], *, card: str | None = None, **extra: Any) -> None:

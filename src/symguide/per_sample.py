@@ -1,7 +1,9 @@
 """Reductions over everything but the batch, and noise that belongs to a sample and not to its batch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -45,6 +47,24 @@ def direction(x: Tensor) -> Tensor:
 def expand(value: Tensor, like: Tensor) -> Tensor:
     """(B,) as (B, 1, ..., 1), to multiply samples with."""
     return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+@contextmanager
+def rows_of_samples(particles: int) -> Iterator[None]:
+    """Every sample has so many rows inside, one after the other: for this thread's objectives, see `rows_for`."""
+    token = _PARTICLES.set(particles)
+    try:
+        yield
+    finally:
+        _PARTICLES.reset(token)
+
+
+def particles_now() -> int:
+    """How many rows every sample has in the run that asks; 1 outside of one."""
+    return _PARTICLES.get()
+
+
+_PARTICLES: ContextVar[int] = ContextVar("particles", default=1)
 
 
 class Noise:

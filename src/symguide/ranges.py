@@ -163,4 +163,4 @@ def as_domain(given: Any) -> Domain:
     return domain
 
 
-Ranges = Mapping[str, Domain | Around | None]
+Ranges = Mapping[str, Domain | Around]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, is_number, whole
 from symguide.schedule import Schedule
 
 
@@ -37,10 +37,9 @@ class Restart:
     times: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low < self.high:
+        if not (is_number(self.low) and is_number(self.high)) or not 0 <= self.low < self.high:
             raise ConfigError(f"Restart needs noise levels 0 <= low < high, not {self.low} and {self.high}")
-        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 0:
-            raise ConfigError(f"Restart's times must be a whole number, 0 or more, not {self.times!r}")
+        object.__setattr__(self, "times", whole(self.times, "Restart's times", 0))
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> list[tuple[int, int]]:
         """(index, visit) of every step that a run over these times makes, in order.

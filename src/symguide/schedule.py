@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -183,6 +184,13 @@ class _Cosine(VP):
 @dataclass(frozen=True)
 class _Discrete(VP):
     log_alphas: tuple[float, ...]  # at t = 0, 1/N, ..., 1
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.log_alphas)
+
+    def __hash__(self) -> int:  # programs are kept by their schedule, and a thousand numbers take long to hash
+        return self._hash
 
     def _log_alpha(self, t: T) -> T:
         if isinstance(t, Tensor):

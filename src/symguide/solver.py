@@ -13,14 +13,15 @@ which every schedule can be brought to, is finite at both ends, and in which str
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, is_dataclass
+from functools import lru_cache, wraps
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from symguide.errors import ConfigError, unknown
 from symguide.schedule import Schedule
 
+Make = TypeVar("Make", bound=Callable[..., Any])
 Past = list[tuple[float, int]]  # earlier predictions of a multistep solver: (time, node)
 
 
@@ -37,12 +38,24 @@ class Predict(NamedTuple):
     t: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Program:
     """A list of nodes; the first `inputs` values are given, node k is value inputs + k, the last one is the output."""
 
     inputs: int
-    nodes: list[Linear | Predict] = field(default_factory=list)
+    nodes: tuple[Linear | Predict, ...]
+
+    @property
+    def calls(self) -> int:
+        """Network calls."""
+        return sum(isinstance(node, Predict) for node in self.nodes)
+
+
+class Builder:
+    """A program that solvers write node by node."""
+
+    def __init__(self, inputs: int) -> None:
+        self.inputs, self.nodes = inputs, list[Linear | Predict]()
 
     def linear(self, *terms: tuple[float, int]) -> int:
         self.nodes.append(Linear(tuple((c, j) for c, j in terms if c != 0)))
@@ -52,13 +65,12 @@ class Program:
         self.nodes.append(Predict(node, t))
         return self.inputs + len(self.nodes) - 1
 
-    @property
-    def calls(self) -> int:
-        """Network calls."""
-        return sum(isinstance(node, Predict) for node in self.nodes)
+    def program(self) -> Program:
+        """What is written so far."""
+        return Program(self.inputs, tuple(self.nodes))
 
 
-def ddim(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
+def ddim(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
     """x_s = (sigma_s / sigma_t) x_t + (alpha_s - sigma_s alpha_t / sigma_t) x_0: Euler on the probability-flow ODE.
 
     First order, one call. Source: Song et al., "DDIM", 2010.02502, equation 12.
@@ -66,7 +78,7 @@ def ddim(program: Program, schedule: Schedule, x: int, t: float, s: float, past:
     return _straight(program, schedule, x, program.predict(x, t), t, s)
 
 
-def midpoint(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
+def midpoint(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
     """y_s = y_t + (u_s - u_t) flow(y at the midpoint): second order, two calls (the last step to clean included).
 
     The explicit midpoint rule in the flow frame. A one-stage step is `ddim`.
@@ -81,7 +93,7 @@ def midpoint(program: Program, schedule: Schedule, x: int, t: float, s: float, p
     return _along_flow(program, schedule, x, t, s, (u_s - u_t, x_m, x0_m, m))
 
 
-def heun(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
+def heun(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
     """y_s = y_t + (u_s - u_t) (flow_t + flow_s') / 2, flow_s' at the Euler step's end: second order, two calls.
 
     Heun's rule in the flow frame (EDM's Algorithm 1, 2206.00364, has it in the ratio's). A one-stage step is `ddim`;
@@ -96,7 +108,7 @@ def heun(program: Program, schedule: Schedule, x: int, t: float, s: float, past:
     return _along_flow(program, schedule, x, t, s, (0.5 * h, x, x0, t), (0.5 * h, x_e, x0_e, s))
 
 
-def dpmpp_2m(program: Program, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
+def dpmpp_2m(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
     """x_s = (sigma_s / sigma_t) x_t + (...) ((1 + h / (2 h')) x_0 - h / (2 h') x_0'), h = steps in log(alpha / sigma).
 
     DPM-Solver++(2M): second order, one call; first order where it has no history and in the step to sigma = 0.
@@ -121,13 +133,13 @@ def straight_weights(schedule: Schedule, t: float, s: float) -> tuple[float, flo
     return ratio, schedule.alpha(s) - ratio * schedule.alpha(t)
 
 
-def _straight(program: Program, schedule: Schedule, x: int, x0: int, t: float, s: float) -> int:
+def _straight(program: Builder, schedule: Schedule, x: int, x0: int, t: float, s: float) -> int:
     r, c = straight_weights(schedule, t, s)
     return program.linear((r, x), (c, x0))
 
 
 def _along_flow(
-    program: Program, schedule: Schedule, x: int, t: float, s: float, *slopes: tuple[float, int, int, float]
+    program: Builder, schedule: Schedule, x: int, t: float, s: float, *slopes: tuple[float, int, int, float]
 ) -> int:
     """x_s from y_s = y_t + sum h * (eps - x_0), with eps = (x - alpha x_0) / sigma at each slope's (x, x_0, time)."""
     scale_t, scale_s = (schedule.alpha(r) + schedule.sigma(r) for r in (t, s))
@@ -182,6 +194,21 @@ def get_solver(name: str) -> Solver:
     if name not in SOLVERS:
         raise unknown("solver", name, SOLVERS)
     return SOLVERS[name]
+
+
+def for_values(make: Make) -> Make:
+    """make(solver, schedule, ...), kept by its arguments where these are values: schedules that never change.
+
+    A schedule that is no frozen dataclass may be changed and still be equal to itself: nothing is kept for it.
+    """
+    kept = lru_cache(maxsize=4096)(make)
+
+    @wraps(make)
+    def call(solver: str, schedule: Schedule, *rest: Any) -> Any:
+        frozen = is_dataclass(schedule) and schedule.__dataclass_params__.frozen
+        return (kept if frozen else make)(solver, schedule, *rest)
+
+    return cast(Make, call)
 
 
 # Time grids: (schedule, t, steps) -> steps + 1 times from t down to 0.
@@ -267,11 +294,10 @@ def choose(solver: str, grid: str | Grid | None) -> tuple[str, str | Grid]:
     return solver, grid or "flow"
 
 
-@lru_cache(maxsize=4096)
 def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: int) -> Program:
     """The program of n network calls that carries x from t to the clean sample."""
     stages = get_solver(solver).calls(n)
-    times = list(get_grid(grid)(schedule, t, len(stages)))
+    times = tuple(get_grid(grid)(schedule, t, len(stages)))
     check_times(times, len(stages), t)
     return through(solver, schedule, times, stages)
 
@@ -284,12 +310,19 @@ def through(
     With `controlled` every step j has a further input c_j, a velocity that is added in the flow frame:
     y_s = step(y_t) + (u_t - u_s) c_j, that is x_s = step(x_t) + `control_weight` c_j.
     """
-    program, past, x = Program(inputs=1 + len(stages) if controlled else 1), Past(), 0
+    return _through(solver, schedule, tuple(times), tuple(stages), controlled)
+
+
+@for_values
+def _through(
+    solver: str, schedule: Schedule, times: tuple[float, ...], stages: tuple[int, ...], controlled: bool
+) -> Program:
+    made, past, x = Builder(inputs=1 + len(stages) if controlled else 1), Past(), 0
     for j, (t, s) in enumerate(pairwise(times)):
-        x = get_solver(solver).step(program, schedule, x, t, s, past, stages[j])
+        x = get_solver(solver).step(made, schedule, x, t, s, past, stages[j])
         if controlled:
-            x = program.linear((1.0, x), (control_weight(schedule, t, s), 1 + j))
-    return program
+            x = made.linear((1.0, x), (control_weight(schedule, t, s), 1 + j))
+    return made.program()
 
 
 def control_weight(schedule: Schedule, t: float, s: float) -> float:
@@ -329,7 +362,7 @@ class Transition(NamedTuple):
     radius_std: float  # std of the ancestral step (eta = 1), the natural length of a step whatever eta is
 
 
-@lru_cache(maxsize=4096)
+@for_values
 def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, before: float | None) -> Transition:
     """x_s = scale * (program carries x_t to `down`) + std * noise, for any solver.
 
@@ -349,11 +382,11 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
     if std > 0:
         down = schedule.time(math.sqrt(sigma_s**2 - std**2) / alpha_s)
         scale = alpha_s / schedule.alpha(down)
-    program = Program(inputs=1 if before is None else 2)
+    made = Builder(inputs=1 if before is None else 2)
     past: Past = [] if before is None else [(_stretched(schedule, before, t, s, down), 1)]
     method = get_solver(solver)
     stages = method.stages if method.full_at_end or down > 0 else 1
-    x = method.step(program, schedule, 0, t, down, past, stages)
+    x = method.step(made, schedule, 0, t, down, past, stages)
     if scale != 1.0:
-        program.linear((scale, x))
-    return Transition(program, std, ancestral)
+        made.linear((scale, x))
+    return Transition(made.program(), std, ancestral)

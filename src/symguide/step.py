@@ -19,6 +19,7 @@ from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Objective
 from symguide.memory import Memory
 from symguide.per_sample import Noise
+from symguide.run_memory import RunMemory
 from symguide.schedule import Schedule
 from symguide.solver import Grid, transition
 
@@ -51,6 +52,21 @@ class PredictionHook(Protocol):
     def __call__(self, denoiser: Denoiser, x: Tensor, t: float, condition: Mapping[str, Any]) -> Prediction: ...
 
 
+@dataclass(frozen=True)
+class Moved:
+    """What particle guidance makes of a step: x_s, and where it was resampled the rows that its rows descend from.
+
+    Attributes:
+        x_s: the particles after the step, (B K, ...).
+        parents: (B K,), rows of the same sample; None where every particle is its own. What the run keeps by row (the
+            history of a multistep solver, what rules remember) is moved along; x_s already is. Noise to come belongs to
+            the row, so that particles of one parent part.
+    """
+
+    x_s: Tensor
+    parents: Tensor | None = None
+
+
 class ParticleHook(Protocol):
     """Particle guidance as the loop sees it; rules are in symguide.particle_guidance.
 
@@ -59,8 +75,8 @@ class ParticleHook(Protocol):
 
     particles: int
 
-    def move(self, step: "Step", x_s: Tensor) -> Tensor:
-        """The particles after a step."""
+    def move(self, step: "Step", x_s: Tensor) -> Tensor | Moved:
+        """The particles after a step; `Moved` where they were resampled."""
 
     def choose(self, samples: Tensor) -> Tensor:
         """Row of the chosen particle of every sample at the end, (B,)."""
@@ -77,6 +93,7 @@ class Run:
     eta: float
     on_nan: str
     requirements: list["Requirement"] = field(default_factory=list)
+    memory: RunMemory = field(default_factory=RunMemory)
 
     @property
     def steps(self) -> int:
@@ -192,6 +209,7 @@ class Step:
     ) -> tuple[Tensor, Tensor]:
         """Gradient (B, ...) and loss (B,) of the objective n calls ahead; the sampler's own call is the first."""
         program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
+        self.run.predict.require = self.require
         gradient, loss, _, self._first = sweep(
             self.run.predict,
             self.x,
@@ -217,6 +235,7 @@ class Step:
     ) -> tuple[Tensor, Tensor]:
         """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
         program = lookahead_program(self.run.predict.denoiser, self.s, n, solver, grid)
+        self.run.predict.require = self.require
         return sweep(self.run.predict, x_s, objective, program, memory=memory, jacobian=jacobian, offload=offload)[:2]
 
     def back_in_time(self, x_s: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def drawn(loss, **settings):
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_gradient_of_another_way_guides_as_ours_does_where_it_is_exact(n):
     """Conditions, classifier-free guidance and time travel included."""
-    ours = drawn(sg.SAG(quartic, n, 0.4, solver="ddim", repeats=2))
+    ours = drawn(sg.SAG(quartic, n=n, scale=0.4, solver="ddim", repeats=2))
     other = ByWay(quartic, Guide(Autograd(), n, "ddim", n), 0.4)
     other.repeats = 2
     assert relative(drawn(other), ours) < 1e-12 < 1e-2 < relative(drawn(None), ours)

@@ -44,7 +44,7 @@ def test_tricks_count_their_calls_keep_samples_apart_and_begin_as_sag_does(reuse
     assert calls == CALLS[name] and relative(drawn(recipe)[0], samples) == 0  # nothing is left of the last run
     assert relative(drawn(recipe, 1, indices=[2])[0], samples[2:]) < 1e-12
     if name != "n = 4, through the first two":  # in one guided step there is nothing to reuse
-        first, exact = (drawn(r, steps=2)[0] for r in (recipe, sg.SAG(quartic, recipe.n, recipe.scale)))
+        first, exact = (drawn(r, steps=2)[0] for r in (recipe, sg.SAG(quartic, n=recipe.n, scale=recipe.scale)))
         assert relative(first, exact) < 1e-12
 
 

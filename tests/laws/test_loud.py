@@ -1,5 +1,8 @@
 """Law 9: nothing silent: bad input gets one sentence that says what to do."""
 
+import inspect
+
+import numpy as np
 import pytest
 import torch
 from conftest import RECIPES, squares, tiny
@@ -54,10 +57,10 @@ def test_settings_of_a_run(settings, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: sg.SAG(squares, n=0), "n must be at least 1"),
-        (lambda: sg.SAG(squares, n=2.5), "n must be at least 1"),
+        (lambda: sg.SAG(squares, n=0), "n must be a whole number, at least 1, not 0"),
+        (lambda: sg.SAG(squares, n=2.5), "n must be a whole number, at least 1, not 2"),
         (lambda: sg.SAG(squares, scale=-1), "scale must not be negative"),
-        (lambda: sg.SAG(squares, scale=float("nan")), "scale must not be negative"),
+        (lambda: sg.SAG(squares, scale=float("nan")), "scale must be a finite number, not nan"),
         (lambda: sg.SAG(squares, window=(0.5, 0.2)), "window is"),
         (lambda: sg.SAG(squares, window=(0.5, 1.2)), "window is"),
         (lambda: sg.SAG(squares, repeats=0), "repeats must be"),
@@ -67,17 +70,17 @@ def test_settings_of_a_run(settings, sentence):
         (lambda: sg.SAG(squares, solver="euler"), "unknown solver"),
         (lambda: sg.SAG(3), "an objective is a callable"),
         (lambda: sg.Sphere(1.5), "rate must be between 0"),
-        (lambda: sg.LGD(squares, samples=0), "samples >= 1"),
+        (lambda: sg.LGD(squares, samples=0), "LGD's samples must be a whole number, at least 1"),
         (lambda: sg.UniversalGuidance(squares, backward_steps=-1), "backward_steps"),
         (lambda: sg.TFG(squares, rho=0, mu=0), "guides nothing: use scale=0"),
         (lambda: sg.TFG(squares, rho=-1), "rho must not be negative"),
         (lambda: sg.TFG(squares, sigma=-0.1), "must not be negative"),
-        (lambda: sg.TFG(squares, inner=0), "inner >= 1"),
-        (lambda: sg.TFG(squares, samples=0), "TFG needs samples >= 1"),
-        (lambda: sg.ABMS(squares, samples=0), "ABMS needs samples >= 1"),
+        (lambda: sg.TFG(squares, inner=0), "TFG's inner must be a whole number, at least 1"),
+        (lambda: sg.TFG(squares, samples=0), "TFG's samples must be"),
+        (lambda: sg.ABMS(squares, samples=0), "ABMS's samples must be"),
         (lambda: sg.AdamDPS(squares, beta1=1.0), "betas must be at least 0"),
         (lambda: sg.ECM(squares, limit=0), "must be positive"),
-        (lambda: sg.Dreamguider(squares, samples=0), "Dreamguider needs samples >= 1"),
+        (lambda: sg.Dreamguider(squares, samples=0), "Dreamguider's samples must be"),
         (lambda: sg.Dreamguider(squares, augment=3), "augment takes a callable"),
         (lambda: sg.BestOfN(squares, 0), "whole number of particles"),
         (lambda: sg.noise_window(2, 1), "noise_window"),
@@ -93,6 +96,129 @@ def test_settings_of_a_run(settings, sentence):
 def test_settings_of_methods(make, sentence):
     with pytest.raises(ConfigError, match=sentence):
         make()
+
+
+NOT_NUMBERS = ("0.5", None, torch.tensor([0.5]), True, float("inf"), [0.5])
+
+
+@pytest.mark.parametrize("name", sg.loss_guidance.RECIPES)
+def test_numbers_of_recipes_are_numbers(name):
+    """Every parameter that is one by default: what is none is refused in a sentence that names it."""
+    recipe = sg.loss_guidance.RECIPES[name]
+    parameters = inspect.signature(recipe).parameters.items()
+    numbers = [key for key, p in parameters if isinstance(p.default, int | float) and not isinstance(p.default, bool)]
+    assert {"repeats"} <= set(numbers) - {"memory"}
+    for key in numbers:
+        for value in (*NOT_NUMBERS, -1.0):
+            with pytest.raises(ConfigError, match=key if key[:4] != "beta" else "beta"):
+                recipe(squares, **{key: value})
+    for window in (0.5, (0, 0.5, 1), None, "ab", (0.0, "1"), (None, 1.0), torch.tensor(0.5)):
+        with pytest.raises(ConfigError, match="window"):
+            recipe(squares, window=window)
+
+
+@pytest.mark.parametrize("name", sg.loss_guidance.RECIPES)
+def test_numpys_numbers_are_numbers(name):
+    recipe = sg.loss_guidance.RECIPES[name]
+    settings = {"window": (np.float32(0.25), np.float64(1.0)), "repeats": np.int64(2)}
+    for key in ("scale", "n", "samples", "gamma", "rate", "limit", "inner", "beta1"):
+        default = getattr(inspect.signature(recipe).parameters.get(key), "default", None)
+        if default is not None:
+            settings[key] = (np.int32 if isinstance(default, int) else np.float32)(default)
+    mine, plain = recipe(squares, **settings), recipe(squares, window=(0.25, 1.0), repeats=2)
+    assert (mine.window, mine.repeats, type(mine.repeats)) == ((0.25, 1.0), 2, int)
+    assert mine.scale == pytest.approx(plain.scale) and type(mine.scale) is float
+
+
+def test_numbers_of_rules_are_numbers():
+    rules = sg.rules
+    bad = (*NOT_NUMBERS, float("nan"))
+    for make in (rules.scale, rules.clip, rules.clamp, rules.rho, rules.residual_norm, rules.polyak, rules.feedback):
+        for value in bad:
+            with pytest.raises(ConfigError, match="must be a finite number"):
+                make(value)
+    for make in (rules.of_x_t, rules.increase, rules.decrease, rules.variance, rules.adam, sg.Sphere):
+        for value in bad:
+            with pytest.raises(ConfigError, match="must be a finite number"):
+                make(value)
+    for make in (rules.clip, rules.clamp, rules.rho, rules.residual_norm, rules.feedback, rules.of_x_t, rules.variance):
+        with pytest.raises(ConfigError, match=r"must (not be negative|be positive)"):
+            make(-1.0)
+    with pytest.raises(ConfigError, match="must be a finite number, not None"):
+        run(loss=sg.FreeDoM(squares, update=rules.scale(lambda t: None)))
+    with pytest.raises(ConfigError, match=r"repeats at t = .* must be a whole number"):
+        run(loss=sg.SAG(squares, repeats=lambda t: 1.5))
+
+
+def test_recipes_say_what_they_do_not_take():
+    for make, sentence in (
+        (lambda: sg.FreeDoM(squares, n=3), r"FreeDoM.__init__\(\) got an unexpected keyword argument 'n'"),
+        (lambda: sg.DSG(squares, scale=3), r"DSG.__init__\(\) got an unexpected keyword argument 'scale'"),
+        (lambda: sg.LGD(squares, 4), r"LGD.__init__\(\) takes 2 positional arguments but 3 were given"),
+        (lambda: sg.SAG.paper(squares, 4), r"paper\(\) takes 2 positional arguments but 3 were given"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            make()
+    for make, sentence in (
+        (lambda: sg.FreeDoM(squares, update=0.5), "update takes a rule"),
+        (lambda: sg.rules.chain(sg.rules.normalise(), 0.5), r"chain takes rules, .* not 0\.5"),
+        (lambda: sg.on_sphere(torch.zeros(1, 2), 1.0, torch.ones(1, 2), torch.ones(1, 2), 1.5), "rate must be between"),
+        (lambda: sg.FreeDoM(squares, constraint=0.1), r"constraint takes one such as Sphere\(0.1\)"),
+        (lambda: sg.MPGD(squares, eps="fresh"), "known: anew, own"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            make()
+
+
+@pytest.mark.parametrize("name", sg.loss_guidance.RECIPES)
+def test_every_parameter_after_the_objective_is_written_out_by_name(name):
+    recipe = sg.loss_guidance.RECIPES[name]
+    objective, *others = inspect.signature(recipe).parameters.values()
+    assert objective.name == "objective" and {"window", "repeats"} <= {p.name for p in others}
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in others)
+    assert {p.name for p in others} <= set(vars(recipe)["__annotations__"])
+    assert {name for name in recipe.search_space()} <= {p.name for p in others}
+
+
+def test_the_weight_of_the_forward_part_at_pure_noise():
+    """sigma² / alpha has no bound at the start of a flow; from the second step on it is the paper's."""
+    flow = tiny("flow", "v")
+    recipe = sg.UniversalGuidance(squares, scale=1e-3, update=sg.rules.forward_weight())
+    with pytest.raises(GuidanceError, match=r"no bound at t = 1, where x_t is all noise: begin after it"):
+        sg.sample(flow, steps=4, loss=recipe)
+    later = sg.UniversalGuidance(squares, scale=1e-3, update=sg.rules.forward_weight(), window=(0.01, 1))
+    assert sg.sample(flow, steps=4, loss=later).trace[1].loss is not None
+
+
+def test_schedules_that_are_zero_everywhere():
+    """A run of one step from t = 1 to 0 has no variance for EluCD, and a flow's has no alpha for eps."""
+    with pytest.raises(ConfigError, match=r"no step of 1 .*its schedule is 0"):
+        run(steps=1, loss=sg.EluCD(squares))
+    only = run(steps=2, loss=sg.EluCD(squares, gamma=0.0, scale=0.1)).trace  # std = 0 in the last step
+    assert only[0].loss is not None and only[1].loss is None
+    with pytest.raises(ConfigError, match=r"no step of 1 .*steps at alpha = 0"):
+        sg.sample(tiny("flow", "v"), steps=1, loss=RECIPES["classifier"](squares))
+
+
+def test_a_recipe_that_pushes_nothing():
+    """Without a constraint it samples as the sampler does; on the sphere the noise decides alone."""
+
+    class Watch(sg.Recipe):
+        def push(self, step):
+            return sg.loss_guidance.recipe.Push(torch.zeros_like(step.x), squares(step.prediction.x0))
+
+    assert torch.equal(run(loss=Watch(squares)).samples, run().samples)
+    radii = []
+
+    class Seen(sg.Sphere):
+        def __call__(self, step, change):
+            x_s = super().__call__(step, change)
+            z = step.noise / step.noise.norm(dim=1, keepdim=True)
+            radii.append((x_s - step.mean() - step.radius * z).abs().max().item())
+            return x_s
+
+    run(loss=Watch(squares, constraint=Seen(0.5)))
+    assert len(radii) == 3 and max(radii) < 1e-12
 
 
 def test_windows_outside_the_run():
@@ -115,9 +241,9 @@ def test_eps_of_pure_noise():
 
 
 def test_counts_over_time_are_checked():
-    with pytest.raises(ConfigError, match="n gave 0 at t"):
+    with pytest.raises(ConfigError, match=r"n at t = 0\.\d+ must be a whole number, at least 1, not 0"):
         run(loss=sg.SAG(squares, n=lambda t: int(2 * t)))
-    with pytest.raises(ConfigError, match="repeats gave 0"):
+    with pytest.raises(ConfigError, match=r"repeats at t = 1\.0+ must be a whole number"):
         run(loss=sg.SAG(squares, repeats=lambda t: 0))
 
 

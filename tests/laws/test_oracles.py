@@ -9,7 +9,7 @@ from conftest import SCHEDULES, relative
 
 import symguide as sg
 from symguide.lookahead import run
-from symguide.solver import SOLVERS, Program, get_solver, karras, transition
+from symguide.solver import SOLVERS, Builder, get_solver, karras, transition
 
 
 def gaussian(schedule, d=5, seed=0):
@@ -54,11 +54,11 @@ def test_solvers_reach_the_flow_map_at_their_order(solver, order, schedule):
     times = {n: [t - (t - 0.2) * i / n for i in range(n + 1)] for n in (40, 80)}
 
     def error(n):
-        program, node, past = Program(1), 0, []
+        program, node, past = Builder(1), 0, []
         method = get_solver(solver)
         for a, b in pairwise(times[n]):
             node = method.step(program, denoiser.schedule, node, a, b, past, method.stages)
-        out = run(program, [x], lambda y, r: denoiser(y, r).x0)
+        out = run(program.program(), [x], lambda y, r: denoiser(y, r).x0)
         return relative(out, denoiser.transport(x, t, 0.2))
 
     assert math.log2(error(40) / error(80)) > order - 0.2

@@ -10,12 +10,13 @@ pytest.importorskip("transformers")
 
 import accelerate
 import diffusers
-from zoo import FAMILIES, bright, build, double, draw
+from zoo import FAMILIES, bright, build, double, draw, unet
 
 import symguide as sg
 from symguide.errors import ConfigError
 from symguide.meter import SavedBytes
 from symguide.pipelines.decode import decoder
+from symguide.pipelines.modules import checkpointed
 
 DTYPE = torch.float32
 
@@ -167,3 +168,56 @@ def test_no_graph_outlives_a_call_where_weights_are_offloaded(folder):
     accelerate.cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
     with pytest.raises(ConfigError, match="enable_model_cpu_offload"), sg.guide(pipe, loss=sg.SAG(bright)):
         pass
+
+
+def hunyuan_image():
+    """Its blocks are given named arguments, which diffusers' own checkpoints do not take."""
+    network = diffusers.HunyuanImageTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=(1, 1),
+        guidance_embeds=False,
+        text_embed_dim=16,
+        text_embed_2_dim=16,
+        rope_axes_dim=(4, 4),
+    ).eval()
+    words, mask = torch.randn(1, 3, 16), torch.ones(1, 3)
+
+    def call(x):
+        return network(x, torch.tensor([500.0]), words, mask, return_dict=False)[0]
+
+    return {"transformer": network}, call, torch.randn(1, 4, 4, 4)
+
+
+def magvit():
+    """Its convolutions keep the last frames of one call for the next, so that no call can be made again."""
+    blocks = ("Spatial{}Block3D", *["SpatialTemporal{}Block3D"] * 3)
+    vae = diffusers.AutoencoderKLMagvit(
+        down_block_types=[name.format("Down") for name in blocks],
+        up_block_types=[name.format("Up") for name in blocks],
+        block_out_channels=(8,) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        spatial_group_norm=False,
+    ).eval()
+    return {"unet": unet(), "vae": vae}, lambda z: vae.decode(z, return_dict=False)[0], torch.randn(1, 4, 3, 2, 2)
+
+
+@pytest.mark.parametrize("make", [hunyuan_image, magvit])
+def test_checkpoints_where_diffusers_own_fail(make):
+    if make is hunyuan_image and not hasattr(diffusers, "HunyuanImageTransformer2DModel"):
+        pytest.skip("this diffusers has no HunyuanImage")
+    torch.manual_seed(0)
+    components, call, x = make()
+    pipe, values = SimpleNamespace(components=components, **components), []
+    for wanted in (False, True, False):
+        leaf = x.clone().requires_grad_()
+        with checkpointed(pipe, wanted):
+            values.append(torch.autograd.grad(call(leaf).square().sum(), leaf)[0])
+    assert torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])

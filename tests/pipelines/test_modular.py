@@ -385,8 +385,11 @@ def test_guiders_of_diffusers_that_cannot_be_made_again(folder):
     ):
         made.draw()
     made.pipe.update_components(guider=diffusers.AdaptiveProjectedGuidance(5.0, eta=0.0))
-    with pytest.raises(sg.GuidanceError, match="no fixed weighted sum"), sg.guide(made.pipe, loss=recipe()):
+    with pytest.raises(ConfigError, match="no fixed weighted sum of its passes"), sg.guide(made.pipe, loss=recipe()):
         made.draw()
+    with sg.guide(made.pipe, loss=recipe(), prediction=sg.APG(5.0)) as run:  # in its place
+        made.draw()
+    assert run.trace[0].loss is not None
 
 
 def test_a_modular_pipeline_without_a_guider_is_guided_as_the_ordinary_one_is(folder):

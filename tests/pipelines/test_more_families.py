@@ -27,13 +27,13 @@ from zoo import (
     picture,
     pixels,
     sd,
-    sd3,
 )
-from zoo_more import MORE, NEW, parts
+from zoo_more import EMBEDDED, MORE, NEW, WORDS, ltx2, parts
 
 import symguide as sg
 from symguide.pipelines.calls import Made
 from symguide.pipelines.decode import decoder
+from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.layout import layout
 from symguide.pipelines.replay import Replay
 from symguide.pipelines.slots import told_in
@@ -97,12 +97,6 @@ def learned_variance(folder):
     return pipe
 
 
-def upward(folder):
-    pipe = sd3(folder)
-    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)  # as Mochi's
-    return pipe
-
-
 def dropout(folder):
     pipe = sd(folder, network={"dropout": 0.5})
     pipe.unet.train()
@@ -131,7 +125,6 @@ REFUSED = {
         FAMILIES["ddpm"][1],
         "networks that also predict variances for their scheduler cannot be guided",
     ),
-    "rising noise levels": (upward, {**TEXT, **SHORT}, "with invert_sigmas=True cannot be guided"),
     "dropout": (dropout, TEXT, "called again with what the pipeline gave it, said something else: it is random"),
     "changed control": (
         doubled_control,
@@ -162,36 +155,47 @@ def test_what_cannot_be_guided_is_refused_in_a_sentence(name, folder):
 
 def test_latents_that_do_not_come_out_as_the_autoencoders_are_refused():
     pipe, vae = SimpleNamespace(components={}), autoencoder()
-    assert layout(pipe, vae, {})(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
+    plain = SimpleNamespace(kwargs={})
+    assert layout(pipe, vae, plain)(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
     ids = torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(2.0))
-    assert layout(pipe, vae, {"img_ids": ids})(torch.zeros(1, 8, 16)).shape == (1, 4, 8, 4)
+    assert layout(pipe, vae, SimpleNamespace(kwargs={"img_ids": ids}))(torch.zeros(1, 8, 16)).shape == (1, 4, 8, 4)
     for shape, given in [((1, 16, 8, 8), {}), ((1, 8, 16), {}), ((1, 7, 16), {"img_ids": ids}), ((1, 8, 4, 8, 8), {})]:
         with pytest.raises(sg.ConfigError, match="does not know how SimpleNamespace lays out its latents"):
-            layout(pipe, vae, given)(torch.zeros(shape))
+            layout(pipe, vae, SimpleNamespace(kwargs=given))(torch.zeros(shape))
     with pytest.raises(sg.ConfigError, match="does not know how SimpleNamespace decodes with its AutoencoderKL"):
         decoder(SimpleNamespace(components={"vqgan": vae}), [], False)
 
 
 def test_timesteps_that_networks_are_told():
-    """Zeros are places without noise; at t = 500 two clocks agree."""
+    """Zeros are places without noise; at t = 500 two clocks agree, which matters where another time is asked for."""
     assert told_in(torch.tensor([[0.0, 0.9], [0.9, 0.9]])) == pytest.approx(0.9)
     with pytest.raises(sg.GuidanceError, match="different timesteps for parts of a sample"):
         told_in(torch.tensor([0.5, 0.9]))
 
-    def replay(told, clock=None, timestep=500.0):
+    def replay(told, known=None, timestep=500.0, **more):
         network, x = torch.nn.Identity(), torch.randn(1, 2)
-        return Replay([Made(network, (x, torch.tensor([told])), {}, x)], x, timestep, clock)
+        given = told if isinstance(told, torch.Tensor) else torch.tensor([told])
+        return Replay([Made(network, (x, given), more, x)], x, timestep, Earlier(known or clocks(1000.0)))
 
-    assert replay(500.0).clock == (0.0, 1.0) and replay(0.5, (1.0, -1e-3)).clock == (1.0, -1e-3)
+    def told(replayed, timestep):
+        return replayed._clocked(replayed.calls[0], replayed.slots[0], timestep).tolist()
+
+    assert replay(500.0).clocks == ((0.0, 1.0),) and replay(0.5, ((1.0, -1e-3),)).clocks == ((1.0, -1e-3),)
+    assert told(replay(999.0, timestep=1000.0), 500.0) == [499.0]  # GLM-Image's, which a tolerance took for t
+    both = replay(0.5)
+    assert both.clocks == ((0.0, 1e-3), (1.0, -1e-3)) and told(both, 500.0) == [0.5]  # either is right here
     with pytest.raises(sg.GuidanceError, match="begin at another one"):
-        replay(0.5)
+        told(both, 300.0)
     with pytest.raises(sg.GuidanceError, match=r"was told 0\.3 for the scheduler's timestep 500"):
         replay(0.3)
     with pytest.raises(sg.GuidanceError, match=r"was told 0\.3 for the scheduler's timestep 500"):
-        replay(0.3, (0.0, 1e-3))
+        replay(0.3, ((0.0, 1e-3),))
+    assert told(replay(torch.tensor([1.0], dtype=torch.bfloat16), clocks(1.0), 1.0), 0.5) == [0.5]  # AceStep's
+    assert replay(torch.tensor([0]), timestep=0.0).clocks == ((0.0, 1.0),)  # thousandths are no integers
+    later = Earlier(clocks(1000.0))
+    assert len(later.tell(torch.tensor([0.5]), 500.0)) == 2 and later.tell(torch.tensor([0.4]), 400.0) == ((0.0, 1e-3),)
     replayed = replay(0.9, timestep=900.0)
-    call, slot = replayed.calls[0], replayed.slots[0]
-    assert replayed._clocked(call, slot, 300.0).tolist() == pytest.approx([0.3])
+    assert told(replayed, 300.0) == pytest.approx([0.3])
 
 
 def test_calls_of_before_a_run_do_not_count(folder):
@@ -212,3 +216,20 @@ def test_pipelines_that_step_with_copies_of_their_scheduler_are_refused(folder):
     ):
         pipe.scheduler = copy.deepcopy(stock)
         draw(pipe, call)
+
+
+def test_sight_with_sound_is_guided_by_its_own_defaults_one_call_ahead(folder):
+    """LTX-2 sums four passes as clean estimates and rescales them; further ahead, its sound is not known."""
+    if not hasattr(diffusers, "LTX2Pipeline"):
+        pytest.skip("this diffusers has no LTX2Pipeline")
+    pipe, recipe = built(ltx2, folder), Looks(bright, 1)
+    double(pipe)
+    call = EMBEDDED | WORDS | {"num_frames": 5, "num_inference_steps": 2, "spatio_temporal_guidance_blocks": [0]}
+    with sg.guide(pipe, loss=recipe):
+        draw(pipe, {key: doubled(value) for key, value in call.items()})
+    assert (recipe.seen[0][1] < COARSE).all()
+    with (
+        pytest.raises(sg.GuidanceError, match="also given audio_hidden_states, which changes with time"),
+        sg.guide(pipe, loss=sg.SAG(bright, n=2)),
+    ):
+        draw(pipe, {key: doubled(value) for key, value in call.items()})

@@ -62,3 +62,30 @@ def test_recipes_on_the_sphere_lower_the_loss(name, folder):
     with sg.guide(pipe, loss=RECIPES[name](bright), decode=False) as run:
         guided = draw(pipe, call)
     assert bright(guided) < bright(plain) and run.trace[-1].loss is None
+
+
+@pytest.mark.parametrize("kind, eta", [("DDIM", 1.0), ("DPMSolverMultistep", None)])
+def test_alpha_s_of_a_moved_estimate_arrives(kind, eta, folder):
+    """Whatever a scheduler makes of x_0, eps and the steps before: the latents after the one guided step say so."""
+    pipe, call = build("sd", folder)
+    pipe.scheduler = getattr(diffusers, f"{kind}Scheduler")(**BETAS)
+
+    class Moves(sg.MPGD):
+        def push(self, step):
+            return super().push(step)._replace(x0=torch.full_like(step.x, 0.5))
+
+    def third(loss):
+        seen = []
+
+        def look(pipe, i, t, kept):
+            seen.append(kept["latents"].clone())
+            return {}
+
+        told = call | {"num_inference_steps": 5, "output_type": "latent", "callback_on_step_end": look}
+        with sg.guide(pipe, loss=loss, decode=False):
+            draw(pipe, told if eta is None else told | {"eta": eta})
+        return seen[2]
+
+    change = third(Moves(bright, window=(0.4, 0.5))) - third(Moves(bright, scale=0))
+    alpha_s = pipe.scheduler.alphas_cumprod[pipe.scheduler.timesteps[3]].sqrt()
+    torch.testing.assert_close(change, (0.5 * alpha_s).expand_as(change), rtol=1e-4, atol=1e-5)

@@ -7,7 +7,8 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import diffusers
-from zoo import BETAS, NEGATIVE, PROMPT, bright, build, draw
+from zoo import BETAS, FAMILIES, NEGATIVE, PROMPT, bright, build, built, draw
+from zoo_more import MORE, NEW
 
 import symguide as sg
 from symguide.errors import ConfigError
@@ -27,14 +28,19 @@ CONDITIONAL = [
     "cogvideox",
     "ltx",
     "wan",
+    "lumina2-plain",
+    "z-image",
 ]
 
 
 @pytest.mark.parametrize("family", CONDITIONAL)
 def test_our_cfg_is_the_pipelines_own(family, folder):
-    """Of the same scale; which of the passes has the condition is found out."""
-    pipe, call = build(family, folder)
-    scale = call.get("true_cfg_scale", call.get("guidance_scale"))
+    """Of the same scale; which of the passes has the condition is found; in the last two, they are negative."""
+    if family in NEW and not hasattr(diffusers, NEW[family]):
+        pytest.skip(f"this diffusers has no {NEW[family]}")
+    make, call = (FAMILIES | MORE)[family]
+    pipe = built(make, folder)
+    scale = call.get("true_cfg_scale", call.get("guidance_scale")) + (family == "z-image")  # c + w (c - u)
     expected = draw(pipe, call)
     with sg.guide(pipe, prediction=sg.CFG(scale)) as run:
         got = draw(pipe, call)
@@ -97,3 +103,23 @@ def test_what_a_rule_needs(folder):
         pass
     with pytest.raises(ConfigError, match="guide takes loss="), sg.guide(pipe):
         pass
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_norm_that_acts_now_and_then_is_refused_in_the_first_step(rows, folder):
+    """Z-Image's cfg_normalization, for any batch; a rule of ours takes its place."""
+    if not hasattr(diffusers, NEW["z-image"]):
+        pytest.skip("this diffusers has no ZImagePipeline")
+    make, call = MORE["z-image"]
+    pipe, steps = built(make, folder), []
+    call = call | {name: rows * call[name] for name in ("prompt_embeds", "negative_prompt_embeds")}
+    call |= {"cfg_normalization": True, "callback_on_step_end": lambda *given: steps.append(given) or {}}
+    with (
+        pytest.raises(sg.GuidanceError, match="call it with cfg_normalization=False, or give guide a rule"),
+        sg.guide(pipe, loss=sg.SAG(bright, n=2)),
+    ):
+        draw(pipe, call)
+    assert not steps
+    with sg.guide(pipe, prediction=sg.CFG(3.0)) as run:
+        draw(pipe, call)
+    assert run.trace[0].forward_calls == 2

@@ -177,8 +177,8 @@ def test_time_travel_leaves_the_histories_in_order(name, folder):
 
 def test_what_cannot_be_guided_says_so(folder):
     pipe, _ = build("sd", folder)
-    pipe.scheduler = diffusers.EDMEulerScheduler()
-    with pytest.raises(ConfigError, match="EDMEulerScheduler"), sg.guide(pipe, loss=sg.SAG(bright)):
+    pipe.scheduler = diffusers.UnCLIPScheduler()
+    with pytest.raises(ConfigError, match="UnCLIPScheduler"), sg.guide(pipe, loss=sg.SAG(bright)):
         pass
     pipe.scheduler = diffusers.PNDMScheduler(**BETAS)
     with pytest.raises(ConfigError, match="skip_prk_steps=True"), sg.guide(pipe, loss=sg.SAG(bright)):
@@ -202,3 +202,55 @@ def test_everything_is_put_back_after_an_error(folder):
     assert "step" not in vars(pipe.scheduler) and "set_timesteps" not in vars(pipe.scheduler)
     assert not pipe.unet._forward_hooks and [p.requires_grad for p in pipe.unet.parameters()] == before
     assert torch.equal(draw(pipe, call), plain)
+
+
+class Estimates(sg.SAG):
+    """Remembers the clean estimates of all steps."""
+
+    def __init__(self):
+        super().__init__(bright, n=1, scale=0.3)
+        self.seen = []
+
+    def guide(self, step):
+        self.seen.append(step.prediction.x0)
+        return super().guide(step)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "sample", "flow_prediction"])
+@pytest.mark.parametrize("kind", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_flow_sigmas_are_of_what_the_network_predicts(kind, predicts, folder):
+    """diffusers' default is epsilon. The clean estimate is the scheduler's own."""
+    pipe, call = build("sd", folder)
+    pipe.scheduler = getattr(diffusers, kind)(use_flow_sigmas=True, prediction_type=predicts, flow_shift=3.0)
+    stock, theirs, recipe = pipe.scheduler.convert_model_output, [], Estimates()
+
+    def convert(*args, **kwargs):
+        theirs.append(stock(*args, **kwargs))
+        return theirs[-1]
+
+    pipe.scheduler.convert_model_output = convert
+    with sg.guide(pipe, loss=recipe):
+        draw(pipe, call)
+    for ours, expected in zip(recipe.seen, theirs, strict=True):
+        assert (ours - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_velocities_on_flow_sigmas_are_refused(folder):
+    pipe, _ = build("sd", folder)
+    pipe.scheduler = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="v_prediction")
+    with pytest.raises(ConfigError, match="flows are of prediction_type"), sg.guide(pipe, loss=sg.SAG(bright)):
+        pass
+
+
+def test_one_step_at_timestep_0(folder):
+    """All clocks agree there, and all are right."""
+    pipe, call = build("sd", folder)
+    pipe.scheduler = diffusers.DDIMScheduler(**BETAS, clip_sample=False, timestep_spacing="leading", steps_offset=0)
+    plain = draw(pipe, call | {"num_inference_steps": 1})
+    with sg.guide(pipe, loss=sg.DPS(bright, scale=0.3)):
+        assert not torch.equal(draw(pipe, call | {"num_inference_steps": 1}), plain)
+    with (
+        pytest.raises(ConfigError, match="or a recipe that guides the last one, such as MPGD or DPS"),
+        sg.guide(pipe, loss=sg.DSG(bright)),
+    ):
+        draw(pipe, call | {"num_inference_steps": 1})

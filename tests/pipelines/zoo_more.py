@@ -46,7 +46,7 @@ def t2i(kind="full_adapter"):
 
 
 def parts(pipe, name, **more):
-    """Another pipeline of the same components, as far as it takes them."""
+    """Another pipeline of the same components, as far as it takes them and has no others."""
     kind = getattr(diffusers, name)
     named = inspect.signature(kind.__init__).parameters
     return kind(**{key: part for key, part in pipe.components.items() if key in named} | more)
@@ -256,7 +256,102 @@ def z_image(folder):
     return without_text(awake(transformer), "ZImagePipeline")
 
 
+def prx_pixel(folder):
+    """Its network predicts clean pictures, for a flow."""
+    transformer = diffusers.PRXTransformer2DModel(
+        patch_size=2,
+        in_channels=3,
+        context_in_dim=32,
+        hidden_size=16,
+        mlp_ratio=2.0,
+        num_heads=2,
+        depth=1,
+        axes_dim=[4, 4],
+        bottleneck_size=8,
+        resolution_embeds=True,
+    )
+    return diffusers.PRXPixelPipeline(
+        transformer=awake(transformer).eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        text_encoder=None,
+        tokenizer=None,
+    )
+
+
+def ltx2(folder):
+    """Sight and sound, each drawn by its own scheduler."""
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors
+    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+
+    transformer = diffusers.LTX2VideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        patch_size=1,
+        patch_size_t=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        audio_in_channels=4,
+        audio_out_channels=4,
+        audio_num_attention_heads=2,
+        audio_attention_head_dim=4,
+        audio_cross_attention_dim=8,
+        num_layers=2,
+        caption_channels=16,
+        rope_double_precision=False,
+        rope_type="split",
+    )
+    each = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "num_learnable_registers": None}
+    connectors = LTX2TextConnectors(
+        caption_channels=16,
+        text_proj_in_factor=2,
+        connector_rope_base_seq_len=32,
+        rope_double_precision=False,
+        rope_type="split",
+        **{f"{kind}_connector_{name}": value for kind in ("video", "audio") for name, value in each.items()},
+    )
+    vae = diffusers.AutoencoderKLLTX2Video(
+        latent_channels=4,
+        block_out_channels=(8,),
+        decoder_block_out_channels=(8,),
+        layers_per_block=(1,),
+        decoder_layers_per_block=(1, 1),
+        spatio_temporal_scaling=(True,),
+        decoder_spatio_temporal_scaling=(True,),
+        decoder_inject_noise=(False, False),
+        downsample_type=("spatial",),
+        upsample_residual=(False,),
+        upsample_factor=(1,),
+        patch_size=1,
+        patch_size_t=1,
+    )
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
+    sound = diffusers.AutoencoderKLLTX2Audio(
+        base_channels=4,
+        ch_mult=(1,),
+        num_res_blocks=1,
+        resolution=32,
+        latent_channels=2,
+        mid_block_add_attention=False,
+        mel_bins=8,
+    )
+    vocoder = LTX2Vocoder(
+        in_channels=16,
+        hidden_channels=8,
+        upsample_kernel_sizes=[4, 4],
+        upsample_factors=[2, 2],
+        resnet_kernel_sizes=[3],
+        resnet_dilations=[[1, 3, 5]],
+    )
+    parts = {"connectors": connectors.eval(), "audio_vae": sound.eval(), "vocoder": vocoder.eval()}
+    return without_text(transformer, "LTX2Pipeline", vae.eval(), **parts)
+
+
 EMBEDDED = {"prompt_embeds": embeddings(1, 1, 8, 32), "negative_prompt_embeds": embeddings(2, 1, 8, 32), **SIZE}
+WORDS = {
+    "prompt_attention_mask": torch.ones(1, 8, dtype=torch.bool),
+    "negative_prompt_attention_mask": torch.ones(1, 8, dtype=torch.bool),
+}
 CONTROLLED = {"control_image": picture(), "prompt": PROMPT, **SIZE, **SHORT}
 MASKED = {"image": picture(), "mask_image": hole()}
 
@@ -372,6 +467,10 @@ MORE = {
             "guidance_scale": 4.0,
         },
     ),
+    "prx-pixel": (
+        prx_pixel,
+        {**EMBEDDED, **WORDS, "height": 16, "width": 16, "use_resolution_binning": False},
+    ),
     "flux-img2img": (
         lambda f: flux(f, "FluxImg2ImgPipeline"),
         {"prompt": PROMPT, **SIZE, **SHORT, "image": picture(), "strength": 0.8, "num_inference_steps": 3},
@@ -399,5 +498,5 @@ MORE = {
 }
 """How each is built and called, as in `zoo.FAMILIES`."""
 
-NEW = {"flux2-klein": "Flux2KleinPipeline", "z-image": "ZImagePipeline"}
+NEW = {"flux2-klein": "Flux2KleinPipeline", "z-image": "ZImagePipeline", "prx-pixel": "PRXPixelPipeline"}
 """Families that the oldest diffusers which symguide takes does not have, and their pipelines."""

@@ -27,16 +27,17 @@ class Kept:
         self.path = path
         self.rows: dict[str, Row] = {}
         first = json.dumps(settings, sort_keys=True)
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         if lines[:1] != [first]:
             path.write_text(first + "\n")
             return
         for line in lines[1:]:
             try:
                 what, found = json.loads(line)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError):
                 continue  # cut off when the run was stopped
-            self.rows[_key(what)] = {**what, **found}
+            if isinstance(what, dict) and isinstance(found, dict):
+                self.rows[_key(what)] = {**what, **found}
 
     def __call__(self, what: Row, measure: Callable[[], Row]) -> Row:
         """The row of what is measured, measured now where it was not yet."""

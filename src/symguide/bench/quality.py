@@ -27,7 +27,6 @@ from symguide.denoiser import Denoiser, Level, Prediction
 from symguide.lookahead import lookahead_gradient
 from symguide.loop import sample
 from symguide.loss_guidance import SAG
-from symguide.loss_guidance.recipe import Push
 from symguide.step import Step
 
 EXACT = Ours("exact", memory="fast")
@@ -77,7 +76,7 @@ class Guide:
     def recipe(self, objective: Any, strength: float) -> SAG:
         """The recipe; ours shares the sampler's own call with the look-ahead, which others' ways make once more."""
         if isinstance(self.way, Ours):
-            return SAG(objective, self.n, strength, solver=self.solver, grid="flow", **self.way.settings)
+            return SAG(objective, n=self.n, scale=strength, solver=self.solver, grid="flow", **self.way.settings)
         return ByWay(objective, self, strength)
 
     @property
@@ -111,10 +110,10 @@ class ByWay(SAG):
     """
 
     def __init__(self, objective: Any, guide: Guide, scale: float) -> None:
-        super().__init__(objective, guide.n, scale)
+        super().__init__(objective, n=guide.n, scale=scale)
         self.guide_by = guide
 
-    def push(self, step: Step) -> Push:
+    def gradient(self, step: Step) -> tuple[Tensor, Tensor]:
         objective, losses = self.objective_at(step), []
 
         def heard(x0: Tensor) -> Tensor:
@@ -124,7 +123,7 @@ class ByWay(SAG):
 
         guide = self.guide_by
         gradient = guide.way.gradient(Task(Told(step.run.predict), heard, step.t, guide.steps, guide.solver), step.x)
-        return Push(gradient, losses[-1], x_s=-self.scale * self.update(gradient, step, losses[-1]))
+        return gradient, losses[-1]
 
 
 class Told(Denoiser):

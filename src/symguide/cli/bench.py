@@ -9,7 +9,7 @@ import click
 
 from symguide.cli.group import Commands
 from symguide.cli.help import Command, debug_option, json_option, option, progress_option
-from symguide.cli.params import Name
+from symguide.cli.params import Count, Name
 
 EXAMPLES = [
     ("the gradient of a look-ahead by every way, in less than a minute", "symguide bench gradients --quick"),
@@ -111,7 +111,7 @@ def _choice(many: str, names: Callable[[], Iterable[str]], what: str) -> Callabl
 
 def _number(many: str, least: int, what: str) -> Callable[[Any], Any]:
     """An option that may be given several times, with a number each; `what` those are."""
-    settings = {"multiple": True, "type": click.IntRange(least), "metavar": "N"}
+    settings = {"multiple": True, "type": Count(least), "metavar": "N"}
     return option("Run", f"--{WORDS[many]}", many, help=f"{what}; several may be given.", **settings)
 
 
@@ -129,13 +129,13 @@ def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[
         option(
             "Run",
             "--seed",
-            type=click.IntRange(0),
+            type=Count(0, 2**63 - 1),
             default=0,
             show_default=True,
             help="Of the samples and their noise.",
         ),
         option("Run", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1."),
-        option("Run", "--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads."),
+        option("Run", "--threads", type=Count(1, 1024), default=1, show_default=True, help="CPU threads."),
         option(
             "Output",
             "--out",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 import yaml
 
+from symguide.cli.params import Condition
 from symguide.errors import ConfigError, unknown
 
 NAME = "config.yaml"
@@ -27,25 +29,87 @@ SAME_SAMPLES_MADE_WITH = ("symguide", "torch", "diffusers", "transformers")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file, or of a TOML file by its ending.
+    """The keys of a YAML file, or of a TOML file by its ending: text, numbers, lists and mappings of them.
 
-    Raises ConfigError if it cannot be read or holds no keys.
+    Raises ConfigError if it cannot be read, holds no keys or a key twice, or is larger or deeper than any run.
     """
+    is_toml = path.suffix.lower() == ".toml"
     try:
-        text = path.read_text(encoding="utf-8")
-        content = _toml(text) if path.suffix.lower() == ".toml" else yaml.safe_load(text)
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    if len(data) > LARGEST:
+        raise ConfigError(f"the config {path} has more than {LARGEST:,} bytes: no run has so much to say")
+    try:
+        text = data.decode("utf-8")
+        content = _toml(text) if is_toml else yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = " ".join(str(error).split())
-        raise ConfigError(
-            f"the config {path} is not {'TOML' if path.suffix == '.toml' else 'YAML'}: {first}"
-        ) from error
+        raise ConfigError(f"the config {path} is not {'TOML' if is_toml else 'YAML'}: {first}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"the config {path} must be keys with values, such as 'steps: 50'")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+    out: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name in out:
+            raise ConfigError(f"{path}: {name} is there twice")
+        out[name] = value
+    left = MOST
+    for name, value in out.items():
+        left -= _count(value, f"{path}: {name}", 2, left)
+    return out
+
+
+LARGEST, MOST, DEEPEST = 1 << 20, 100_000, 20
+"""Bytes of a config; values in it, each counted as often as it is referred to; and how deep its text may be nested."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without keys given twice, of which all but the last would be lost, and without depths that stop Python."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.depth == DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {DEEPEST} deep")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def _count(value: Any, where: str, depth: int, most: int) -> int:
+    """How many values there are in one, with those that YAML's aliases repeat.
+
+    Raises:
+        ConfigError: for more than `most`, which aliases make of a few lines, and for values that no option has.
+    """
+    if isinstance(value, list | dict):
+        if depth == 0:
+            raise ConfigError(f"{where} is nested too deep: it takes a value, a list of values or names with values")
+        count = 0
+        for inner in value.values() if isinstance(value, dict) else value:
+            count += _count(inner, where, depth - 1, most - count)
+        return count
+    if most <= 0:
+        raise ConfigError(f"{where} holds more than {MOST:,} values: no run has so much to say")
+    if not isinstance(value, str | int | float | None):
+        raise ConfigError(f"{where} holds a {type(value).__name__}: put it in quotes, or give a number")
+    if isinstance(value, int) and value.bit_length() > 128:
+        raise ConfigError(f"{where} holds a number of {value.bit_length()} bits: that is too large")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{where} holds text with a zero byte: leave that out")
+    return 1
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -65,13 +129,15 @@ def as_defaults(ctx: click.Context, content: Mapping[str, Any], path: Path) -> d
     options = {key: option for key, option in options.items() if key not in NOT_KEYS}
     defaults = {}
     for key, value in content.items():
-        if key == MADE_WITH or value is None:
+        if key == MADE_WITH:
             continue
         if key not in options:
             raise unknown(f"key in {path}:", key, options)
+        if value is None:
+            continue
         option = options[key]
-        if isinstance(value, list | dict) and option.nargs == 1 and not option.multiple:
-            raise ConfigError(f"{path}: {key} takes one value, not {value}")
+        if wrong := _wrong(option, value):
+            raise ConfigError(f"{path}: {key} {wrong}")
         plain = _typed(option, value)
         try:
             option.type_cast_value(ctx, plain)
@@ -81,8 +147,28 @@ def as_defaults(ctx: click.Context, content: Mapping[str, Any], path: Path) -> d
     return defaults
 
 
+def _wrong(option: click.Parameter, value: Any) -> str | None:
+    """What is wrong with the form of a value."""
+    parts = value if isinstance(value, list) else [value]
+    if getattr(option, "is_flag", False):
+        return None if isinstance(value, bool) else f"is true or false, not {_short(value)}"
+    if isinstance(value, Mapping):
+        if not isinstance(option.type, Condition):
+            return f"takes {'values' if option.multiple else 'one value'}, not names with values"
+        parts = [inner for each in value.values() for inner in (each if isinstance(each, list) else [each])]
+    elif option.nargs > 1 and not isinstance(value, list):
+        return f"takes a list of {option.nargs} values, not {_short(value)}"
+    elif isinstance(value, list) and option.nargs == 1 and not option.multiple:
+        return f"takes one value, not {_short(value)}"
+    if any(isinstance(part, list | dict) for part in parts):
+        return f"is nested too deep: {_short(value)}"
+    if any(part is None or isinstance(part, bool) for part in parts):
+        return f"takes text or numbers, not {_short(value)}: put words such as yes, no or null in quotes"
+    return None
+
+
 def _typed(option: click.Parameter, value: Any) -> Any:
-    """A config's value as it would be typed; so 5.5 or true is no more a number of steps here than there."""
+    """A config's value as it would be typed; so 5.5 is no more a number of steps here than there."""
     if isinstance(value, Mapping):
         return [f"{name}={_comma(inner)}" for name, inner in value.items()]
     if getattr(option, "is_flag", False):
@@ -142,16 +228,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The weights and files that are not what they were, as 'the weights are'."""
-    before, now = old.get(MADE_WITH) or {}, new[MADE_WITH]
+    then, now = old.get(MADE_WITH), new[MADE_WITH]
+    before = then if isinstance(then, Mapping) else {}
     drawn_by = "pipeline" if "pipeline" in new else "model"
     out = [f"the weights of the {drawn_by} are"] if before.get("weights") != now["weights"] else []
     for kind, sentence in (("scorers", "the weights of the scorer {} are"), ("files", "{} is")):
-        then = before.get(kind) or {}
+        told = before.get(kind)
+        told = told if isinstance(told, Mapping) else {}
         out += [
-            sentence.format(name) for name, digest in (now.get(kind) or {}).items() if then.get(name, digest) != digest
+            sentence.format(name) for name, digest in (now.get(kind) or {}).items() if told.get(name, digest) != digest
         ]
     return out
 
 
 def _short(value: Any) -> str:
-    return "none" if value is None else str(value)
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -15,6 +15,8 @@ def of_file(path: Path) -> str:
         ConfigError: if it cannot be read.
     """
     digest = hashlib.sha256()
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"cannot read {path}: it is no file")
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):

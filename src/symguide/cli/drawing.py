@@ -17,7 +17,7 @@ from symguide import encoders
 from symguide import files as disk
 from symguide.cli import config, digests, methods, model, outputs, pipeline
 from symguide.cli.files import locked, sweep
-from symguide.cli.references import Say
+from symguide.cli.pictures import Say
 from symguide.cli.shards import Record, Shards
 from symguide.cli.source import Show, Source
 from symguide.cli.steering import Steering, files, resolved
@@ -102,21 +102,13 @@ def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
     if name is None and options["objective"] is not None and options["best_of"] is None:
         name = "sag"
     if name is not None:
-        return name, settings_of(name, given, options["model"])
+        return name, methods.resolve(name, given)
     if given:
         raise ConfigError(
             f"{', '.join(map(methods.flag, given))} must go with a method: add --method, e.g. --method sag, "
             "and --objective"
         )
     return None, {}
-
-
-def settings_of(method: str, given: Mapping[str, Any], model_name: str | None) -> dict[str, Any]:
-    """All options of a method: the given ones, and where they say nothing the model's world, or its own defaults."""
-    world = WORLDS.get(model_name or "")
-    if method in methods.NORMALISED and world is not None and world.scale is not None:
-        given = {"scale": world.scale} | dict(given)
-    return methods.resolve(method, given)
 
 
 @contextmanager

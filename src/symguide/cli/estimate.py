@@ -6,7 +6,7 @@ import click
 
 from symguide.cli.files import write_json
 from symguide.cli.help import Command, debug_option, json_option, option
-from symguide.cli.params import Bytes, Size
+from symguide.cli.params import SAMPLES, Bytes, Count, Size
 
 EXAMPLES = [
     ("Stable Diffusion XL at 1024 pixels in half precision, by plan", "symguide estimate-memory sdxl"),
@@ -24,8 +24,8 @@ EXAMPLES = [
 @click.command("estimate-memory", cls=Command, examples=EXAMPLES)
 @click.argument("pipeline")
 @option("Run", "--size", type=Size(), help="Pixels, height x width.  [default: what the model was trained for]")
-@option("Run", "--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples at a time.")
-@option("Run", "--n", type=click.IntRange(1), default=4, show_default=True, help="Network calls of the look-ahead.")
+@option("Run", "--batch", type=Count(1, SAMPLES), default=1, show_default=True, help="Samples at a time.")
+@option("Run", "--n", type=Count(1), default=4, show_default=True, help="Network calls of the look-ahead.")
 @option(
     "Run",
     "--cfg/--no-cfg",

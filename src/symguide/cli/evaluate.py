@@ -7,7 +7,7 @@ import click
 
 from symguide.cli.files import write_json
 from symguide.cli.help import Command, debug_option, json_option, option
-from symguide.cli.params import Finite
+from symguide.cli.params import SAMPLES, Count, Finite
 from symguide.errors import ConfigError
 
 ALL = ("scenes", "scenes-flow", "scenes-latent")
@@ -26,11 +26,11 @@ EXAMPLES = [
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@option("Samples", "--samples", type=click.IntRange(10), default=1000, show_default=True, help="For every line.")
+@option("Samples", "--samples", type=Count(10, SAMPLES), default=1000, show_default=True, help="For every line.")
 @option("Samples", "--seed", type=int, default=0, show_default=True, help="Of the samples.")
 @option("Samples", "--cfg", type=Finite(), default=5.0, show_default=True, help="Weight of classifier-free guidance.")
-@option("Sampler", "--steps", type=click.IntRange(1), default=25, show_default=True, help="Steps of dpmpp_2m.")
-@option("Computation", "--batch", type=click.IntRange(1), default=100, show_default=True, help="Samples at a time.")
+@option("Sampler", "--steps", type=Count(1), default=25, show_default=True, help="Steps of dpmpp_2m.")
+@option("Computation", "--batch", type=Count(1, SAMPLES), default=100, show_default=True, help="Samples at a time.")
 @option("Computation", "--device", default="cpu", show_default=True, help="Where the networks run.")
 @json_option
 @debug_option

@@ -140,12 +140,21 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, str(error) or "interrupted"
     if isinstance(error, OSError) and error.errno is not None:
         return BAD_DISK, _disk(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return BAD_DISK, "out of memory: use a smaller --batch (and --memory minimal), then run the same command again"
     if isinstance(error, Exception):
         first = (str(error).strip() or "no message").splitlines()[0]
         return BUG, f"{type(error).__name__}: {first} (--debug shows where)"
     raise error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch has an error of its own for GPUs, and none for the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    )
 
 
 def _disk(error: OSError) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from symguide.cli.params import JsonFile
+
 Example = tuple[str, str]  # what it does, the command
 
 
@@ -59,7 +61,12 @@ def _debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
 DEBUG = "symguide.debug"
 
 json_option = option(
-    "Output", "--json", "json_to", metavar="FILE", help="Write the figures as JSON to a file, or to stdout with -."
+    "Output",
+    "--json",
+    "json_to",
+    type=JsonFile(),
+    metavar="FILE",
+    help="Write the figures as JSON to a file, or to stdout with -.",
 )
 progress_option = option(
     "Output",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.cli import references
+from symguide.cli.pictures import Say
 from symguide.encoders import CLIP, AestheticPredictor, DepthEstimator, Segmenter
 from symguide.errors import ConfigError, unknown
 from symguide.objectives import (
@@ -56,7 +57,7 @@ class Place:
     """What objectives are read for: the shape of a sample, and where remarks go."""
 
     shape: tuple[int, ...]
-    say: references.Say
+    say: Say
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,8 @@ class Kind:
     read: Callable[[tuple[str, ...], Place], Maker]
     counts: Collection[int] = (1,)
     """How many arguments it takes."""
-    scorer: str | None = None
-    """The kind of embedded network that it needs."""
     encoder: type[nn.Module] | None = None
-    """The kind of encoder that may stand in for that, or that it needs where there is no embedded one."""
+    """The kind of encoder that it asks, in place of the scorer of the model's world where there is one."""
     files: Callable[[Sequence[str]], Iterable[int]] = lambda parts: ()
     """Which of its arguments are files."""
 
@@ -124,8 +123,8 @@ def _label(head: str | None, text: str, whole: str) -> int:
         raise ConfigError(
             f"classifier:{whole} must have a label or a comma list of labels, such as 3 or 0,1,2"
         ) from None
-    if label < 0:
-        raise ConfigError(f"classifier:{whole} has a negative label: labels count from 0")
+    if not 0 <= label < 2**31:
+        raise ConfigError(f"classifier:{whole} has a label that is negative or huge: labels count from 0")
     return label
 
 
@@ -167,7 +166,7 @@ def _depth(parts: tuple[str, ...], place: Place) -> Maker:
 
 
 def _segmentation(parts: tuple[str, ...], place: Place) -> Maker:
-    mask = references.classes(parts[0], place.shape)
+    mask = references.classes(parts[0], place.shape, place.say)
     return lambda network, indices: Segmentation(mask, network)
 
 
@@ -188,12 +187,13 @@ def _edges(parts: tuple[str, ...], place: Place) -> Maker:
 
 
 def _motion(parts: tuple[str, ...], place: Place) -> Maker:
-    return _same(MotionField(references.reference(parts[0], place.shape), references.flow(parts[1], place.shape)))
+    picture = references.reference(parts[0], place.shape, place.say)
+    return _same(MotionField(picture, references.flow(parts[1], place.shape)))
 
 
 def _region(parts: tuple[str, ...], place: Place) -> Maker:
-    reference, mask = references.reference(parts[0], place.shape), references.mask(parts[1], place.shape)
-    return _same(Region(reference, mask))
+    reference = references.reference(parts[0], place.shape, place.say)
+    return _same(Region(reference, references.mask(parts[1], place.shape, place.say)))
 
 
 def _superres(parts: tuple[str, ...], place: Place) -> Maker:
@@ -202,7 +202,7 @@ def _superres(parts: tuple[str, ...], place: Place) -> Maker:
     if any(side % factor for side in sides):
         raise ConfigError(f"samples of {sides[1]}x{sides[0]} pixels have no whole blocks of {factor}")
     low = (channels, *(side // factor for side in sides))
-    return _same(Measurement(Downsample(factor), references.reference(parts[0], low)))
+    return _same(Measurement(Downsample(factor), references.reference(parts[0], low, place.say)))
 
 
 def _deblur(parts: tuple[str, ...], place: Place) -> Maker:
@@ -212,7 +212,7 @@ def _deblur(parts: tuple[str, ...], place: Place) -> Maker:
         sigma = 0.0
     if not sigma > 0 or not isfinite(sigma):
         raise ConfigError(f"the sigma of a blur is a positive number of pixels, not {parts[1]!r}")
-    return _same(Measurement(GaussianBlur(sigma), references.reference(parts[0], _sides(place))))
+    return _same(Measurement(GaussianBlur(sigma), references.reference(parts[0], _sides(place), place.say)))
 
 
 def _sides(place: Place) -> tuple[int, int, int]:
@@ -223,7 +223,7 @@ def _sides(place: Place) -> tuple[int, int, int]:
 
 
 def _whole(text: str, what: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise ConfigError(f"the {what} is a positive whole number, not {text!r}")
     return int(text)
 
@@ -241,21 +241,20 @@ def _palette_files(parts: Sequence[str]) -> Iterable[int]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "classifier": Kind(("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"), _classifier, scorer="classifier"),
-    "noisy": Kind(("noisy:LABELS",), _noisy, scorer="noisy"),
-    "text": Kind(('text:"WORDS"',), _text, scorer="clip", encoder=CLIP),
-    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), scorer="clip", encoder=CLIP, files=_first),
-    "identity": Kind(("identity:PICTURE",), _like(Identity), scorer="identity", files=_first),
-    "style": Kind(("style:PICTURE",), _like(Style), scorer="classifier", encoder=CLIP, files=_first),
+    "classifier": Kind(("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"), _classifier),
+    "noisy": Kind(("noisy:LABELS",), _noisy),
+    "text": Kind(('text:"WORDS"',), _text, encoder=CLIP),
+    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), encoder=CLIP, files=_first),
+    "identity": Kind(("identity:PICTURE",), _like(Identity), files=_first),
+    "style": Kind(("style:PICTURE",), _like(Style), encoder=CLIP, files=_first),
     "aesthetic": Kind(
         ("aesthetic", "aesthetic:HEAD"),
         _aesthetic,
         counts=(0, 1),
-        scorer="aesthetic",
         encoder=CLIP,
         files=lambda parts: range(len(parts)),
     ),
-    "segmentation": Kind(("segmentation:MASK",), _segmentation, scorer="segmenter", encoder=Segmenter, files=_first),
+    "segmentation": Kind(("segmentation:MASK",), _segmentation, encoder=Segmenter, files=_first),
     "depth": Kind(("depth:PICTURE",), _depth, encoder=DepthEstimator, files=_first),
     "palette": Kind(
         ("palette:#RRGGBB,#RRGGBB", "palette:PICTURE", "palette:PICTURE@NUMBER"),

@@ -168,11 +168,28 @@ def objectives(name: str | None, json_to: str | None) -> None:
         spec = " or ".join(KINDS[each].forms) if each in KINDS else OTHERS.get(each, "from Python: module:Name")
         spec += f" ({MORE[each]})" if each in MORE else ""
         rows.append(
-            {"name": each, "about": first_line(thing), "spec": spec, "gradients": thing.differentiable is not False}
+            {
+                "name": each,
+                "about": first_line(thing),
+                "spec": spec,
+                "asks": _asks(each),
+                "gradients": thing.differentiable is not False,
+            }
         )
         if name is not None:
             rows[0]["doc"] = inspect.getdoc(thing) or ""
-    text = _blocks(rows, "about", ["spec"])
+    text = _blocks(rows, "about", ["spec", "asks"])
     if name is not None:
         text = f"{name}: {rows[0]['spec']}\n\n{rows[0]['doc']}"
     _output(rows, text, json_to)
+
+
+def _asks(name: str) -> str:
+    """Which networks an objective asks on the command line."""
+    from symguide.cli.kinds import KINDS
+    from symguide.worlds.scorers import ASKS
+
+    parts = [f"the {ASKS[name]} of the model's world"] if name in ASKS else []
+    if name in KINDS and (encoder := KINDS[name].encoder) is not None:
+        parts.append(f"a {encoder.__name__} given by --encoder")
+    return ", or ".join(parts)

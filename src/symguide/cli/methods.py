@@ -37,10 +37,6 @@ PARAMETERS = {
 """Options of the command line and the parameters of recipes that they set."""
 
 
-NORMALISED = ("sag", "freedom", "lgd", "abms", "dreamguider")
-"""Recipes whose default step is normalised: as long as their scale says, whatever the gradient."""
-
-
 def flag(option: str) -> str:
     """An option as it is typed."""
     return "--" + option.replace("_", "-")
@@ -52,8 +48,6 @@ def parameters(method: type) -> dict[str, Any]:
     >>> parameters(RECIPES["dsg"])["rate"], "scale" in parameters(RECIPES["dsg"])
     (0.1, False)
     """
-    if issubclass(method, Recipe):
-        return method.parameters()
     signature = inspect.signature(method).parameters.values()
     return {p.name: p.default for p in signature if p.default is not p.empty}
 

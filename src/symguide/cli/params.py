@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +25,42 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+SAMPLES = 2**32
+"""Most samples of a run: a pipeline's generators tell so many apart."""
+REPETITIONS = 100_000
+"""Most steps, calls and other repetitions of one thing; far more than any run has, and few enough to plan."""
+
+
+class Count(click.IntRange):
+    """A whole number of at least `least`; one beyond `most` is a slip of the pen, and would be planned for hours.
+
+    >>> Count(1).convert("16", None, None)
+    16
+    """
+
+    def __init__(self, least: int, most: int = REPETITIONS) -> None:
+        super().__init__(least)
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if number > self.most:
+            self.fail(f"{str(value)[:40]} is more than {self.most:,}.", param, ctx)
+        return number
+
+
+class JsonFile(click.ParamType):
+    """A file that can be written, or - for stdout; what cannot be is said before anything is computed."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = Path(value)
+        if value != "-" and (not path.name or path.is_dir() or not path.parent.is_dir()):
+            self.fail(f"{value!r} is no file in a folder that exists; - is stdout.", param, ctx)
+        return str(value)
 
 
 class Name(click.ParamType):
@@ -51,7 +88,7 @@ class Memory(click.ParamType):
         from symguide.memory import check_memory
 
         try:
-            return check_memory(int(value) if str(value).isdecimal() else value)
+            return check_memory(int(value) if len(str(value)) < 10 and str(value).isdecimal() else value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
@@ -83,7 +120,7 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        if len(parts) > 2 or not all(len(part) < 10 and part.strip().isdecimal() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is not a size such as 512 or 768x512.", param, ctx)
         return int(parts[0]), int(parts[-1])
 
@@ -105,9 +142,13 @@ class Condition(click.ParamType):
             self.fail(f"{value!r} is not name=value, such as label=3 or label=0,1,2.", param, ctx)
         parts = [part.strip() for part in rest.split(",")]
         try:
-            return name.strip(), [int(part) for part in parts]
+            whole = [int(part) for part in parts]
         except ValueError:
             pass
+        else:
+            if max(map(abs, whole)) >= 2**63:
+                self.fail(f"the value of {name.strip()} has more than 64 bits.", param, ctx)
+            return name.strip(), whole
         try:
             numbers = [float(part) for part in parts]
         except ValueError:

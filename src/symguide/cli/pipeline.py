@@ -21,7 +21,6 @@ from symguide.loss_guidance import Recipe
 from symguide.meter import Peak
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
-from symguide.schedule import RectifiedFlow
 
 COPIED = (
     "num",
@@ -93,7 +92,7 @@ class Pipeline:
         spent = time.perf_counter() - began
         if record is None:
             return pictures, sg.Cost(sum(rows) // len(indices), 0, spent, peak())
-        return pictures, replace(record.cost, seconds=spent, peak_bytes=max(peak(), record.cost.peak_bytes))
+        return pictures, replace(record.total, seconds=spent, peak_bytes=max(peak(), record.total.peak_bytes))
 
 
 def source(options: Mapping[str, Any]) -> Pipeline:
@@ -157,9 +156,8 @@ def _swapped(pipe: Any, name: str) -> Any:
         ConfigError: for one of another kind of noise: networks that were trained on flows know no other.
     """
     made = getattr(loading.diffusers(), name).from_config(pipe.scheduler.config)
-    flows = [isinstance(levels(scheduler).schedule, RectifiedFlow) for scheduler in (pipe.scheduler, made)]
-    if flows[0] != flows[1]:
-        own, other = ("flows" if flow else "diffusion" for flow in flows)
+    own, other = (levels(scheduler).kind for scheduler in (pipe.scheduler, made))
+    if own != other:
         raise ConfigError(f"the pipeline's network knows the noise of {own}, and {name} is one of {other}")
     return made
 

@@ -1,23 +1,21 @@
 """Reading what an objective refers to: pictures and arrays as samples, masks, classes of pixels, sketches, flows."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
-import safetensors.numpy
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from symguide.cli import pictures
+from symguide.cli.pictures import Picture, Say
 from symguide.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Say = Callable[[str], None]
 
 ARRAYS = (".npy", ".npz", ".safetensors")
 PARTS = ("left", "right", "top", "bottom", "center")
@@ -25,7 +23,7 @@ VOID = 255
 """In classes of 8 bits: any class, as in the PASCAL VOC data."""
 
 
-def reference(path: str, shape: tuple[int, ...]) -> Tensor:
+def reference(path: str, shape: tuple[int, ...], say: Say) -> Tensor:
     """A sample from a picture or array file, with values in [-1, 1] and the shape of the model's samples.
 
     Pictures and whole numbers are 0 to 255; other arrays are taken as they are.
@@ -33,14 +31,13 @@ def reference(path: str, shape: tuple[int, ...]) -> Tensor:
     Raises:
         ConfigError: for a file that cannot be read, another shape, or values outside of [-1, 1].
     """
-    if Path(path).suffix.lower() in ARRAYS:
-        array = _fit(_array(path), shape, path)
-        if array.dtype.kind in "ui":
-            array = array / 127.5 - 1
-        elif len(shape) == 3 and not np.abs(array).max(initial=0) <= 1 + 1e-6:
-            raise ConfigError(f"{path} has values up to {np.abs(array).max():.4g}: samples lie between -1 and 1")
-    else:
-        array = _fit(_picture(path, shape), shape, path) / 127.5 - 1
+    if not _is_array(path):
+        return _sample(_picture(path, shape, say).shown(shape[0], say), shape, path)
+    array = _fit(_array(path), shape, path)
+    if array.dtype.kind in "uib":
+        return _tensor(_levels(array, path) / 127.5 - 1)
+    if len(shape) == 3 and not np.abs(array).max(initial=0) <= 1 + 1e-6:
+        raise ConfigError(f"{path} has values up to {np.abs(array).max():.4g}: samples lie between -1 and 1")
     return _tensor(array)
 
 
@@ -50,31 +47,31 @@ def resized(path: str, shape: tuple[int, ...], say: Say) -> Tensor:
     Raises:
         ConfigError: as `reference`.
     """
-    if Path(path).suffix.lower() in ARRAYS:
-        return reference(path, shape)
+    if _is_array(path):
+        return reference(path, shape, say)
     from PIL import Image, ImageOps
 
-    picture = _open(path, shape)
+    picture = _picture(path, shape, say).shown(shape[0], say)
     height, width = shape[1:]
     if picture.size != (width, height):
         say(f"{path} has {picture.width}x{picture.height} pixels: its middle is resized to {width}x{height}")
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    return _tensor(_fit(_pixels(picture), shape, path) / 127.5 - 1)
+    return _sample(picture, shape, path)
 
 
-def classes(path: str, shape: tuple[int, ...]) -> Tensor:
+def classes(path: str, shape: tuple[int, ...], say: Say) -> Tensor:
     """The class of every pixel, (H, W) integers, -1 for any (255 in 8 bits), of a grey or indexed picture or an array.
 
     Raises:
         ConfigError: for a file that cannot be read, another size, or values that are no classes.
     """
-    if Path(path).suffix.lower() in ARRAYS:
+    if _is_array(path):
         array = _array(path)
     else:
-        with _opened(path) as picture:
-            if picture.mode not in ("L", "P", "1"):
-                raise ConfigError(f"{path} is {picture.mode}: a mask of classes is 8-bit grey or indexed, or an array")
-            array = np.asarray(picture)
+        picture = pictures.read(path, say)
+        if picture.mode not in ("L", "P", "1"):
+            raise ConfigError(f"{path} is {picture.mode}: a mask of classes is 8-bit grey or indexed, or an array")
+        array = np.asarray(picture.image)
     if array.dtype.kind not in "uib":
         raise ConfigError(f"{path} has values of type {array.dtype}: classes are whole numbers, -1 for any")
     array = np.where(array == VOID, -1, array.astype(np.int64)) if array.dtype == np.uint8 else array
@@ -86,16 +83,17 @@ def sketch(path: str, shape: tuple[int, ...], say: Say) -> Tensor:
     """Lines as (H, W) from 0 to 1; of a picture that is mostly bright, as ink on paper is, the dark parts.
 
     Raises:
-        ConfigError: for a file that cannot be read or does not fit.
+        ConfigError: for a file that cannot be read or does not fit, or values that are none of lines.
     """
-    if Path(path).suffix.lower() in ARRAYS:
-        array = _fit(_array(path), (1, *shape[-2:]), path)
-        return _tensor(array[0] / 255 if array.dtype.kind == "u" else array[0])
-    lines = _fit(_picture(path, (1, *shape[-2:])), (1, *shape[-2:]), path)[0] / 255
+    grey = (1, *shape[-2:])
+    if _is_array(path):
+        array = _fit(_array(path), grey, path)[0]
+        return _tensor(_levels(array, path) / 255 if array.dtype.kind in "ui" else _shares(array, path))
+    lines = (_sample(_picture(path, grey, say).shown(1, say), grey, path)[0] + 1) / 2
     if lines.mean() > 0.5:
         say(f"{path} is mostly bright: its dark parts are taken as the lines")
         lines = 1 - lines
-    return _tensor(lines)
+    return lines
 
 
 def flow(path: str, shape: tuple[int, ...]) -> Tensor:
@@ -104,18 +102,20 @@ def flow(path: str, shape: tuple[int, ...]) -> Tensor:
     Raises:
         ConfigError: for a file that cannot be read or does not fit.
     """
-    if Path(path).suffix.lower() not in ARRAYS:
+    if not _is_array(path):
         raise ConfigError(f"{path}: a flow is an array (2, H, W) of pixels to the right and down: {', '.join(ARRAYS)}")
     return _tensor(_fit(_array(path), (2, *shape[-2:]), path))
 
 
-def mask(name: str, shape: tuple[int, ...]) -> Tensor:
+def mask(name: str, shape: tuple[int, ...], say: Say) -> Tensor:
     """A mask, 1 where the reference counts: left, right, top, bottom or center, or a file that is bright there.
 
-    Raises:
-        ConfigError: for a file that cannot be read or does not fit, or a mask that selects nothing.
+    A picture that is partly transparent is a mask by its alpha channel: what is opaque counts.
 
-    >>> mask("left", (1, 2, 4))[0]
+    Raises:
+        ConfigError: for a file that cannot be read or does not fit, or a mask that selects nothing, or two things.
+
+    >>> mask("left", (1, 2, 4), print)[0]
     tensor([[1., 1., 0., 0.],
             [1., 1., 0., 0.]])
     """
@@ -123,15 +123,31 @@ def mask(name: str, shape: tuple[int, ...]) -> Tensor:
         raise ConfigError(f"a region needs samples with rows and columns, and these have shape {shape}")
     if name in PARTS:
         return _part(name, shape)
-    if Path(name).suffix.lower() in ARRAYS:
+    grey = (1, *shape[-2:])
+    if _is_array(name):
         array = _array(name)
-        array = array if array.shape == shape else _fit(array, (1, *shape[-2:]), name)
-        kept = array > array.max() / 2 if array.dtype.kind == "u" else array != 0
+        array = array if array.shape == shape else _fit(array, grey, name)
+        kept = array > array.max() / 2 if array.dtype.kind in "ui" else _shares(array, name) > 0.5
     else:
-        kept = _fit(_picture(name, (1, *shape[-2:])), (1, *shape[-2:]), name) > 127
+        kept = _fit(_bright(_picture(name, grey, say), say), grey, name)
     if not kept.any():
         raise ConfigError(f"the mask {name} selects nothing: it must be bright (or 1) where the reference counts")
     return _tensor(kept)
+
+
+def _bright(picture: Picture, say: Say) -> np.ndarray:
+    """Where a picture is bright, or opaque where it is partly transparent."""
+    bright = np.asarray(picture.image.convert("L")) > 127
+    if picture.alpha is None:
+        return bright
+    opaque = picture.alpha > 127
+    if bright[opaque].any() and not bright[opaque].all():
+        raise ConfigError(
+            f"the mask {picture.path} is bright and dark in its opaque parts, and transparent in others, so it says "
+            "two things: leave out its alpha channel, or its colours"
+        )
+    say(f"{picture.path} is partly transparent: its opaque parts are the mask")
+    return opaque
 
 
 def _part(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -143,65 +159,82 @@ def _part(name: str, shape: tuple[int, ...]) -> Tensor:
     return out
 
 
-def _picture(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A picture as (C, H, W) of 0 to 255, grey or RGB as the shape's channels say."""
-    return _pixels(_open(path, shape))
+def _is_array(path: str) -> bool:
+    return Path(path).suffix.lower() in ARRAYS
 
 
-def _open(path: str, shape: tuple[int, ...]) -> "Image":
-    """A picture the way up that it was taken, grey or RGB as the shape's channels say."""
-    from PIL import ImageOps
-
+def _picture(path: str, shape: tuple[int, ...], say: Say) -> Picture:
+    """A picture, where samples of the shape are pictures."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ConfigError(
             f"{path}: a picture cannot stand for samples of shape {shape}: give an array, {', '.join(ARRAYS)}"
         )
-    with _opened(path) as picture:
-        return ImageOps.exif_transpose(picture).convert("L" if shape[0] == 1 else "RGB")
+    return pictures.read(path, say)
 
 
-@contextmanager
-def _opened(path: str) -> Iterator["Image"]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            yield picture
-    except UnidentifiedImageError:
-        raise ConfigError(f"{path} is not a picture that can be read: use png or jpg, or {', '.join(ARRAYS)}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _pixels(picture: "Image") -> np.ndarray:
-    pixels = np.asarray(picture)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def _sample(image: "Image", shape: tuple[int, ...], path: str) -> Tensor:
+    """A grey or RGB picture of 8 bits as a sample."""
+    pixels = np.asarray(image)
+    return _tensor(_fit(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), shape, path) / 127.5 - 1)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64)).to(torch.get_default_dtype())
 
 
+def _levels(array: np.ndarray, path: str) -> np.ndarray:
+    """Whole numbers, where they are brightnesses of 8 bits."""
+    if array.dtype.kind == "b" or array.min(initial=0) < 0 or array.max(initial=0) > 255:
+        raise ConfigError(
+            f"{path} has {array.dtype} from {int(array.min())} to {int(array.max())}: whole numbers are 0 to 255, so "
+            "scale it to floats"
+        )
+    return array
+
+
+def _shares(array: np.ndarray, path: str) -> np.ndarray:
+    """Floats or booleans, where they lie between 0 and 1."""
+    if array.min(initial=0) < 0 or array.max(initial=0) > 1 + 1e-6:
+        raise ConfigError(f"{path} has values from {array.min():.4g} to {array.max():.4g}: they lie between 0 and 1")
+    return array
+
+
 def _array(path: str) -> np.ndarray:
+    """The one array of a file: real, finite numbers.
+
+    Raises:
+        ConfigError: for a file that cannot be read or holds anything else.
+    """
     try:
         if path.lower().endswith(".npy"):
-            return np.asarray(np.load(path, allow_pickle=False))
-        if path.lower().endswith(".npz"):
+            array = np.asarray(np.load(path, allow_pickle=False))
+        elif path.lower().endswith(".npz"):
             with np.load(path, allow_pickle=False) as archive:
-                return np.asarray(_only(path, dict(archive)))
-        return np.asarray(_only(path, safetensors.numpy.load_file(path)))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+                array = np.asarray(archive[_only(path, archive.files)])
+        else:
+            with safetensors.safe_open(path, framework="pt") as file:
+                tensor = file.get_tensor(_only(path, list(file.keys())))
+            array = (tensor.double() if tensor.is_floating_point() else tensor).numpy()
     except ConfigError:
         raise
-    except (ValueError, EOFError, KeyError, BadZipFile, safetensors.SafetensorError) as error:
-        raise ConfigError(f"{path} is no array file that can be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise ConfigError(f"the array in {path} is larger than the memory: it is none of a sample") from error
+    except Exception as error:  # broken headers, archives and compressed data have errors of many kinds
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path} is no array file that can be read: {why}") from error
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{path} has values of type {array.dtype}: it must hold real numbers")
+    if not np.isfinite(array).all():
+        raise ConfigError(f"{path} has values that are not finite")
+    return array
 
 
-def _only(path: str, arrays: dict[str, Any]) -> Any:
-    if len(arrays) != 1:
-        raise ConfigError(f"{path} must hold one array, and holds {len(arrays)}: {', '.join(sorted(arrays)) or 'none'}")
-    return next(iter(arrays.values()))
+def _only(path: str, names: Sequence[str]) -> str:
+    if len(names) != 1:
+        raise ConfigError(f"{path} must hold one array, and holds {len(names)}: {', '.join(sorted(names)) or 'none'}")
+    return names[0]
 
 
 def _fit(array: np.ndarray, shape: tuple[int, ...], path: str) -> np.ndarray:

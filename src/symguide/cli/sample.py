@@ -1,6 +1,6 @@
 """symguide sample: draw samples, guided or not, in a run that can be interrupted, continued and repeated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from symguide.cli.help import Command, debug_option, json_option, option, progress_option
-from symguide.cli.params import Condition, Finite, Memory, Name
+from symguide.cli.params import SAMPLES, Condition, Count, Finite, Memory, Name
 
 BASE = "symguide.config"  # where ctx.meta has the content of --config
 
@@ -24,7 +24,8 @@ EXAMPLES = [
     ),
     (
         "text to image, in the style of a picture",
-        'symguide sample --model scenes --prompt "a red star on blue stripes" --objective style:picture.png',
+        'symguide sample --model scenes --prompt "a red star on blue stripes" --objective style:picture.png '
+        "--method freedom --scale 0.1",
     ),
     (
         "the same by a real CLIP, for a model of yours of any size",
@@ -103,11 +104,11 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     help="In place of a model: a diffusers pipeline that draws pictures, of a prompt or of nothing, from a folder or "
     "the Hugging Face hub; safetensors only.",
 )
-@option("Samples", "--num", type=click.IntRange(1), default=16, show_default=True, help="How many samples.")
+@option("Samples", "--num", type=Count(1, SAMPLES), default=16, show_default=True, help="How many samples.")
 @option(
     "Samples",
     "--batch",
-    type=click.IntRange(1),
+    type=Count(1, SAMPLES),
     show_default="64, or 1 with --pipeline",
     help="Samples at a time; each batch is saved when it is done.",
 )
@@ -130,7 +131,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Samples",
     "--size",
-    type=(click.IntRange(1), click.IntRange(1)),
+    type=(Count(1), Count(1)),
     metavar="HEIGHT WIDTH",
     help="Of a pipeline's pictures, in pixels; its own where not given.",
 )
@@ -153,7 +154,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Sampler",
     "--steps",
-    type=click.IntRange(1),
+    type=Count(1),
     show_default="50, or the pipeline's own",
     help="Steps from noise to clean.",
 )
@@ -181,7 +182,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Sampler",
     "--restart",
-    type=(Finite(0), Finite(0), click.IntRange(1)),
+    type=(Finite(0), Finite(0), Count(1)),
     metavar="LOW HIGH TIMES",
     help="Go back from the noise level LOW (sigma / alpha) to HIGH and sample down again, TIMES times.",
 )
@@ -238,7 +239,7 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Guidance",
     "--best-of",
-    type=click.IntRange(1),
+    type=Count(1),
     metavar="N",
     help="Draw N of each sample and keep the one with the lowest loss; takes rules without gradients.",
 )
@@ -246,8 +247,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "Guidance",
     "--scale",
     type=Finite(0),
-    help="Strength of the method; 0 is off. Where not given the "
-    "method's own; 0.1 for models of scenes and sag, freedom, lgd, abms or dreamguider.",
+    help="Strength of the method; 0 is off. Where not given the method's own, as in Python. Models of scenes want less "
+    "of sag, freedom, lgd, abms and dreamguider: 0.1.",
 )
 @option(
     "Guidance",
@@ -256,8 +257,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     metavar="START STOP",
     help="Which part of the steps is guided, as fractions.",
 )
-@option("Guidance", "--repeats", type=click.IntRange(1), help="How often each guided step is made, with time travel.")
-@option("Guidance", "--n", type=click.IntRange(1), help="Network calls that the method looks ahead.")
+@option("Guidance", "--repeats", type=Count(1), help="How often each guided step is made, with time travel.")
+@option("Guidance", "--n", type=Count(1), help="Network calls that the method looks ahead.")
 @option(
     "Guidance",
     "--jacobian",
@@ -287,10 +288,10 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 @option(
     "Guidance",
     "--samples",
-    type=click.IntRange(1),
+    type=Count(1),
     help="lgd, tfg: points of the cloud around the clean estimate; abms: draws of x_s; dreamguider: augmented copies.",
 )
-@option("Guidance", "--backward-steps", type=click.IntRange(0), help="universal: steps of its backward guidance.")
+@option("Guidance", "--backward-steps", type=Count(0), help="universal: steps of its backward guidance.")
 @option(
     "Guidance",
     "--form",
@@ -374,7 +375,7 @@ def sample(ctx: click.Context, /, **options: Any) -> None:
     if options["json_to"] is not None:
         write_json(options["json_to"], figures)
     if options["json_to"] != "-" and options["progress"] is not False:
-        click.echo(summary(figures))
+        click.echo(summary(figures, own=[o for o in ("scale", "rate") if o in run.method and options[o] is None]))
 
 
 def _without_other_methods(ctx: click.Context, options: dict[str, Any], base: dict[str, Any]) -> Iterable[str]:
@@ -398,8 +399,8 @@ def _reached(run: Any, shards: Any) -> dict[str, Any]:
     return reached(run.steering, run.settings["objective"], shards, run.settings["device"])
 
 
-def summary(figures: dict[str, Any]) -> str:
-    """A run's figures for people."""
+def summary(figures: dict[str, Any], own: Sequence[str] = ()) -> str:
+    """A run's figures for people; `own` are options of its method that nobody gave."""
     from symguide.meter import show_bytes
 
     cost, reached = figures["cost"], figures["reached"]
@@ -408,6 +409,9 @@ def summary(figures: dict[str, Any]) -> str:
         f"cost of each: {cost['forward_calls_per_sample']} forward and {cost['backward_calls_per_sample']} backward "
         f"calls, {cost['seconds_per_sample']:.3g} s; peak {show_bytes(cost['peak_bytes'])}",
     ]
+    if "method" in figures["config"]:
+        taken = [f"{option} {figures['config'][option]:g}, its own (see --{option})" for option in own]
+        lines.append(", ".join([f"guided by {figures['config']['method']}", *taken]))
     if reached:
         lines.append(f"objective {reached['objective']}: mean loss {_show(reached['loss'])}")
     for entry in reached.get("terms", []):

@@ -38,8 +38,12 @@ class Shards:
     """
 
     def __init__(self, folder: Path, num: int, batch: int, identity: str) -> None:
-        self.folder, self.num, self.identity = folder, num, identity
-        self.ranges = [range(a, min(a + batch, num)) for a in range(0, num, batch)]
+        self.folder, self.num, self.batch, self.identity = folder, num, batch, identity
+
+    @property
+    def ranges(self) -> Iterator[range]:
+        """The indices of every shard, one after the other: a large run has too many for a list."""
+        return (range(first, min(first + self.batch, self.num)) for first in range(0, self.num, self.batch))
 
     def path(self, indices: range) -> Path:
         """File of the samples of these indices, e.g. 000000-000063.safetensors."""
@@ -72,9 +76,10 @@ class Shards:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata, samples = file.metadata() or {}, file.get_tensor("samples")
             record = Record(**json.loads(metadata["record"]))
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise WeightsError(f"{path} is corrupt") from error
-        if len(samples) != len(indices) or metadata.get("sha256") != _digest(samples):
+        told = all(isinstance(figure, int | float) for figure in asdict(record).values())
+        if not told or len(samples) != len(indices) or metadata.get("sha256") != _digest(samples):
             raise WeightsError(f"{path} is corrupt")
         if metadata.get("run") != self.identity:
             raise WeightsError(f"{path} is of another run")
@@ -86,8 +91,10 @@ class Shards:
             yield indices, *self.read(indices)
 
     def found(self) -> list[range]:
-        """The indices of the shards of this run that are there."""
-        return [indices for indices in self.ranges if self.path(indices).exists()]
+        """The indices of the shards of this run that are there, in order."""
+        firsts = sorted(int(path.stem.split("-")[0]) for path in self.files())
+        whole = (range(a, min(a + self.batch, self.num)) for a in firsts if a < self.num and a % self.batch == 0)
+        return [indices for indices in dict.fromkeys(whole) if self.path(indices).exists()]
 
     def files(self) -> list[Path]:
         """The shards that are there, of this run or an earlier one."""

@@ -10,10 +10,11 @@ from torch import nn
 from symguide import models
 from symguide.cli import own
 from symguide.cli.kinds import KINDS, Aim, Kind, Maker, Place
-from symguide.cli.scorers import SCENES, judge_of, world_of
+from symguide.cli.scorers import has_scorer, judge_of
 from symguide.cli.spec import Term, parse, show
 from symguide.errors import ConfigError
 from symguide.objectives import OBJECTIVES, BlackBox, Objective, Sum
+from symguide.worlds.scorers import ASKS
 
 NAMES = frozenset({*OBJECTIVES, *KINDS})
 
@@ -143,24 +144,24 @@ class Steering:
         if kind.encoder is not None and (encoder := self._encoder(kind.encoder)) is not None:
             ask = kind.read(term.parts, self.place)
             return lambda indices: ask(encoder, indices)
-        if kind.encoder is not None and kind.scorer is None:
-            raise ConfigError(f"{term.name} needs a {kind.encoder.__name__}: give one with --encoder FOLDER_OR_HUB_ID")
-        world = None if kind.scorer is None else world_of(kind.scorer, self.model, self.place.shape)
-        if kind.scorer is not None and world is None:
-            name, known = OBJECTIVES[term.name].__name__, " and ".join(map(str, SCENES))
-            raise ConfigError(
-                f"{term.name} needs a {kind.scorer} network, and {self.model} has no scorer of its own: those of the "
-                f"scenes world know pictures of shape {known}, not {self.place.shape}; "
-                + ("give --encoder, or " if kind.encoder else "")
-                + "write a function that returns "
-                f"symguide.objectives.{name}(...) with a network of yours, and give it as my_module:function"
-            )
+        asked = ASKS.get(term.name)
+        if (asked or kind.encoder) and not (asked and has_scorer(asked, self.model)):
+            raise ConfigError(self._without_network(term.name, kind))
         make = kind.read(term.parts, self.place)
-        if kind.scorer is None or world is None:
+        if asked is None:
             return lambda indices: make(None, indices)
-        scorer = models.scorer(world, kind.scorer, dtype=torch.float32)
-        self.scored.append(Scored(show([term._replace(factor=1.0)]), kind.scorer, world, make, scorer))
+        scorer = models.scorer(self.model, asked, dtype=torch.float32)
+        self.scored.append(Scored(show([term._replace(factor=1.0)]), asked, self.model, make, scorer))
         return lambda indices: make(scorer, indices)
+
+    def _without_network(self, name: str, kind: Kind) -> str:
+        """What to do where nothing can be asked."""
+        own = (
+            f"write a function that returns symguide.objectives.{OBJECTIVES[name].__name__}(...) with a network of "
+            "yours, and give it as my_module:function"
+        )
+        encoder = "" if kind.encoder is None else f"give a {kind.encoder.__name__} with --encoder FOLDER_OR_ID, or "
+        return f"{name} asks a network that knows the samples, and {self.model} comes with none for it: {encoder}{own}"
 
     def _encoder(self, kind: type[nn.Module]) -> nn.Module | None:
         """The first of the encoders that is of the kind."""

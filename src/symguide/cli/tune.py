@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from symguide.cli.help import Command, option
-from symguide.cli.params import Finite, Seeds
+from symguide.cli.params import SAMPLES, Count, Finite, Seeds
 from symguide.cli.sample import BASE, sample
 
 EXAMPLES = [
@@ -87,7 +87,7 @@ SHARED = [parameter for parameter in sample.params if parameter.name not in (*OW
     show_default="what unguided samples have, less 0.1",
     help="Settings whose samples keep less cannot be chosen.",
 )
-@option("Search", "--num", type=click.IntRange(1), default=16, show_default=True, help="Samples of each seed.")
+@option("Search", "--num", type=Count(1, SAMPLES), default=16, show_default=True, help="Samples of each seed.")
 @option(
     "Search",
     "--seeds",

@@ -17,8 +17,8 @@ from symguide import files as disk
 from symguide.cli import config, drawing, methods, outputs
 from symguide.cli.files import locked, sweep
 from symguide.cli.model import Model
-from symguide.cli.references import Say
-from symguide.cli.scorers import judge_of, world_of
+from symguide.cli.pictures import Say
+from symguide.cli.scorers import judge_of
 from symguide.cli.steering import Steering
 from symguide.errors import ConfigError, unknown
 from symguide.ranges import Choice, Domain, Maybe, Range, Window
@@ -98,7 +98,7 @@ def prepare(ctx: click.Context, options: dict[str, Any], say: Say) -> Task:
     begin, mine = {}, {}
     for name in names:
         mine[name] = {o: v for o, v in given.items() if methods.PARAMETERS[o] in taken[name]}
-        whole = drawing.settings_of(name, mine[name], options["model"])
+        whole = methods.resolve(name, mine[name])
         begin[name] = {methods.PARAMETERS[option]: value for option, value in whole.items()}
     first = {**options, **dict.fromkeys(methods.PARAMETERS), **mine[names[0]], "method": names[0]}
     run = drawing.plan(first, say)
@@ -208,8 +208,8 @@ def _keep(options: Mapping[str, Any], run: drawing.Plan) -> At | None:
         return None
     if asked != "shape":
         return _asked(asked, run).at
-    world = world_of("classifier", run.source.name, run.shape)
-    if world != "scenes" or judge_of("classifier", world) is None:
+    name = run.source.name
+    if name.partition("-")[0] != "scenes" or judge_of("classifier", name) is None:
         raise ConfigError(
             "--keep shape asks the judge of the scenes world: use it with such pictures, or my_module:Name"
         )

@@ -24,7 +24,8 @@ def load(name: Name, local_files_only: bool = False) -> CLIP | Segmenter | Depth
         WeightsError: where it cannot be reached or read. ConfigError: for another kind of model.
     """
     config: Any = pretrained("AutoConfig", name, local_files_only)
-    architecture = str((config.architectures or [type(config).__name__])[0])
+    told = config.architectures
+    architecture = str(told[0] if isinstance(told, list) and told else type(config).__name__)
     if architecture == "CLIPModel":
         return CLIP.from_pretrained(name, local_files_only=local_files_only)
     if architecture.startswith("CLIPVisionModel"):

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import safetensors
 import torch
 
 from symguide.errors import WeightsError
@@ -26,7 +25,9 @@ def pretrained(kind: str, name: Name, local_files_only: bool = False) -> Any:
     maker = _maker(kind)
     try:
         return maker.from_pretrained(name, local_files_only=local_files_only)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers has errors of many kinds for configs that are broken
         raise _unusable(kind, name, error) from error
 
 
@@ -46,7 +47,9 @@ def network(kind: str, name: Name, local_files_only: bool = False, spare: str = 
     maker = _maker(kind)
     try:
         made, info = maker.from_pretrained(name, local_files_only=local_files_only, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # as above, and for weights
         raise _unusable(kind, name, error) from error
     if missing := sorted(key for key in info["missing_keys"] if not key.startswith(spare)):
         raise WeightsError(f"{name} has no weights for {missing[0]} ({len(missing)} in all): not a {kind}")

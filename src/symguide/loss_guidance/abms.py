@@ -1,17 +1,22 @@
 """ABMS: guide by the gradient one denoising step further on, at sampled x_s."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from symguide.errors import ConfigError
-from symguide.loss_guidance.recipe import Push
+from symguide.errors import whole
+from symguide.loss_guidance.descent import LookAhead
+from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
 from symguide.loss_guidance.sag import SAG
+from symguide.memory import Memory
 from symguide.ranges import Range, Ranges
+from symguide.solver import Grid
 from symguide.step import Step
 
 
-class ABMS(SAG):
+@dataclass(eq=False, kw_only=True)
+class ABMS(LookAhead):
     """Additional Backward step and Monte-Carlo Sampling.
 
         x_s^k = mean + std z_k,    g_k = d objective(E[x_0 | x_s^k]) / d x_s^k
@@ -35,30 +40,39 @@ class ABMS(SAG):
     published code.
     """
 
-    ranges: ClassVar[Ranges] = {"samples": Range(1, 4)}
+    ranges: ClassVar[Ranges] = {**SAG.ranges, "samples": Range(1, 4)}
 
-    def __init__(self, objective: Any, scale: float = 0.3, samples: int = 1, n: int = 1, **settings: Any) -> None:
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"ABMS needs samples >= 1, a whole number, not {samples!r}")
-        super().__init__(objective, n, scale, **settings)
-        self.samples = samples
+    scale: float = 0.3
+    samples: int = 1
+    n: Count = 1
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    solver: str = "best"
+    grid: str | Grid | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
 
     @property
     def guides_last(self) -> bool:
         return False  # at sigma = 0 there is nothing left to denoise
 
     def push(self, step: Step) -> Push:
-        n = int(self.n(step.t)) if callable(self.n) else self.n
         if self.samples == 1:
             points = [step.x_s()]
         else:
             points = [step.mean() + step.std * z for z in step.draw("smooth", self.samples)]
-        settings = (n, self.solver, self.grid, self.memory, self.jacobian, self.offload)
         gradients, losses, updates = [], [], []
         for x_s in points:
-            gradient, loss = step.gradient_after(x_s, self.objective_at(step), *settings)
+            gradient, loss = step.gradient_after(x_s, self.objective_at(step), *self.ahead(step))
             gradients.append(gradient)
             losses.append(loss)
-            updates.append(self.update(gradient, step, loss))
+            updates.append(self.rule(gradient, step, loss))
         gradient, loss, update = (torch.stack(each).mean(dim=0) for each in (gradients, losses, updates))
         return Push(gradient, loss, x_s=-self.scale * update)

@@ -1,16 +1,21 @@
 """Adam-DPS: DPS with the adaptive moments of its gradients over the steps."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.dps import DPS
+from symguide.loss_guidance.descent import OneCall
+from symguide.loss_guidance.dps import of_norm
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
+from symguide.memory import Memory
 from symguide.ranges import Range, Ranges
 
 
-class AdamDPS(DPS):
+@dataclass(eq=False, kw_only=True)
+class AdamDPS(OneCall):
     """Adam-DPS: DPS with every entry of its gradient averaged over the steps and in its own usual size.
 
-        g   = d sqrt(objective(E[x_0 | x_t])) / d x_t
+        g   = d |y - A E[x_0 | x_t]| / d x_t,   the residual's norm as DPS has it
         m   = beta1 m + (1 - beta1) g,    v = beta2 v + (1 - beta2) g²
         x_s = mean + std z - scale * alpha_s / alpha_t * m' / (sqrt(v') + 1e-8),   m', v' without their bias
 
@@ -18,7 +23,7 @@ class AdamDPS(DPS):
     at most, as it has no bound where x_t is nearly all noise (`rules.of_x_t`).
 
     Args:
-        objective, window, repeats, constraint, memory: as DPS; the objective is a squared error.
+        objective, window, repeats, constraint, memory, ...: as DPS; the objective is a squared error.
         scale: the change of an entry in a step, in units of x; published after a search: 0.02 to 0.06.
         beta1, beta2: weights of the past in m and v.
         update: another rule in place of these three; `rules.chain(rules.adam(), rules.of_x_t())` in any recipe takes
@@ -33,10 +38,20 @@ class AdamDPS(DPS):
     2603.16797, as in its published code.
     """
 
-    ranges: ClassVar[Ranges] = {"beta1": Range(0.1, 0.95), "beta2": Range(0.03, 0.995)}
+    ranges: ClassVar[Ranges] = {**OneCall.ranges, "beta1": Range(0.1, 0.95), "beta2": Range(0.03, 0.995)}
 
-    def __init__(
-        self, objective: Any, scale: float = 0.04, beta1: float = 0.9, beta2: float = 0.995, **settings: Any
-    ) -> None:
-        update = rules.chain(rules.root_loss(), rules.adam(beta1, beta2), rules.of_x_t())
-        super().__init__(objective, scale, **{"update": update, **settings})
+    scale: float = 0.04
+    beta1: float = 0.9
+    beta2: float = 0.995
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
+
+    normalised: ClassVar[bool] = False
+
+    def own_rule(self) -> Rule:
+        return rules.chain(of_norm(self.objective), rules.adam(self.beta1, self.beta2), rules.of_x_t())

@@ -1,6 +1,7 @@
 """Classifier guidance: the gradient of a noise-aware classifier at the noisy sample itself."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from symguide.errors import GuidanceError, unknown
 from symguide.loss import value_and_gradient
@@ -12,6 +13,7 @@ from symguide.step import Run, Step
 FORMS = ("eps", "mean")
 
 
+@dataclass(eq=False, kw_only=True)
 class ClassifierGuidance(Recipe):
     """Classifier guidance: no look-ahead, and no gradient of the model.
 
@@ -41,22 +43,19 @@ class ClassifierGuidance(Recipe):
     Source: Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2105.05233, algorithms 1 and 2.
     """
 
-    ranges: ClassVar[Ranges] = {"form": Choice(*FORMS)}
+    ranges: ClassVar[Ranges] = {**Recipe.ranges, "form": Choice(*FORMS)}
+    unguided: ClassVar[str] = "steps at alpha = 0, and the last one with form='mean' or a constraint, are left unguided"
 
-    def __init__(
-        self,
-        objective: Any,
-        scale: float = 1.0,
-        *,
-        form: str = "eps",
-        window: Window = (0.0, 1.0),
-        repeats: Count = 1,
-        constraint: Constraint | None = None,
-    ) -> None:
-        super().__init__(objective, scale, window, repeats, constraint)
-        if form not in FORMS:
-            raise unknown("form of classifier guidance", form, FORMS)
-        self.form = form
+    scale: float = 1.0
+    form: str = "eps"
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    constraint: Constraint | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in FORMS:
+            raise unknown("form of classifier guidance", self.form, FORMS)
 
     @property
     def guides_last(self) -> bool:
@@ -66,8 +65,8 @@ class ClassifierGuidance(Recipe):
         super().prepare(run)
         at_noise(self.objective)  # raises before the first step
 
-    def active(self, step: Step) -> bool:
-        return super().active(step) and step.schedule.alpha(step.t) > 0
+    def guides_at(self, run: Run, index: int) -> bool:
+        return super().guides_at(run, index) and run.predict.denoiser.schedule.alpha(run.times[index]) > 0
 
     def push(self, step: Step) -> Push:
         if self.form == "mean" and not step.std > 0:

@@ -1,28 +1,51 @@
 """Diffusion Posterior Sampling (DPS): guide by the gradient of the residual's norm."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.sag import SAG
-from symguide.ranges import Ranges
+from symguide.loss_guidance.descent import OneCall
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
+from symguide.memory import Memory
+from symguide.objectives.measurement import noise_of
 
 
-class DPS(SAG):
+@dataclass(eq=False, kw_only=True)
+class DPS(OneCall):
     """Diffusion Posterior Sampling.
 
-        x_s = mean + std z - scale * d sqrt(objective(E[x_0 | x_t])) / d x_t
+        x_s = mean + std z - scale * d |y - A E[x_0 | x_t]| / d x_t
 
-    With a squared-error objective that is the gradient of the residual norm |y - A x_0|, as the paper has it, per
-    sample (the published code takes one norm over the batch). The scale is in units of x per unit of loss, so it must
-    be found for every task: 0.3 to 1 in the paper, for 1000 steps.
+    The residual's norm is per sample (the published code takes one over the batch), and of a `Measurement` or `Region`
+    it does not depend on its noise. A weighted sum of measurements of one noise has the norm of their residuals in a
+    row, each times the root of its weight. Of any other objective it is sqrt(objective), the residual's norm where that
+    is a squared error: so of a sum with other terms, or of measurements of different noise.
 
-    Args: as SAG, without n and update; `update` given replaces the root rule. Cost: 1 forward and 1 backward call.
+    The scale is in units of x per unit of residual, so it must be found for every task: 0.3 to 1 in the paper, for 1000
+    steps.
+
+    Args: as SAG, without n, solver and grid; `update` given replaces the rule of the norm, which is
+    `rules.residual_norm(noise)` or `rules.root_loss()`. Cost: 1 forward and 1 backward call.
 
     Source: Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2209.14687, algorithm 1.
     """
 
-    fixed = ("n", "solver", "grid")
-    ranges: ClassVar[Ranges] = {"jacobian": None}  # through one call they are the same
+    scale: float = 0.3
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
 
-    def __init__(self, objective: Any, scale: float = 0.3, **settings: Any) -> None:
-        super().__init__(objective, 1, scale, **{"update": rules.root_loss(), **settings})
+    normalised: ClassVar[bool] = False
+
+    def own_rule(self) -> Rule:
+        return of_norm(self.objective)
+
+
+def of_norm(objective: Any) -> Rule:
+    """From the gradient of an objective to that of its residual's norm."""
+    noise = noise_of(objective)
+    return rules.root_loss() if noise is None else rules.residual_norm(noise)

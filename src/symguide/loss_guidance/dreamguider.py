@@ -1,14 +1,16 @@
 """Dreamguider: the gradient at augmented clean estimates, at a length of its own, without a backward pass."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, whole
 from symguide.loss import Objective
-from symguide.loss_guidance.at_estimate import AtEstimate
+from symguide.loss_guidance.descent import AtEstimate
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.ranges import Range, Ranges
 from symguide.step import Step
 
@@ -26,6 +28,7 @@ def jitter(x0: Tensor, noise: Tensor) -> Tensor:
     return (1 + 0.1 * a) * x0 + 0.1 * b
 
 
+@dataclass(eq=False, kw_only=True)
 class Dreamguider(AtEstimate):
     """Dreamguider, by its abstract.
 
@@ -54,22 +57,27 @@ class Dreamguider(AtEstimate):
     abstract.
     """
 
-    ranges: ClassVar[Ranges] = {"samples": Range(1, 8)}
+    ranges: ClassVar[Ranges] = {**AtEstimate.ranges, "samples": Range(1, 8)}
 
-    def __init__(
-        self, objective: Any, scale: float = 0.5, samples: int = 4, augment: Augmentation | None = None, **settings: Any
-    ) -> None:
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"Dreamguider needs samples >= 1, a whole number, not {samples!r}")
-        if augment is not None and not callable(augment):
-            raise ConfigError(f"augment takes a callable (x_0, noise) -> x_0, not {type(augment).__name__}")
-        super().__init__(objective, scale, **settings)
-        self.samples, self.augment = samples, augment or jitter
+    scale: float = 0.5
+    samples: int = 4
+    augment: Augmentation | None = None
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
+        if self.augment is not None and not callable(self.augment):
+            raise ConfigError(f"augment takes a callable (x_0, noise) -> x_0, not {self.augment!r}")
 
     def objective_at(self, step: Step) -> Objective:
         objective, drawn = super().objective_at(step), step.draw("smooth", self.samples)
+        augment = self.augment or jitter
 
         def mean(x0: Tensor) -> Tensor:
-            return torch.stack([objective(self.augment(x0, z)) for z in drawn]).mean(dim=0)
+            return torch.stack([objective(augment(x0, z)) for z in drawn]).mean(dim=0)
 
         return mean

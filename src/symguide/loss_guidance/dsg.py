@@ -12,14 +12,19 @@ form of DSG denoising and its mix with the sampled noise).
 """
 
 import math
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import GuidanceError, number
+from symguide.loss_guidance.descent import LookAhead
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.loss_guidance.sag import SAG
+from symguide.memory import Memory
 from symguide.per_sample import direction
 from symguide.ranges import Range, Ranges
+from symguide.solver import Grid
 from symguide.step import Run, Step
 
 
@@ -49,7 +54,7 @@ def on_sphere(mean: Tensor, std: float, noise: Tensor, gradient: Tensor, rate: f
     """
     if not std > 0:
         raise GuidanceError("DSG needs a stochastic step, and this one has std = 0: use eta > 0 (eta=1 is usual)")
-    radius = math.sqrt(mean[0].numel()) * std
+    rate, radius = number(rate, "DSG's rate", least=0, most=1), math.sqrt(mean[0].numel()) * std
     step = std * noise
     downhill = -radius * direction(gradient)
     return mean + radius * direction(step + rate * (downhill - step))
@@ -68,21 +73,21 @@ class Sphere:
     """
 
     def __init__(self, rate: float = 0.1) -> None:
-        if not 0 <= rate <= 1:
-            raise ConfigError(f"DSG's rate must be between 0 (noise alone) and 1 (loss alone), not {rate}")
-        self.rate = rate
+        self.rate = number(rate, "DSG's rate", least=0, most=1)
 
     def prepare(self, run: Run) -> None:
         if run.eta == 0:
             raise GuidanceError(
-                "DSG needs stochastic steps: with eta = 0 the sphere around a step's mean is a point; use eta=1"
+                "DSG needs stochastic steps: with eta = 0 the sphere around a step's mean is a point; use eta=1, "
+                "and in a pipeline a scheduler that draws noise, such as EulerAncestralDiscreteScheduler"
             )
 
     def __call__(self, step: Step, change: Tensor) -> Tensor:
         return on_sphere(step.mean(), step.std, step.noise, -change, self.rate)
 
 
-class DSG(SAG):
+@dataclass(eq=False, kw_only=True)
+class DSG(LookAhead):
     """FreeDoM's gradient (or SAG's, with n > 1) under the spherical Gaussian constraint.
 
     Args: as SAG, with n = 1 and `rate` in place of scale. rate = 0 is a plain step brought to the sphere and costs
@@ -93,9 +98,21 @@ class DSG(SAG):
     Source: Yang et al., 2402.03201; see the module's docstring for the equation.
     """
 
-    fixed = ("scale", "constraint")
+    ranges: ClassVar[Ranges] = {**SAG.ranges, "rate": Range(0.02, 0.8, log=True)}
 
-    ranges: ClassVar[Ranges] = {"rate": Range(0.02, 0.8, log=True)}
+    rate: float = 0.1
+    n: Count = 1
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    solver: str = "best"
+    grid: str | Grid | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
+    scale: float = field(default=1.0, init=False)
+    constraint: Constraint | None = field(default=None, init=False)
 
-    def __init__(self, objective: Any, rate: float = 0.1, n: int = 1, **settings: Any) -> None:
-        super().__init__(objective, n, 1.0, constraint=Sphere(rate), **settings)
+    def __post_init__(self) -> None:
+        self.constraint = Sphere(self.rate)
+        super().__post_init__()

@@ -1,21 +1,23 @@
 """Estimated Clean Manifold guidance (ECM): a clipped move of the clean estimate, without a backward pass."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from symguide.errors import ConfigError
+from symguide.errors import number
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.at_estimate import AtEstimate
+from symguide.loss_guidance.descent import AtEstimate
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.ranges import Around, Ranges
 
 
+@dataclass(eq=False, kw_only=True)
 class ECM(AtEstimate):
     """Estimated Clean Manifold guidance.
 
         x_0' = x_0 - clip(scale * d objective(x_0) / d x_0, -limit, limit)
         x_s  = the step with x_0' in place of x_0 and the network's own eps = mean + std z + alpha_s (x_0' - x_0)
 
-    MPGD's move without its normalised length, clipped entry by entry. The step of `MPGD` here finds eps anew from x_t
-    and the moved estimate, so less of the move arrives.
+    MPGD's move without its normalised length, clipped entry by entry.
 
     Args:
         objective, scale, window, repeats, constraint: see `Recipe`. A scale of 1 goes straight to the minimum of half a
@@ -33,10 +35,21 @@ class ECM(AtEstimate):
     2408.00766, ECM guidance, as in its published code.
     """
 
-    ranges: ClassVar[Ranges] = {"limit": Around(4.0)}
+    ranges: ClassVar[Ranges] = {**AtEstimate.ranges, "limit": Around(4.0)}
 
-    def __init__(self, objective: Any, scale: float = 1.0, limit: float = 1.0, **settings: Any) -> None:
-        if not limit > 0:
-            raise ConfigError(f"the limit of ECM's moves must be positive, not {limit}")
-        clipped = rules.clamp(limit / scale if scale > 0 else limit)  # scale * clip(g, limit / scale)
-        super().__init__(objective, scale, **{"update": rules.chain(clipped, rules.of_x0()), **settings})
+    scale: float = 1.0
+    limit: float = 1.0
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+
+    normalised: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self.limit = number(self.limit, "the limit of ECM's moves", above=0)
+        super().__post_init__()
+
+    def own_rule(self) -> Rule:
+        clipped = rules.clamp(self.limit / self.scale if self.scale > 0 else self.limit)
+        return rules.chain(clipped, rules.of_x0())  # scale * clip(g, limit / scale)

@@ -1,12 +1,16 @@
 """EluCD: guide by an off-the-shelf classifier of clean samples, without a backward pass of the network."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.at_estimate import AtEstimate
+from symguide.loss_guidance.descent import AtEstimate
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.ranges import Range, Ranges
+from symguide.step import Run
 
 
+@dataclass(eq=False, kw_only=True)
 class EluCD(AtEstimate):
     """Classifier guidance at the clean estimate, with EluCD's schedule.
 
@@ -31,7 +35,21 @@ class EluCD(AtEstimate):
     published code.
     """
 
-    ranges: ClassVar[Ranges] = {"gamma": Range(0.0, 1.0)}
+    ranges: ClassVar[Ranges] = {**AtEstimate.ranges, "gamma": Range(0.0, 1.0)}
 
-    def __init__(self, objective: Any, scale: float = 1.0, gamma: float = 0.3, **settings: Any) -> None:
-        super().__init__(objective, scale, **{"update": rules.variance(gamma), **settings})
+    scale: float = 1.0
+    gamma: float = 0.3
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+
+    normalised: ClassVar[bool] = False
+    unguided: ClassVar[str] = "steps in which its schedule is 0 are left unguided"
+
+    def own_rule(self) -> Rule:
+        return rules.variance(self.gamma)
+
+    def guides_at(self, run: Run, index: int) -> bool:
+        weighed = self.update is not None or rules.variance_at(run, index, self.gamma) > 0
+        return super().guides_at(run, index) and weighed

@@ -1,23 +1,28 @@
 """FreeDoM: guide by the gradient at the one-step estimate."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
-from symguide.loss_guidance.sag import SAG
-from symguide.ranges import Ranges
+from symguide.loss_guidance.descent import OneCall
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
+from symguide.memory import Memory
 
 
-class FreeDoM(SAG):
+@dataclass(eq=False, kw_only=True)
+class FreeDoM(OneCall):
     """FreeDoM: SAG with the one-step (Tweedie) estimate.
 
         x_s = mean + std z - scale * update(d objective(E[x_0 | x_t]) / d x_t)
 
-    Args: as SAG, without n. Cost of a guided step: 1 forward and 1 backward call.
+    Args: as SAG, without n, solver and grid. Cost of a guided step: 1 forward and 1 backward call.
 
     Source: Yu et al., "FreeDoM", 2303.09833, algorithm 1, and 2 with repeats > 1.
     """
 
-    fixed = ("n", "solver", "grid")
-    ranges: ClassVar[Ranges] = {"jacobian": None}  # through one call they are the same
-
-    def __init__(self, objective: Any, scale: float = 0.5, **settings: Any) -> None:
-        super().__init__(objective, 1, scale, **settings)
+    scale: float = 0.5
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False

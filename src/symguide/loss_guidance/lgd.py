@@ -1,19 +1,25 @@
 """Loss-Guided Diffusion (LGD-MC): the loss averaged over a cloud around the clean estimate."""
 
 import math
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import whole
 from symguide.loss import Objective
+from symguide.loss_guidance.descent import LookAhead
+from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.loss_guidance.sag import SAG
+from symguide.memory import Memory
 from symguide.ranges import Range, Ranges
+from symguide.solver import Grid
 from symguide.step import Step
 
 
-class LGD(SAG):
+@dataclass(eq=False, kw_only=True)
+class LGD(LookAhead):
     """Loss-Guided Diffusion with Monte Carlo.
 
         L(x_0) = -log (1/m) sum_i exp(-objective(x_0 + r z_i)),   r = sigma / sqrt(alpha² + sigma²)
@@ -29,13 +35,24 @@ class LGD(SAG):
     Source: Song et al., "Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation", ICML 2023, eq. 8.
     """
 
-    ranges: ClassVar[Ranges] = {"samples": Range(1, 16, log=True)}
+    ranges: ClassVar[Ranges] = {**SAG.ranges, "samples": Range(1, 16, log=True)}
 
-    def __init__(self, objective: Any, samples: int = 8, scale: float = 0.5, n: int = 1, **settings: Any) -> None:
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"{type(self).__name__} needs samples >= 1, a whole number, not {samples!r}")
-        super().__init__(objective, n, scale, **settings)
-        self.samples = samples
+    samples: int = 8
+    scale: float = 0.5
+    n: Count = 1
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    solver: str = "best"
+    grid: str | Grid | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
 
     def spread(self, step: Step) -> float:
         """r, the cloud's standard deviation."""

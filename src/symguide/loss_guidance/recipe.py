@@ -6,13 +6,14 @@ time travel, the constraint, the trace, non-finite losses) is here, once.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import ConfigError, GuidanceError, is_number, number, whole
 from symguide.loss import Objective, finite, not_finite
 from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
@@ -23,15 +24,38 @@ from symguide.step import Guided, Run, Step
 Window = tuple[float, float] | Callable[[Step], bool]
 OverTime = float | Callable[[float], float]
 Count = int | Callable[[float], int]
+Rule = Callable[[Tensor, Step, Tensor], Tensor]
+Eps = Literal["own", "anew"]
+EPS: tuple[str, ...] = get_args(Eps)
 
 
 class Push(NamedTuple):
-    """What a recipe wants at a step: the gradient and loss (for the trace), and changes of x_0 and of x_s."""
+    """What a recipe wants at a step: the gradient and loss (for the trace), and changes of x_0 and of x_s.
+
+    With a changed x_0 a step may keep the network's own eps, so that alpha_s of the change arrives in x_s whatever the
+    solver, or find eps anew from x_t and the changed x_0, which takes a part of it back (`Step.x0_weight`).
+    """
 
     gradient: Tensor
     loss: Tensor
     x0: Tensor | None = None
     x_s: Tensor | None = None
+    eps: Eps = "own"
+
+    def apply(self, step: Step) -> Tensor:
+        """x_s with these changes."""
+        if self.x0 is not None and self.eps == "anew":
+            x_s = step.x_s(step.prediction.x0 + self.x0)
+            return x_s if self.x_s is None else x_s + self.x_s
+        return step.x_s() + self.change(step)
+
+    def change(self, step: Step) -> Tensor:
+        """Both changes as one of x_s; a straight step's where eps is found anew. Zero where nothing is pushed."""
+        change = torch.zeros_like(step.x) if self.x_s is None else self.x_s
+        if self.x0 is None:
+            return change
+        weight = step.schedule.alpha(step.s) if self.eps == "own" else step.x0_weight
+        return change + weight * self.x0
 
 
 class Constraint(Protocol):
@@ -42,16 +66,9 @@ class Constraint(Protocol):
     def __call__(self, step: Step, change: Tensor) -> Tensor: ...
 
 
-class Stateful:
-    """A part of a recipe, such as an update rule, that remembers earlier steps: every run begins with `prepare`."""
-
-    def prepare(self, run: Run) -> None:
-        """Forgets what an earlier run left."""
-        raise NotImplementedError
-
-
+@dataclass(eq=False)
 class Recipe(ABC):
-    """Base of loss guidance.
+    """Base of loss guidance. A recipe of yours is a dataclass with `push`, and with further fields as it needs them.
 
     Args:
         objective: clean samples (B, ...) -> loss (B,).
@@ -62,55 +79,39 @@ class Recipe(ABC):
         constraint: e.g. Sphere(0.1), which keeps x_s on DSG's sphere.
     """
 
-    fixed: ClassVar[tuple[str, ...]] = ()
-    """Parameters of a base class that a recipe sets itself and does not take."""
-
     ranges: ClassVar[Ranges] = {
         "scale": Around(8.0),
         "window": Windows(Range(0.0, 0.4), Range(0.6, 1.0)),
         "repeats": Range(1, 3),
         "constraint": Maybe(Range(0.02, 0.8, log=True)),
     }
-    """Where `symguide.tune` looks for what a class adds (`constraint`: a rate of `Sphere`); None is nowhere."""
+    """Where `symguide.tune` looks for its parameters (`constraint`: a rate of `Sphere`)."""
 
-    def __init__(
-        self,
-        objective: Any,
-        scale: float = 1.0,
-        window: Window = (0.0, 1.0),
-        repeats: Count = 1,
-        constraint: Constraint | None = None,
-    ) -> None:
-        if not callable(objective):
-            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {type(objective).__name__}")
-        if not getattr(objective, "differentiable", True):
+    unguided: ClassVar[str] = "the last step, to sigma = 0, is left unguided"
+    """Which steps are not guided even in the window."""
+
+    objective: Any
+    _: KW_ONLY
+    scale: float = 1.0
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    constraint: Constraint | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.objective):
+            raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {self.objective!r}")
+        if not getattr(self.objective, "differentiable", True):
             raise GuidanceError(
                 f"{type(self).__name__} needs gradients and the objective is a black box: use a differentiable "
                 "objective here, or particle guidance such as BestOfN(objective) with this one"
             )
-        if not callable(window) and not 0 <= window[0] < window[1] <= 1:
-            raise ConfigError(
-                f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}"
-            )
-        if not callable(repeats) and (isinstance(repeats, bool) or repeats != int(repeats) or repeats < 1):
-            raise ConfigError(f"repeats must be a whole number, at least 1, not {repeats!r}")
-        if not scale >= 0:
-            raise ConfigError(f"scale must not be negative, and is {scale}: to go uphill use -1 * objective")
-        self.objective, self.scale, self.window = objective, float(scale), window
-        self.repeats, self.constraint = repeats, constraint
-
-    @classmethod
-    def parameters(cls) -> dict[str, Any]:
-        """Its parameters beside the objective, with defaults, those that it hands on to its base class included."""
-        found: dict[str, Any] = {}
-        for base in cls.__mro__:
-            if base is object or "__init__" not in vars(base):
-                continue
-            own = list(inspect.signature(base.__init__).parameters.values())[2:]  # type: ignore[misc]
-            found = {p.name: p.default for p in own if p.kind is not p.VAR_KEYWORD} | found
-            if not any(p.kind is p.VAR_KEYWORD for p in own):
-                break
-        return {name: default for name, default in found.items() if name not in cls.fixed}
+        self.window = checked_window(self.window)
+        self.repeats = checked_count("repeats", self.repeats)
+        if is_number(self.scale) and self.scale < 0:
+            raise ConfigError(f"scale must not be negative, and is {self.scale}: to go uphill use -1 * objective")
+        self.scale = number(self.scale, "scale")
+        if self.constraint is not None and not callable(getattr(self.constraint, "prepare", None)):
+            raise ConfigError(f"constraint takes one such as Sphere(0.1), not {self.constraint!r}")
 
     @classmethod
     def search_space(cls, **defaults: Any) -> dict[str, Domain]:
@@ -120,14 +121,11 @@ class Recipe(ABC):
         >>> SAG.search_space(scale=0.1)["scale"]
         Range(low=0.0125, high=0.8, log=True)
         """
-        known = {**cls.parameters(), **defaults}
-        found: dict[str, Domain | Around | None] = {}
-        for base in reversed(cls.__mro__):
-            found |= vars(base).get("ranges", {})
+        known = {name: p.default for name, p in inspect.signature(cls).parameters.items()} | defaults
         return {
             name: domain.of(known[name]) if isinstance(domain, Around) else domain
-            for name, domain in found.items()
-            if name in known and domain is not None
+            for name, domain in cls.ranges.items()
+            if name in known
         }
 
     def objective_at(self, step: Step) -> Objective:
@@ -143,36 +141,37 @@ class Recipe(ABC):
         """Whether the last step, to sigma = 0, is guided. It has no noise, so a step as long as its noise is none."""
         return self.constraint is None
 
+    def guides_at(self, run: Run, index: int) -> bool:
+        """Whether a step of the run can be guided, if it lies in the window."""
+        return index < run.steps - 1 or self.guides_last or run.times[-1] > 0  # where a refiner goes on, it has noise
+
     def prepare(self, run: Run) -> None:
         if self.scale > 0 and not callable(self.window):
             begin, end = self.window
-            last = run.steps if self.guides_last else run.steps - 1
-            if not any(begin <= i / run.steps < end for i in range(last)):
-                but = "" if self.guides_last else " (the last step, to sigma = 0, is left unguided)"
+            inside = [i for i in range(run.steps) if begin <= i / run.steps < end]
+            if not any(self.guides_at(run, i) for i in inside):
+                but = f" ({self.unguided})" if inside else ""
+                instead = (
+                    ", or a recipe that guides the last one, such as MPGD or DPS"
+                    if inside and not self.guides_last
+                    else ""
+                )
                 raise ConfigError(
-                    f"no step of {run.steps} lies in the window {self.window}{but}: widen it or use more steps"
+                    f"no step of {run.steps} lies in the window {self.window}{but}: widen it or use more steps{instead}"
                 )
         if self.constraint is not None:
             self.constraint.prepare(run)
-        for part in vars(self).values():
-            if isinstance(part, Stateful):
-                part.prepare(run)
 
     def active(self, step: Step) -> bool:
         """Whether the step is guided."""
-        if self.scale == 0 or (step.index == step.run.steps - 1 and not self.guides_last):
+        if self.scale == 0 or not self.guides_at(step.run, step.index):
             return False
         if callable(self.window):
             return self.window(step)
         return self.window[0] <= step.index / step.run.steps < self.window[1]
 
     def repeats_at(self, step: Step) -> int:
-        if not self.active(step):
-            return 1
-        times = self.repeats(step.t) if callable(self.repeats) else int(self.repeats)
-        if times < 1:
-            raise ConfigError(f"repeats gave {times} at t = {step.t:.4f}: it must be at least 1")
-        return times
+        return count_at("repeats", self.repeats, step.t) if self.active(step) else 1
 
     def guide(self, step: Step) -> Guided | None:
         if not self.active(step):
@@ -181,13 +180,7 @@ class Recipe(ABC):
         length = norm(push.gradient).flatten()
         if step.run.on_nan == "raise":
             step.require(finite(push.loss, length), lambda: not_finite(push.loss, length))
-        if self.constraint is None:
-            x_s = step.x_s() if push.x0 is None else step.x_s(step.prediction.x0 + push.x0)
-            x_s = x_s if push.x_s is None else x_s + push.x_s
-        else:
-            moves = [step.x0_weight * push.x0] if push.x0 is not None else []
-            moves += [push.x_s] if push.x_s is not None else []
-            x_s = self.constraint(step, sum(moves[1:], moves[0]))
+        x_s = push.apply(step) if self.constraint is None else self.constraint(step, push.change(step))
         if step.run.on_nan == "skip":
             bad = ~finite(push.loss, length)
             if bad.device.type != "cpu" or bool(bad.any()):  # a GPU is not asked: the loop would wait for it
@@ -202,11 +195,42 @@ def noise_window(low: float, high: float) -> Callable[[Step], bool]:
     Traceback (most recent call last):
     symguide.errors.ConfigError: noise_window(low, high) needs 0 <= low < high, not (5.0, 1.0)
     """
+    low, high = number(low, "low of noise_window"), float("inf") if high == float("inf") else number(high, "high")
     if not 0 <= low < high:
         raise ConfigError(f"noise_window(low, high) needs 0 <= low < high, not ({low}, {high})")
     return lambda step: low <= step.schedule.ratio(step.t) <= high
 
 
+def checked_window(window: Any) -> Window:
+    """A window that was given; ConfigError where it is none."""
+    if callable(window):
+        made: Window = window
+        return made
+    if not isinstance(window, Sequence) or isinstance(window, str) or len(window) != 2:
+        raise ConfigError(f"window is (start, stop), fractions of the steps, or a function of the step, not {window!r}")
+    begin, end = (number(each, f"{which} of a window") for which, each in zip(("start", "stop"), window, strict=True))
+    if not 0 <= begin < end <= 1:
+        raise ConfigError(f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}")
+    return begin, end
+
+
+def checked_count(what: str, count: Any) -> Count:
+    """A count that was given, a number or a function of t; ConfigError where it is none."""
+    made: Count = count if callable(count) else whole(count, what, 1)
+    return made
+
+
+def count_at(what: str, count: Count, t: float) -> int:
+    """A count at t."""
+    return whole(count(t), f"{what} at t = {t:.4f}", 1) if callable(count) else count
+
+
+def checked_over_time(what: str, value: Any, **bounds: float) -> OverTime:
+    """A number that was given, or a function of t; ConfigError where it is neither."""
+    made: OverTime = value if callable(value) else number(value, what, **bounds)
+    return made
+
+
 def at(value: OverTime, t: float) -> float:
     """A number, or a function of t at t."""
-    return value(t) if callable(value) else value
+    return number(value(t), f"a function of t at t = {t:.4f}") if callable(value) else value

@@ -1,56 +1,53 @@
 """Update rules: functions (gradient, step, loss) -> update, which chain; the step is against the update.
 
-All are per sample, and all but `adam` pure. `scale`, `clip` and `clamp` are what they say; `normalise` and
-`estimate_length` make a scale mean the same for every loss and model; the others are rules of papers.
+All are per sample and pure; what `adam` remembers is in `step.run.memory`. `scale`, `clip` and `clamp` are what they
+say; `normalise` and `estimate_length` make a scale mean the same for every loss and model; the others are rules of
+papers.
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, GuidanceError
-from symguide.loss_guidance.recipe import OverTime, Stateful, at
+from symguide.errors import ConfigError, GuidanceError, number
+from symguide.loss_guidance.recipe import OverTime, Rule, at, checked_over_time
 from symguide.per_sample import direction, expand, norm, rms
 from symguide.schedule import Schedule
 from symguide.solver import transition
 from symguide.step import Run, Step
 
-Rule = Callable[[Tensor, Step, Tensor], Tensor]
 
-
-class chain(Stateful):
+def chain(*rules: Rule) -> Rule:
     """One rule after the other."""
+    if strange := [each for each in rules if not callable(each)]:
+        raise ConfigError(f"chain takes rules, such as rules.normalise(), not {strange[0]!r}")
 
-    def __init__(self, *rules: Rule) -> None:
-        self.rules = rules
-
-    def prepare(self, run: Run) -> None:
-        for rule in self.rules:
-            if isinstance(rule, Stateful):
-                rule.prepare(run)
-
-    def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
-        for rule in self.rules:
-            gradient = rule(gradient, step, loss)
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        for each in rules:
+            gradient = each(gradient, step, loss)
         return gradient
+
+    return rule
 
 
 def scale(factor: OverTime) -> Rule:
     """factor * g, with a number or a function of t."""
+    factor = checked_over_time("the factor of a rule", factor)
     return lambda gradient, step, loss: at(factor, step.t) * gradient
 
 
 def clip(length: float) -> Rule:
     """g, shortened to |g| <= length."""
+    length = number(length, "the length to clip at", above=0)
     return lambda gradient, step, loss: gradient * (length / norm(gradient).clamp_min(length))
 
 
 def clamp(limit: float) -> Rule:
     """g with every entry between -limit and limit."""
+    limit = number(limit, "the limit to clamp at", above=0)
     return lambda gradient, step, loss: gradient.clamp(-limit, limit)
 
 
@@ -75,6 +72,7 @@ def rho(factor: float = 0.2) -> Rule:
     Source: FreeDoM (2303.09833) and SAG (2312.12030) as published for Stable Diffusion: factor 0.2, w the CFG scale,
     c = eps_cond - eps_uncond. Here per sample. Raises GuidanceError without classifier-free guidance.
     """
+    factor = number(factor, "the factor of rho", least=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         shift = step.prediction.shift
@@ -89,7 +87,7 @@ def rho(factor: float = 0.2) -> Rule:
 
 
 def root_loss() -> Rule:
-    """g / (2 sqrt(loss)): the gradient of sqrt(loss), which DPS takes of a squared residual norm."""
+    """g / (2 sqrt(loss)): the gradient of sqrt(loss), which is a residual's norm where the loss is its square."""
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         step.require(
@@ -103,12 +101,18 @@ def root_loss() -> Rule:
     return rule
 
 
+def residual_norm(noise: float) -> Rule:
+    """sqrt(2) noise g / (2 sqrt(loss)): the gradient of |y - A x_0| where the loss is |y - A x_0|² / (2 noise²)."""
+    return chain(root_loss(), scale(math.sqrt(2) * number(noise, "the noise of a residual's norm", above=0)))
+
+
 def polyak(target: float = 0.0) -> Rule:
     """(loss - target) g / |g|²: as far as the loss would fall to `target` if it went on falling as it does here.
 
     Where the loss is at or below the target, nothing. With FreeDoM, SAG and LGD the last step is guided too. Source:
     Polyak, 1969; Shen et al., 2403.12404, algorithm 2, whose code puts |eps| in place of the loss's excess.
     """
+    target = number(target, "the target of polyak")
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         excess = expand((loss - target).clamp_min(0).to(gradient), gradient)
@@ -122,8 +126,7 @@ def feedback(level: float) -> Rule:
 
     Put it behind the rule that sets the length, as in chain(normalise(), feedback(0.5)). For losses from 0.
     """
-    if not level > 0:
-        raise ConfigError(f"the level of feedback is the loss at which guidance is halved, positive, not {level}")
+    level = number(level, "the level of feedback, the loss at which guidance is halved,", above=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         low = expand(loss.clamp_min(0).to(gradient), gradient)
@@ -133,12 +136,25 @@ def feedback(level: float) -> Rule:
 
 
 def forward_weight() -> Rule:
-    """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6)."""
-    return lambda gradient, step, loss: step.schedule.sigma(step.t) ** 2 / step.schedule.alpha(step.t) * gradient
+    """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6).
+
+    Raises GuidanceError where alpha = 0, at the very start of a flow: x_t is all noise, and eps cannot be another.
+    """
+
+    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
+        alpha, sigma = step.schedule.alpha(step.t), step.schedule.sigma(step.t)
+        if not alpha > 0:
+            raise GuidanceError(
+                f"forward_weight has no bound at t = {step.t:g}, where x_t is all noise: begin after it, e.g. "
+                "window=(0.01, 1), or use the default rule"
+            )
+        return sigma**2 / alpha * gradient
+
+    return rule
 
 
 def of_x0() -> Rule:
-    """alpha_s g: what a change of x_0 is in x_s, where the step keeps the network's own eps (MPGD's paper, ECM, TFG).
+    """alpha_s g: what a change of x_0 is in x_s, where the step keeps the network's own eps (MPGD, ECM, TFG).
 
     A step that finds eps anew lets less of the change arrive: `of_moved_x0`.
     """
@@ -146,7 +162,7 @@ def of_x0() -> Rule:
 
 
 def of_moved_x0() -> Rule:
-    """What a change of x_0 is in x_s, where the (straight) step finds eps anew, as that of `MPGD` here."""
+    """What a change of x_0 is in x_s, where the (straight) step finds eps anew (Universal Guidance)."""
     return lambda gradient, step, loss: step.x0_weight * gradient
 
 
@@ -155,6 +171,7 @@ def of_x_t(most: float = 2.0) -> Rule:
 
     The ratio has no bound where x_t is nearly all noise, as in the first step of a flow: `most` is ours.
     """
+    most = number(most, "the most of of_x_t", above=0)
 
     def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         alpha_t, alpha_s = step.schedule.alpha(step.t), step.schedule.alpha(step.s)
@@ -169,11 +186,13 @@ def increase(mean: float = 1.0) -> Rule:
     abar = alpha² / (alpha² + sigma²), so that schedules which are not variance preserving have the weights of the one
     with the same ratio. Source: Ye et al., "TFG", 2409.15761, as published in code.
     """
+    mean = number(mean, "the mean of a schedule", least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[0] * gradient
 
 
 def decrease(mean: float = 1.0) -> Rule:
     """w_t g, with w_t along 1 - abar_t / abar_s, the other way than `increase`."""
+    mean = number(mean, "the mean of a schedule", least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[1] * gradient
 
 
@@ -183,43 +202,41 @@ def variance(gamma: float = 0.0) -> Rule:
     std² g is classifier guidance (Dhariwal & Nichol, 2105.05233), the sine EluCD's (2310.11311), which keeps guidance
     up through the middle of the run.
     """
-
-    def rule(gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
-        here = step.transition.radius_std**2
-        largest = _largest_std(step.run.solver, step.schedule, step.run.times) ** 2
-        return (here + gamma * largest * math.sin(math.pi * step.t)) * gradient
-
-    return rule
+    gamma = number(gamma, "gamma", least=0)
+    return lambda gradient, step, loss: variance_at(step.run, step.index, gamma) * gradient
 
 
-class adam(Stateful):
+def variance_at(run: Run, index: int, gamma: float) -> float:
+    """The weight of `variance` in a step of a run."""
+    stds = _stds(run.solver, run.predict.denoiser.schedule, run.times)
+    return stds[index] ** 2 + gamma * max(stds) ** 2 * math.sin(math.pi * run.times[index])
+
+
+class adam:
     """m / (sqrt(v) + 1e-8), with m and v the bias-corrected averages of g and g² over the gradients of the run so far.
 
     Every element has its own averages, so samples stay independent; every gradient that is taken counts, those of
-    steps made again with `repeats` too. A gradient that is not finite leaves the averages of its sample alone. Each run
-    begins anew, so a recipe may be used again; two runs at the same time need a recipe each.
+    steps made again with `repeats` too. A gradient that is not finite leaves the averages of its sample alone. The
+    averages are the run's (`step.run.memory`): every run begins anew, and runs at the same time may share a recipe.
 
     Source: Belardi et al., "Adaptive Moments are Surprisingly Effective for Plug-and-Play Diffusion Sampling",
     2603.16797. The defaults are those of the published code; its tuned values are 0.1 to 0.77 and 0.03 to 0.94.
     """
 
     def __init__(self, beta1: float = 0.9, beta2: float = 0.995) -> None:
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        self.beta1, self.beta2 = number(beta1, "adam's beta1"), number(beta2, "adam's beta2")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ConfigError(f"adam's betas must be at least 0 and below 1, not {beta1} and {beta2}")
-        self.beta1, self.beta2 = beta1, beta2
-        self._state: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def prepare(self, run: Run) -> None:
-        self._state = None
 
     def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         g = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        m, v, count = self._state or (torch.zeros_like(g), torch.zeros_like(g), g.new_zeros(len(g)))
+        none = torch.zeros_like(g), torch.zeros_like(g), g.new_zeros(len(g))
+        m, v, count = step.run.memory.get(self, "averages", none)
         good = torch.isfinite(norm(g)) & expand(torch.isfinite(loss), g)
         m = torch.where(good, torch.lerp(g, m, self.beta1), m)
         v = torch.where(good, torch.lerp(g * g, v, self.beta2), v)
         count = count + good.flatten()
-        self._state = m, v, count
+        step.run.memory.put(self, "averages", (m, v, count))
         first, second = (1 - expand(beta**count, g) for beta in (self.beta1, self.beta2))
         return torch.where(good, m / first / ((v / second).sqrt() + 1e-8), g).to(gradient)
 
@@ -238,5 +255,5 @@ def _signal_kept(step: Step) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=64)
-def _largest_std(solver: str, schedule: Schedule, times: tuple[float, ...]) -> float:
-    return max(transition(solver, schedule, t, s, 1.0, None).radius_std for t, s in pairwise(times))
+def _stds(solver: str, schedule: Schedule, times: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(transition(solver, schedule, t, s, 1.0, None).radius_std for t, s in pairwise(times))

@@ -1,20 +1,33 @@
 """Training-Free Guidance (TFG): variance and mean guidance under a smoothed loss, which has others as special cases."""
 
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, number, whole
 from symguide.loss import Objective, value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.lgd import LGD
-from symguide.loss_guidance.recipe import OverTime, Push, Recipe, at
-from symguide.loss_guidance.rules import Rule
+from symguide.loss_guidance.recipe import (
+    Constraint,
+    Count,
+    OverTime,
+    Push,
+    Recipe,
+    Rule,
+    Window,
+    at,
+    checked_over_time,
+)
+from symguide.memory import Memory
 from symguide.ranges import Around, Range, Ranges
+from symguide.solver import Grid
 from symguide.step import Step
 
 
+@dataclass(eq=False, kw_only=True)
 class TFG(LGD):
     """Training-Free Guidance: LGD's smoothed loss, followed from x_t (variance) and from x_0 (mean).
 
@@ -36,14 +49,16 @@ class TFG(LGD):
         sigma: spread of the cloud in units of r, a number or a function of t; 0 is none.
         samples: m, points of the cloud.
 
-    Special cases, step by step with the same noise (u any update rule; straight steps, that is solver="ddim"):
-        FreeDoM(o, scale, update=u)                TFG(o, scale, rho=u, mu=0, sigma=0)
-        DPS(o, scale)                              TFG(o, scale, rho=root_loss(), mu=0, sigma=0)
-        LGD(o, m, scale, update=u)                 TFG(o, scale, rho=u, mu=0, sigma=1, samples=m)
-        MPGD(o, scale, update=u)                   TFG(o, scale, rho=0, mu=chain(u, w), inner=1, sigma=0)
-        UniversalGuidance(o, scale, update=u)      TFG(o, scale, rho=chain(u, of_moved_x0()), mu=0, sigma=0)
-    with w = of_moved_x0() / alpha_s: our MPGD and Universal Guidance step from the moved estimate, TFG keeps the
-    network's eps. Universal Guidance's backward steps are Adam's, those here plain ones, so the two part there.
+    Special cases, step by step with the same scale and noise (u any update rule; straight steps: solver="ddim"):
+        FreeDoM(o, update=u)                 TFG(o, rho=u, mu=0, sigma=0)
+        DPS(o), of a Measurement             TFG(o, rho=residual_norm(o.noise), mu=0, sigma=0)
+        DPS(o), of others                    TFG(o, rho=root_loss(), mu=0, sigma=0)
+        LGD(o, samples=m, update=u)          TFG(o, rho=u, mu=0, sigma=1, samples=m)
+        MPGD(o, update=u)                    TFG(o, rho=0, mu=u, inner=1, sigma=0)
+        MPGD(o, update=u, eps="anew")        TFG(o, rho=0, mu=chain(u, w), inner=1, sigma=0)
+        UniversalGuidance(o, update=u)       TFG(o, rho=chain(u, of_moved_x0()), mu=0, sigma=0)
+    with w = of_moved_x0() / alpha_s: Universal Guidance finds eps anew from the moved estimate, TFG and MPGD keep the
+    network's. Universal Guidance's backward steps are Adam's, those here plain ones, so the two part there.
 
     Raises:
         ConfigError: rho and mu both 0, inner or samples < 1. GuidanceError: see `lookahead_gradient`.
@@ -55,9 +70,8 @@ class TFG(LGD):
     published code.
     """
 
-    fixed = ("update",)
-
     ranges: ClassVar[Ranges] = {
+        **LGD.ranges,
         "rho": Around(8.0),
         "mu": Around(8.0),
         "inner": Range(1, 8, log=True),
@@ -65,39 +79,70 @@ class TFG(LGD):
         "samples": Range(1, 4),
     }
 
-    def __init__(
-        self,
-        objective: Any,
-        scale: float = 1.0,
-        *,
-        rho: float | Rule = 0.25,
-        mu: float | Rule = 0.05,
-        inner: int = 4,
-        sigma: OverTime = 0.1,
-        samples: int = 1,
-        n: int = 1,
-        **settings: Any,
-    ) -> None:
-        super().__init__(objective, samples, scale, n, **settings)
-        if isinstance(inner, bool) or not isinstance(inner, int) or inner < 1:
-            raise ConfigError(f"TFG needs inner >= 1, a whole number, not {inner!r}")
-        if not callable(sigma) and not sigma >= 0:
-            raise ConfigError(f"the spread sigma of TFG's cloud must not be negative, and is {sigma}")
-        self.rho, self.mu, self.inner, self.sigma = _rule("rho", rho), _rule("mu", mu), inner, sigma
-        if self.rho is None and self.mu is None:
+    scale: float = 1.0
+    rho: float | Rule = 0.25
+    mu: float | Rule = 0.05
+    inner: int = 4
+    sigma: OverTime = 0.1
+    samples: int = 1
+    n: Count = 1
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    constraint: Constraint | None = None
+    solver: str = "best"
+    grid: str | Grid | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
+    update: Rule | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.inner = whole(self.inner, "TFG's inner", 1)
+        self.sigma = checked_over_time("TFG's sigma", self.sigma, least=0)
+        self.variance, self.mean = _rule("TFG's rho", self.rho), _rule("TFG's mu", self.mu)
+        if self.variance is None and self.mean is None:
             raise ConfigError("TFG with rho = 0 and mu = 0 guides nothing: use scale=0 to switch a recipe off")
-        self._normalised = not callable(rho) and not callable(mu)
+
+    @property
+    def guides_last(self) -> bool:
+        return self.constraint is None and (callable(self.rho) or callable(self.mu))
 
     @classmethod
-    def paper(  # type: ignore[override]
-        cls, objective: Any, rho: float = 1.0, mu: float = 0.25, sigma: float = 0.001, **settings: Any
+    def paper(
+        cls,
+        objective: Any,
+        *,
+        scale: float = 1.0,
+        rho: float = 1.0,
+        mu: float = 0.25,
+        inner: int = 4,
+        sigma: OverTime = 0.001,
+        samples: int = 1,
+        window: Window = (0.0, 1.0),
+        repeats: Count = 1,
+        constraint: Constraint | None = None,
+        memory: Memory = "minimal",
+        offload: bool = False,
     ) -> "TFG":
         """The published rules and schedules: rho and mu increase, sigma decreases; the defaults are its CIFAR10 task's.
 
         rho, mu and sigma are in units of the loss and must be found for every task (the paper searches by doubling).
         """
-        published = {"rho": rules.chain(rules.increase(rho), rules.of_x_t()), "mu": rules.increase(mu), "sigma": sigma}
-        return cls(objective, **{**published, **settings})
+        return cls(
+            objective,
+            scale=scale,
+            rho=rules.chain(rules.increase(rho), rules.of_x_t()),
+            mu=rules.increase(mu),
+            inner=inner,
+            sigma=sigma,
+            samples=samples,
+            window=window,
+            repeats=repeats,
+            constraint=constraint,
+            memory=memory,
+            offload=offload,
+        )
 
     def spread(self, step: Step) -> float:
         return at(self.sigma, step.t) * super().spread(step)
@@ -108,18 +153,16 @@ class TFG(LGD):
     def push(self, step: Step) -> Push:
         objective = self.objective_at(step)
         changes: list[Tensor] = []
-        if self.rho is not None:
-            n = int(self.n(step.t)) if callable(self.n) else self.n
-            settings = (self.solver, self.grid, self.memory, self.jacobian, self.offload)
-            gradient, loss = step.lookahead_gradient(objective, n, *settings)
-            changes.append(-self.rho(gradient, step, loss))
-        if self.mu is not None:
+        if self.variance is not None:
+            gradient, loss = step.lookahead_gradient(objective, *self.ahead(step))
+            changes.append(-self.variance(gradient, step, loss))
+        if self.mean is not None:
             x0 = step.prediction.x0
             for i in range(self.inner):
                 value, slope = value_and_gradient(objective, x0)
-                if self.rho is None and i == 0:
+                if self.variance is None and i == 0:
                     gradient, loss = slope, value
-                x0 = x0 - self.mu(slope, step, value)
+                x0 = x0 - self.mean(slope, step, value)
             changes.append(step.schedule.alpha(step.s) * (x0 - step.prediction.x0))
         return Push(gradient, loss, x_s=self.scale * torch.stack(changes).sum(dim=0))
 
@@ -128,6 +171,5 @@ def _rule(name: str, given: float | Rule) -> Rule | None:
     """A rule, or the default one of a share of the step's noise; None where that is 0."""
     if callable(given):
         return given
-    if not given >= 0:
-        raise ConfigError(f"TFG's {name} must not be negative, and is {given}")
-    return rules.chain(rules.normalise(), rules.increase(given)) if given > 0 else None
+    share = number(given, name, least=0)
+    return rules.chain(rules.normalise(), rules.increase(share)) if share > 0 else None

@@ -1,26 +1,31 @@
 """Universal Guidance: a gradient through the network on eps, then an optimisation of the clean estimate."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from symguide.errors import ConfigError
+from symguide.errors import number, whole
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
-from symguide.loss_guidance.rules import Rule
+from symguide.loss_guidance.descent import OneCall
+from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
+from symguide.memory import Memory
 from symguide.ranges import Around, Range, Ranges
 from symguide.step import Step
 
 
-class UniversalGuidance(Recipe):
+@dataclass(eq=False, kw_only=True)
+class UniversalGuidance(OneCall):
     """Universal Guidance: forward, backward, and recurrence (`repeats`).
 
         forward:   eps' = eps + w sigma g,   g = d objective(x_0) / d x_t,   that is x_0' = x_0 - w sigma² / alpha g
         backward:  x_0'' = x_0' + Delta,     Delta = argmin objective(x_0 + Delta) by m steps of Adam
+        x_s:       the step with x_0'' and the eps that belongs to it, (x_t - alpha x_0'') / sigma, as published
 
     Args:
         objective, scale, window, repeats, constraint: see `Recipe`; scale is w of the forward part.
+        memory, jacobian, offload: as in SAG.
         backward_steps: m, 0 for forward guidance alone.
         backward_rate: Adam's rate for Delta, in units of x_0.
         update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
@@ -31,32 +36,35 @@ class UniversalGuidance(Recipe):
     Source: Bansal et al., "Universal Guidance for Diffusion Models", 2302.07121, algorithm 1.
     """
 
-    ranges: ClassVar[Ranges] = {"backward_steps": Range(0, 8), "backward_rate": Around(4.0)}
+    ranges: ClassVar[Ranges] = {**OneCall.ranges, "backward_steps": Range(0, 8), "backward_rate": Around(4.0)}
 
-    def __init__(
-        self,
-        objective: Any,
-        scale: float = 0.2,
-        *,
-        backward_steps: int = 0,
-        backward_rate: float = 0.02,
-        window: Window = (0.0, 1.0),
-        repeats: Count = 1,
-        update: Rule | None = None,
-        constraint: Constraint | None = None,
-    ) -> None:
-        super().__init__(objective, scale, window, repeats, constraint)
-        if isinstance(backward_steps, bool) or backward_steps != int(backward_steps) or backward_steps < 0:
-            raise ConfigError(f"backward_steps must be a whole number, 0 or more, not {backward_steps!r}")
-        self.backward_steps, self.backward_rate = backward_steps, backward_rate
-        self.update = update or rules.estimate_length()
+    scale: float = 0.2
+    backward_steps: int = 0
+    backward_rate: float = 0.02
+    window: Window = (0.0, 1.0)
+    repeats: Count = 1
+    update: Rule | None = None
+    constraint: Constraint | None = None
+    memory: Memory = "minimal"
+    jacobian: str = "exact"
+    offload: bool = False
+
+    normalised: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.backward_steps = whole(self.backward_steps, "backward_steps", 0)
+        self.backward_rate = number(self.backward_rate, "backward_rate", above=0)
+
+    def own_rule(self) -> Rule:
+        return rules.estimate_length()
 
     def push(self, step: Step) -> Push:
-        gradient, loss = step.lookahead_gradient(self.objective_at(step), n=1)
-        change = -self.scale * self.update(gradient, step, loss)
+        gradient, loss = self.gradient(step)
+        change = -self.scale * self.rule(gradient, step, loss)
         if self.backward_steps:
             change = change + self._backward(step)
-        return Push(gradient, loss, x0=change)
+        return Push(gradient, loss, x0=change, eps="anew")
 
     def _backward(self, step: Step) -> torch.Tensor:
         """Delta; Adam is elementwise, so samples stay independent."""

@@ -1,5 +1,6 @@
 """Networks of small pictures that look at larger ones."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch.nn.functional as F
@@ -20,9 +21,11 @@ class Averaged(nn.Module):
     Args:
         network: takes (B, C, side, side).
         side: that it knows; pictures are squares of a multiple of it.
+        shapes: of the pictures (C, H, W) that it may be shown; any of such sides where not given. Shown others it would
+            answer all the same, and the answer mean nothing.
 
     Raises:
-        ConfigError: when called with pictures of other sides.
+        ConfigError: when called with pictures of other sides or shapes.
 
     >>> import torch
     >>> largest = nn.AdaptiveMaxPool2d(1)
@@ -30,9 +33,9 @@ class Averaged(nn.Module):
     0.5
     """
 
-    def __init__(self, network: nn.Module, side: int) -> None:
+    def __init__(self, network: nn.Module, side: int, shapes: Collection[tuple[int, ...]] = ()) -> None:
         super().__init__()
-        self.network, self.side = network, side
+        self.network, self.side, self.shapes = network, side, tuple(map(tuple, shapes))
 
     def forward(self, x: Tensor, *rest: Any) -> Any:
         """network(x averaged, *rest)."""
@@ -49,6 +52,11 @@ class Averaged(nn.Module):
         return (lambda x, *rest: member(self._seen(x), *rest)) if name in _LOOK else member
 
     def _seen(self, x: Tensor) -> Tensor:
+        if self.shapes and tuple(x.shape[1:]) not in self.shapes:
+            raise ConfigError(
+                f"this network knows samples of shape {' and '.join(map(str, self.shapes))}, not {tuple(x.shape[1:])}: "
+                "give a network that was trained for yours, or resize them in preprocess="
+            )
         if x.ndim != 4 or x.shape[2] != x.shape[3] or x.shape[3] % self.side or not x.shape[3]:
             raise ConfigError(
                 f"this network takes squares whose sides are a multiple of {self.side} pixels, not {tuple(x.shape)}"

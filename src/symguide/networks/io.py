@@ -126,7 +126,7 @@ def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         config = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON ({error}): restore it or save the model again") from error
     if not isinstance(config, dict) or not isinstance(config.get("arguments"), dict) or "network" not in config:
         raise ConfigError(f'{path} is no model config: it needs {{"network": name, "arguments": {{...}}}}')
@@ -167,6 +167,11 @@ def _check(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) 
         f"{k} has shape {tuple(tensors[k].shape)} instead of {tuple(v.shape)}"
         for k, v in expected.items()
         if k in tensors and tensors[k].shape != v.shape
+    ]
+    wrong += [
+        f"{k} holds {tensors[k].dtype} in place of {v.dtype}"
+        for k, v in expected.items()
+        if k in tensors and tensors[k].is_floating_point() != v.is_floating_point()
     ]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, embedded
+from symguide.objectives.base import Follower, Objective, required
 
 
 class Aesthetic(Objective):
@@ -15,11 +15,12 @@ class Aesthetic(Objective):
     or a window, and look at the samples.
 
     Args:
-        network: clean samples (B, ...) -> (B, 1) or (B,), higher is better; the scenes world's where not given.
+        network: clean samples (B, ...) -> (B, 1) or (B,), higher is better, such as
+            encoders.AestheticPredictor.
         preprocess: applied to samples before the network.
 
     Raises:
-        ConfigError: for a network that gives anything else than one number for each sample.
+        ConfigError: without a network, and for one that gives anything else than one number for each sample.
 
     Cost: one evaluation of the network.
 
@@ -30,7 +31,7 @@ class Aesthetic(Objective):
     """
 
     def __init__(self, network: nn.Module | None = None, preprocess: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.network = Follower(embedded("aesthetic") if network is None else network, preprocess=preprocess)
+        self.network = Follower(required(network, self, "aesthetic"), preprocess=preprocess)
 
     def __call__(self, x0: Tensor) -> Tensor:
         score: Tensor = self.network(x0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError
+from symguide.modules import vjp
 from symguide.objectives.base import Draws, Objective, at_step
 from symguide.per_sample import norm
 
@@ -59,7 +60,7 @@ class Balanced(Objective):
                 loss = objective(leaf).sum()
             if not loss.requires_grad:
                 raise GuidanceError("an objective of Balanced has no gradient path to the sample: leave it out")
-            lengths.append(norm(torch.autograd.grad(loss, leaf)[0]).flatten())
+            lengths.append(norm(vjp(loss, leaf)[0]).flatten())
         length = torch.stack(lengths)
         weights = torch.where(length > 0, length.mean(dim=0) / length, 0)
         terms = zip(self.shares, weights, self.objectives, strict=True)

@@ -1,6 +1,5 @@
 """Objectives: what to steer toward. Clean samples (B, ...) in, one loss per sample (B,) out, lower is better."""
 
-import copy
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -8,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import ConfigError, GuidanceError, is_number
+from symguide.modules import lend_weights, sharing
+from symguide.per_sample import particles_now
 from symguide.schedule import Schedule
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class Objective(Keeper):
         return self
 
     def __add__(self, other: Any) -> "Objective":
+        if isinstance(other, int) and other == 0:
+            return self  # as sum() begins
         return Sum([(1.0, self), (1.0, other)])
 
     __radd__ = __add__
@@ -73,12 +76,12 @@ class Sum(Objective):
     def __init__(self, terms: list[tuple[float, Any]]) -> None:
         self.terms: list[tuple[float, Callable[[Tensor], Tensor]]] = []
         for factor, term in terms:
-            if isinstance(factor, bool) or not isinstance(factor, int | float):
+            if not is_number(factor):
                 raise ConfigError(f"an objective is multiplied with a number, not {type(factor).__name__}")
             if not callable(term):
                 raise ConfigError(f"an objective is added to another callable, not {type(term).__name__}")
             inner = term.terms if isinstance(term, Sum) else [(1.0, term)]
-            self.terms += [(factor * f, o) for f, o in inner]
+            self.terms += [(float(factor) * f, o) for f, o in inner]
 
     @property
     def differentiable(self) -> bool:  # type: ignore[override]
@@ -142,7 +145,8 @@ class BlackBox(Objective):
 class Follower:
     """A scorer's network that follows the samples' device and precision (float32 for anything narrower).
 
-    The copies are kept, so a scorer is converted once; the network given is never changed.
+    The copies are kept, so a scorer is converted once; the network given is never changed. A copy shares the weights
+    that need not be converted.
 
     Args:
         network: the scorer, a module.
@@ -167,18 +171,20 @@ class Follower:
         self._copy = Fixed(self._converted)
 
     def _converted(self, like: Tensor) -> nn.Module:
-        return copy.deepcopy(self.network).to(device=like.device, dtype=wide(like)).eval().requires_grad_(False)
+        return sharing(self.network).to(device=like.device, dtype=wide(like)).eval()
 
     def at(self, like: Tensor) -> Any:
-        """The network itself, as it is for samples like these: for its other methods."""
+        """The network itself, as it is for samples like these: for its other methods, without a graph."""
         return self._copy(like)
 
     def __call__(self, x: Tensor, method: str | None = None, *rest: Any) -> Any:
-        """network(x), or network.method(x, *rest)."""
+        """network(x, *rest), or network.method(x, *rest)."""
         network = self._copy(x)
         x = x.to(wide(x))
         x = x if self.preprocess is None else self.preprocess(x)
-        return network(x) if method is None else getattr(network, method)(x, *rest)
+        made = (network if method is None else getattr(network, method))(x, *rest)
+        lend_weights(made, network)
+        return made
 
 
 class Fixed(Generic[T]):
@@ -228,11 +234,26 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def embedded(kind: str) -> nn.Module:
-    """The scenes world's own scorer of that kind, for objectives that are given no network."""
-    from symguide import models  # models stand above objectives
+def required(network: nn.Module | None, objective: Objective, name: str, *given: str) -> nn.Module:
+    """The network of an objective that needs one: there is no default, since none knows all samples.
 
-    return models.scorer("scenes", kind, dtype=torch.float32)
+    Args:
+        network: what was given.
+        objective: that needs it.
+        name: of the objective in OBJECTIVES.
+        given: names of the arguments before the network.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    if network is None:
+        made = type(objective).__name__
+        raise ConfigError(
+            f"{made} needs a network that knows your samples: give one, {made}({', '.join([*given, 'network'])}), or "
+            "for samples of an embedded world take the objective with the world's own, "
+            f"symguide.worlds.scenes.objective({', '.join([repr(name), *given])})"
+        )
+    return network
 
 
 def pictures(reference: Tensor) -> Tensor:
@@ -252,11 +273,15 @@ def _name(network: nn.Module) -> str:
 
 
 def rows_for(target: Tensor, x0: Tensor, what: str) -> Tensor:
-    """A target with a row for every sample: one for all, one for each, or one for each group of particles."""
+    """A target with a row for every row of x0: of one target for all, or of one for each sample.
+
+    A sample has one row, or in a run with K particles the K rows that follow each other.
+    """
+    particles = particles_now()
     if len(target) in (1, len(x0)):
         return target.expand(len(x0), *target.shape[1:])
-    if len(x0) % len(target) == 0:
-        return target.repeat_interleave(len(x0) // len(target), dim=0)
+    if len(target) * particles == len(x0):
+        return target.repeat_interleave(particles, dim=0)
     raise ConfigError(
-        f"{what} has {len(target)} rows, and there are {len(x0)} samples: give one for all or one for each"
+        f"{what} has {len(target)} rows, and there are {len(x0) // particles} samples: give one for all or one for each"
     )

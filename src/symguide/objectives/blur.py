@@ -9,6 +9,9 @@ from symguide.errors import ConfigError
 from symguide.objectives.base import there, wide
 from symguide.objectives.operators import LinearOperator
 
+LARGEST = 1000
+"""Pixels of a blur, beyond which its kernel takes gigabytes."""
+
 
 class Blur(LinearOperator):
     """Circular convolution of every channel with one kernel, by FFT: (A x)[p] = sum_q kernel[q] x[p - q mod H, W].
@@ -55,15 +58,15 @@ class GaussianBlur(Blur):
         size: side of the kernel, odd; by default four standard deviations to each side.
 
     Raises:
-        ConfigError: if sigma is not positive or size is not odd.
+        ConfigError: if sigma is not positive, is above 1000, or size is not odd.
 
     >>> GaussianBlur(1.5).kernel.shape
     torch.Size([13, 13])
     """
 
     def __init__(self, sigma: float, size: int | None = None) -> None:
-        if not sigma > 0:
-            raise ConfigError(f"the sigma of a blur must be positive, not {sigma}")
+        if not 0 < sigma <= LARGEST:
+            raise ConfigError(f"the sigma of a blur must be positive and at most {LARGEST} pixels, not {sigma}")
         size = 2 * int(4 * sigma + 0.5) + 1 if size is None else size
         if size < 1 or size % 2 == 0:
             raise ConfigError(f"the size of a blur must be odd and positive, not {size}")
@@ -81,15 +84,17 @@ class MotionBlur(Blur):
         angle: of the line, in degrees counter-clockwise from the horizontal.
 
     Raises:
-        ConfigError: if length is not positive.
+        ConfigError: if length is not positive or above 1000.
 
     >>> MotionBlur(2, angle=90).kernel[:, 1]
     tensor([0.2500, 0.5000, 0.2500], dtype=torch.float64)
     """
 
     def __init__(self, length: float, angle: float) -> None:
-        if not length > 0:
-            raise ConfigError(f"the length of a motion blur must be positive, not {length}")
+        if not 0 < length <= LARGEST:
+            raise ConfigError(
+                f"the length of a motion blur must be positive and at most {LARGEST} pixels, not {length}"
+            )
         points = 64 * math.ceil(length)
         s = length * ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5)
         reach = math.ceil(length / 2)

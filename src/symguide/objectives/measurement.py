@@ -1,12 +1,14 @@
 """Steer toward a measurement y = A x_0 + noise: inpainting, super-resolution, deblurring, and any operator of yours."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, rows_for, there
+from symguide.errors import ConfigError, is_number
+from symguide.objectives.base import Objective, Sum, rows_for, there
+from symguide.objectives.decoded import Decoded
 
 
 class Measurement(Objective):
@@ -26,11 +28,12 @@ class Measurement(Objective):
     """
 
     def __init__(self, operator: Callable[[Tensor], Tensor], y: Tensor, noise: float = 1.0) -> None:
-        if not noise > 0:
+        if not is_number(noise) or not noise > 0:
             raise ConfigError(
-                f"the noise of a measurement must be positive, not {noise}: use 1.0 for a plain squared error"
+                f"the noise of a measurement is one positive number, not {noise!r}: use 1.0 for a plain squared error"
             )
-        self.operator, self.y, self.noise = operator, y, noise
+        self.operator, self.y = operator, y
+        self.noise = float(noise)
 
     def __call__(self, x0: Tensor) -> Tensor:
         wide = torch.promote_types(x0.dtype, torch.float32)
@@ -63,9 +66,31 @@ class Region(Measurement):
             raise ConfigError("the mask selects nothing: it must be 1 where the reference counts")
         try:
             y = reference * mask.to(reference)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             raise ConfigError(
                 f"a mask of shape {tuple(mask.shape)} does not fit a reference of shape {tuple(reference.shape)}"
             ) from None
         self.mask = mask
         super().__init__(lambda x0: x0 * there(self.mask, x0), y, noise)
+
+
+def noise_of(objective: Any) -> float | None:
+    """s of an objective that is |residual|² / (2 s²), such that s sqrt(2 loss) is the residual's norm; None of others.
+
+    Measurements have one, decoded ones too, and so has a weighted sum of measurements that all have the same noise: its
+    residual is theirs in a row, each times the root of its weight.
+
+    >>> halves = Measurement(lambda x: x[:, :2], torch.zeros(1, 2), noise=0.5)
+    >>> noise_of(4 * halves + halves), noise_of(halves + (lambda x: x.sum(dim=1)))
+    (0.5, None)
+    """
+    if isinstance(objective, Measurement):
+        return objective.noise
+    if isinstance(objective, Decoded):
+        return noise_of(objective.objective)
+    if isinstance(objective, Sum) and all(factor >= 0 for factor, _ in objective.terms):
+        noises = {noise_of(term) for _, term in objective.terms}
+        return noises.pop() if len(noises) == 1 else None
+    return None

@@ -64,6 +64,8 @@ class MotionField(Objective):
         inside = ((target >= 0) & (target <= sides[:, None, None] - 1)).all(dim=1, keepdim=True)
         try:
             self.visible = mask.to(flow) * (inside & _in_front(target, flow))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             raise ConfigError(
                 f"there are {len(flow)} flows and {len(mask)} masks: give one for all or one each"
@@ -138,8 +140,8 @@ class Motion(Objective):
         reference = rows_for(there(self.field.reference, x), x0, "the reference")
         if reference.shape != x.shape:
             raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
-        network = self.network.at(x) if isinstance(self.network, Follower) else self.network
-        seen = network(reference, x)
+        given = (reference, None, x) if isinstance(self.network, Follower) else (reference, x)
+        seen = self.network(*given)
         if not isinstance(seen, Tensor) or seen.shape != (len(x), 2, *x.shape[2:]):
             got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
             raise ConfigError(f"a flow network gives (B, 2, H, W) in pixels, not {got}")

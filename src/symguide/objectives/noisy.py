@@ -48,7 +48,7 @@ class NoisyClassifier(Objective):
 
     def _loss(self, x: Tensor, timestep: float) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
-        logits: Tensor = self.network.at(x)(x.to(wide), torch.full((len(x),), timestep, dtype=wide, device=x.device))
+        logits: Tensor = self.network(x, None, torch.full((len(x),), timestep, dtype=wide, device=x.device))
         if logits.ndim != 2 or len(logits) != len(x):
             raise ConfigError(f"a classifier gives logits (B, K) for each sample, not {tuple(logits.shape)}")
         if int(self.label.min()) < 0 or int(self.label.max()) >= logits.shape[1]:

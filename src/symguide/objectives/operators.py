@@ -70,6 +70,8 @@ class Mask(LinearOperator):
             mask = rows_for(mask, x, "the mask")
         try:
             return x * mask.expand_as(x)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             raise ConfigError(
                 f"a mask of shape {tuple(mask.shape)} does not fit samples of shape {tuple(x.shape)}"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, embedded, rows_for, there
+from symguide.objectives.base import Follower, Objective, required, rows_for, there
 
 ANY = -1
 
@@ -17,12 +17,12 @@ class Segmentation(Objective):
 
     Args:
         mask: the class of every pixel, integers (H, W) for all samples or (B, H, W) with one for each; -1 is "any".
-        network: clean samples (B, ...) -> logits (B, K, H, W); the scenes world's where not given, whose classes are 0
-            for the background and 1 + the index in SHAPES for an object.
+        network: clean samples (B, ...) -> logits (B, K, H, W), such as encoders.Segmenter.
         preprocess: applied to samples before the network.
 
     Raises:
-        ConfigError: for a mask of another shape or kind, with classes that the network has not, or that says nothing.
+        ConfigError: without a network, for a mask of another shape or kind, with classes that the network has not, or
+            that says nothing.
 
     Cost: one evaluation of the network.
 
@@ -43,7 +43,7 @@ class Segmentation(Objective):
         if not mask.numel() or not bool((mask != ANY).flatten(1).any(dim=1).all()):
             raise ConfigError("the mask says nothing: it must give at least one pixel of each sample a class")
         self.mask, self._least, self._most = mask, int(mask.min()), int(mask.max())
-        self.network = Follower(embedded("segmenter") if network is None else network, preprocess=preprocess)
+        self.network = Follower(required(network, self, "segmentation", "mask"), preprocess=preprocess)
 
     def __call__(self, x0: Tensor) -> Tensor:
         logits: Tensor = self.network(x0)

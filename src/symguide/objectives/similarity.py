@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Fixed, Follower, Objective, embedded, pictures, rows_for
+from symguide.objectives.base import Fixed, Follower, Objective, pictures, required, rows_for
 
 Preprocess = Callable[[Tensor], Tensor]
 
@@ -44,14 +44,14 @@ class TextSimilarity(Similarity):
 
     Args:
         text: one for all samples, or a list with one for each; or its tokens, integers (L,) or (B, L).
-        network: has image(x) -> (B, w) and text(tokens (M, L)) -> (M, w), which need not be normalised; the scenes
-            world's where not given.
-        tokenize: texts -> tokens (M, L); the scenes world's for its own network.
+        network: has image(x) -> (B, w) and text(tokens (M, L)) -> (M, w), which need not be normalised, such as
+            encoders.CLIP.
+        tokenize: texts -> tokens (M, L), the network's own; not needed where text is tokens.
         preprocess: applied to samples before the network.
 
     Raises:
-        ConfigError: for a network without these methods, words that the tokenizer does not know, text for a network of
-            your own without its tokenizer, or another number of texts than samples.
+        ConfigError: without a network, for one without these methods, text without the network's tokenizer, words that
+            it does not know, or another number of texts than samples.
 
     Cost: one evaluation of the image network.
 
@@ -68,16 +68,14 @@ class TextSimilarity(Similarity):
         tokenize: Callable[[Sequence[str]], Tensor] | None = None,
         preprocess: Preprocess | None = None,
     ) -> None:
-        if network is None and tokenize is None:
-            from symguide.worlds.scenes import tokens as tokenize  # worlds stand above objectives
+        network = required(network, self, "text", "text")
         if not isinstance(text, Tensor):
             if tokenize is None:
-                raise ConfigError("a network of your own needs its tokenizer: pass tokenize=, or tokens for text")
+                raise ConfigError("text needs the tokenizer of the network: pass tokenize=, or tokens for text")
             text = tokenize([text] if isinstance(text, str) else list(text))
         if text.is_floating_point() or text.ndim not in (1, 2) or not text.numel():
             raise ConfigError(f"tokens are integers (L,) or (B, L), not {tuple(text.shape)} of {text.dtype}")
         self.tokens = text if text.ndim == 2 else text[None]
-        network = embedded("clip") if network is None else network
         super().__init__(Follower(network, "image", "text", preprocess=preprocess))
 
     def _target(self, like: Tensor) -> Tensor:
@@ -89,11 +87,11 @@ class ImageSimilarity(Similarity):
 
     Args:
         reference: (C, H, W) or (1, C, H, W) for all samples, (B, C, H, W) with one for each.
-        network: has image(x) -> (B, w); the scenes world's where not given.
+        network: has image(x) -> (B, w), such as encoders.CLIP.
         preprocess: applied before the network, to samples and reference.
 
     Raises:
-        ConfigError: for a network without image, or a reference that is no picture.
+        ConfigError: without a network, for one without image, or a reference that is no picture.
 
     Cost: one evaluation of the image network.
 
@@ -106,8 +104,7 @@ class ImageSimilarity(Similarity):
         self, reference: Tensor, network: nn.Module | None = None, preprocess: Preprocess | None = None
     ) -> None:
         self.reference = pictures(reference)
-        network = embedded("clip") if network is None else network
-        super().__init__(Follower(network, "image", preprocess=preprocess))
+        super().__init__(Follower(required(network, self, "image", "reference"), "image", preprocess=preprocess))
 
     def _target(self, like: Tensor) -> Tensor:
         embedding: Tensor = self.network(self.reference.to(like), self.method)
@@ -119,11 +116,11 @@ class Identity(Similarity):
 
     Args:
         reference: (C, H, W) or (1, C, H, W) for all samples, (B, C, H, W) with one for each.
-        network: clean samples (B, ...) -> (B, w), such as a face recogniser; the scenes world's where not given.
+        network: clean samples (B, ...) -> (B, w), such as encoders.FaceEmbedder.
         preprocess: applied before the network, to samples and reference, such as a crop to the face.
 
     Raises:
-        ConfigError: for a reference that is no picture, or a network that gives no vectors.
+        ConfigError: without a network, for one that gives no vectors, or a reference that is no picture.
 
     Cost: one evaluation of the network.
 
@@ -134,8 +131,7 @@ class Identity(Similarity):
         self, reference: Tensor, network: nn.Module | None = None, preprocess: Preprocess | None = None
     ) -> None:
         self.reference = pictures(reference)
-        network = embedded("identity") if network is None else network
-        super().__init__(Follower(network, preprocess=preprocess))
+        super().__init__(Follower(required(network, self, "identity", "reference"), preprocess=preprocess))
 
     def _target(self, like: Tensor) -> Tensor:
         embedding: Tensor = self.network(self.reference.to(like))

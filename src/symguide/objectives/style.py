@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Fixed, Follower, Objective, embedded, pictures, rows_for
+from symguide.objectives.base import Fixed, Follower, Objective, pictures, required, rows_for
 
 
 class Style(Objective):
@@ -22,13 +22,13 @@ class Style(Objective):
     Args:
         reference: what has the style, (C, H, W) or (1, C, H, W) for all samples, (B, C, H, W) with one for each; its
             size may differ from theirs where the network takes it.
-        network: has maps(x) -> list of feature maps (B, C_l, H_l, W_l); the scenes world's classifier where not given.
+        network: has maps(x) -> list of feature maps (B, C_l, H_l, W_l), such as encoders.CLIP or encoders.Features.
         layers: which of the maps count, from 0; all where not given.
         preprocess: applied before the network, to samples and reference.
 
     Raises:
-        ConfigError: for a network without maps, layers that it has not, or a reference that is no picture or leaves a
-            layer without features.
+        ConfigError: without a network, for one without maps, layers that it has not, or a reference that is no picture
+            or leaves a layer without features.
 
     Cost: one evaluation of the network's body.
 
@@ -44,7 +44,7 @@ class Style(Objective):
         preprocess: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.reference = pictures(reference)
-        self.network = Follower(embedded("classifier") if network is None else network, "maps", preprocess=preprocess)
+        self.network = Follower(required(network, self, "style", "reference"), "maps", preprocess=preprocess)
         self.layers = None if layers is None else tuple(layers)
         if self.layers == ():
             raise ConfigError("a style needs at least one layer: leave layers out for all of them")

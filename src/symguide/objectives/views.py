@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, whole
 from symguide.objectives.base import Draws, Objective, at_step, wide
 from symguide.objectives.preprocess import Mode
 from symguide.per_sample import expand
@@ -36,8 +36,7 @@ class Views(Objective):
     def __init__(self, objective: Callable[[Tensor], Tensor], samples: int, trim: float) -> None:
         if not callable(objective):
             raise ConfigError(f"views are of an objective, a callable, not {type(objective).__name__}")
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ConfigError(f"samples must be a whole number of views, at least 1, not {samples!r}")
+        samples = whole(samples, "samples", 1, of="views")
         if not 0 <= trim < 0.5:
             raise ConfigError(f"trim must be at least 0 and below 0.5, not {trim}")
         self.objective, self.samples, self.trim = objective, samples, trim

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import GuidanceError, whole
 from symguide.step import Step
 
 
@@ -20,16 +20,14 @@ class BestOfN:
     """
 
     def __init__(self, objective: Any, n: int = 4) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ConfigError(f"n must be a whole number of particles, at least 1, not {n!r}")
-        self.objective, self.particles = objective, n
+        self.objective, self.particles = objective, whole(n, "n", 1, of="particles")
 
     def move(self, step: Step, x_s: Tensor) -> Tensor:
         return x_s
 
     def choose(self, samples: Tensor) -> Tensor:
         with torch.no_grad():
-            loss = self.objective(samples)
+            loss = self.objective(samples.clone())  # which may change it in place
         if not isinstance(loss, Tensor) or loss.shape != (len(samples),):
             raise GuidanceError(
                 f"an objective must return one loss per sample, a tensor of shape ({len(samples)},): wrap a rule that "

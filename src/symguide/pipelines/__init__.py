@@ -6,10 +6,10 @@ Needs nothing of diffusers itself, as the pipeline brings it; but for `Guider`, 
 from typing import TYPE_CHECKING, Any
 
 from symguide.extras import library
-from symguide.pipelines.bridge import Record
 from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
 from symguide.pipelines.from_diffusers import text_condition
 from symguide.pipelines.guide import guide
+from symguide.pipelines.runs import Record
 
 if TYPE_CHECKING:
     from symguide.pipelines.modular import Guider

@@ -9,45 +9,52 @@ model, and the guided change is added to what it gives.
 """
 
 import copy
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from symguide.call import Call, GuidedPredictor, Weights
+from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
 from symguide.loop import Cost, StepRecord
 from symguide.meter import Peak
+from symguide.modules import frozen, look_again
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
-from symguide.pipelines.calls import Made, plain
-from symguide.pipelines.combine import combination, conditional
+from symguide.pipelines.calls import Made
 from symguide.pipelines.decode import decoder
+from symguide.pipelines.draws import Draws, mean_and_std
+from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
-from symguide.pipelines.guiders import refuse_perturbing
-from symguide.pipelines.levels import Clock, levels, numbers
-from symguide.pipelines.modules import components, frozen, networks, offloaded, refuse_caches
-from symguide.pipelines.patch import patched
+from symguide.pipelines.guiders import refuse_unfit_guiders
+from symguide.pipelines.levels import levels, numbers
+from symguide.pipelines.modules import components, networks, offloaded, refuse_caches
+from symguide.pipelines.patch import Patched, patched
+from symguide.pipelines.reading import read
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
-from symguide.pipelines.slots import Slot
-from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep
+from symguide.pipelines.running import caller
+from symguide.pipelines.runs import PipelineRun, Record, announced
+from symguide.pipelines.scheduler_call import SchedulerCall, doubled, moved, sample_of, wide
+from symguide.pipelines.schedulers import (
+    in_usual_terms,
+    midpoint,
+    only_asks,
+    refuse_to_repeat,
+    refuse_two_noises,
+)
+from symguide.pipelines.shown import Shown
+from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
 from symguide.prediction_guidance import TwoBranches
-from symguide.step import Run, Step
-
-
-@dataclass
-class Record:
-    """What the pipeline's last run did: a line for every step, and what it cost so far, calls for each sample."""
-
-    trace: list[StepRecord] = field(default_factory=list)
-    cost: Cost = field(default_factory=lambda: Cost(0, 0, 0.0, 0))
+from symguide.step import Guided, Run, Step
 
 
 class _Unguided:
@@ -61,30 +68,6 @@ class _Unguided:
         return 1
 
     def guide(self, step: Step) -> None: ...
-
-
-class _Run:
-    """One run of the pipeline: its times, and where it stands."""
-
-    def __init__(self, times: list[float], clock: Clock) -> None:
-        self.timesteps = clock
-        self.times, place = times[:1], 0
-        while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
-            place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
-            self.times.append(times[place])
-        self.index, self.group = 0, times[0]
-        self.change: Tensor | None = None
-        """Of a step whose second half is still to come."""
-        self.clock: tuple[float, float] | None = None
-        self.weights = Weights()
-        self.slots: Sequence[Slot] = ()
-        """Of the calls to come, if their graphs are wanted."""
-        self.peak = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether its last step is made."""
-        return self.index == len(self.times) - 1
 
 
 class Bridge:
@@ -101,36 +84,48 @@ class Bridge:
         indices: tuple[int, ...] | None,
         on_nan: str,
     ) -> None:
-        if not callable(getattr(getattr(pipe, "scheduler", None), "step", None)):
-            raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {type(pipe).__name__} has none")
+        refuse_scheduler(pipe)
         refuse_caches(pipe)
-        refuse_perturbing(pipe)
+        refuse_unfit_guiders(pipe, rule is not None)
         self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
         self.seed, self.indices = seed, indices
         self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
-        self.loss, self.levels = copy.copy(loss or _Unguided()), levels(pipe.scheduler)
+        self.loss: Any = copy.copy(loss or _Unguided())
+        self.levels = levels(pipe.scheduler)
         if offloaded(pipe) and hasattr(self.loss, "memory"):
             self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
-        self.recorder = Recorder(networks(pipe))
+        self.recorder = Recorder(networks(pipe), pipe)
         self.objective = self.loss.objective
         self.record, self.counter = Record(), Counter()
-        self.run: _Run | None = None
+        self.run: PipelineRun | None = None
+        self.shown = Shown(pipe)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The scheduler's step and set_timesteps are ours inside, and its own again outside."""
-        self.stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
+        look_again()
+        stock, prepare = self.scheduler.step, self.scheduler.set_timesteps
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self.run, self.recorder.slots = None, ()
+            self.recorder.here()
+            self.shown.begin()
             self.recorder.take()  # calls of a run that was broken off, or of a pipeline inside this one
             return prepare(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            with frozen(components(self.pipe)):  # no longer: torch multiplies frozen matrices in another order
-                return self.step(*args, **kwargs)
+            if only_asks(self.pipe, kwargs):
+                return stock(*args, **kwargs)
+            with (
+                self.recorder.paused(),  # what objectives and look-aheads call is none of the pipeline's calls
+                frozen(*components(self.pipe)),  # no longer: torch multiplies frozen matrices in another order
+            ):
+                return self.step(stock, args, kwargs)
 
-        with patched(self.scheduler, step=step, set_timesteps=set_timesteps):
+        with ExitStack() as stack:
+            stack.enter_context(patched(self.scheduler, step=step, set_timesteps=set_timesteps))
+            if self.decode and self.objective is not None:
+                stack.enter_context(self.shown.watched())
             self.recorder.attach()
             try:
                 yield
@@ -138,61 +133,125 @@ class Bridge:
                 self.recorder.detach()
 
     def refuse_unseen(self) -> None:
-        """GuidanceError where networks were called, and this scheduler made no step of what they said."""
-        if self.run is None and self.recorder.calls:
+        """GuidanceError where the pipeline called networks for steps that this scheduler has not made.
+
+        One step's calls may be left by a run that was broken off.
+        """
+        if self.recorder.owned > (0 if self.run is None else self.run.calls):
             raise GuidanceError(
-                f"{type(self.pipe).__name__} made no step with its own scheduler, but with copies, so nothing was "
-                "guided: this pipeline cannot be guided"
+                f"{type(self.pipe).__name__} made no step with its own scheduler, but with copies or others, after "
+                f"{self.recorder.owned} calls of its networks, so they were not guided: this pipeline cannot be guided"
+            )
+        if self.run is not None and self._left_out(self.run):
+            warnings.warn(
+                f"{type(self.pipe).__name__} made {self.run.index} of {len(self.run.times) - 1} steps, and none of "
+                f"these lies in the window {self.loss.window}: nothing was guided",
+                stacklevel=4,
             )
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def step(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The scheduler's own step, then the guided change of what it gave."""
+        model_output, every, sample, make = in_usual_terms(self.scheduler, stock, args, kwargs)
+        timestep = self._refuse(model_output, every, sample)
+        began, calls, run = time.perf_counter(), self.recorder.take(), self._run_at(timestep)
+        run.calls, spent = max(run.calls, len(calls)), (self.counter.forward, self.counter.backward)
+        rows = len(sample) // 2 if doubled(self.pipe, calls) else len(sample)
+        between = None if run.change is None else midpoint(self.scheduler)
+        t = run.times[run.index] if between is None else self.levels.time(between)
+        given = model_output, timestep, sample, (*args, *kwargs.values())
+        call = SchedulerCall(make, self.levels, t, rows, *given)
+        if run.change is not None:
+            result = self._second_half(run, call, calls)
+        else:
+            before = state.kept(self.scheduler)
+            known, replay, result = self._observe(run, call, calls)
+            step, guided, result = self._guide(run, call, known, replay, result, before)
+            self._note(run, step, guided, rows, spent, began)
+            result = self._give_back(run, call, step, guided, result)
+        if run.over:
+            self._end(run, sample_of(result)[:rows])
+        return result
+
+    def _end(self, run: PipelineRun, sample: Tensor) -> None:
+        """The last step of a run is made, and gave this sample."""
+        if self._left_out(run):
+            raise GuidanceError(f"none of the {run.index} steps lies in the window {self.loss.window}: widen it")
+        self.shown.end(sample)
+
+    def _refuse(self, model_output: Tensor, timestep: Any, sample: Tensor) -> float:
+        """The one timestep of a call of the scheduler's step; GuidanceError where the call is not understood."""
+        name, times = type(self.pipe).__name__, numbers(timestep)
         if model_output.shape != sample.shape:
-            raise GuidanceError("networks that also predict variances for their scheduler cannot be guided")
-        if torch.as_tensor(timestep).numel() != 1:
+            raise GuidanceError(
+                "networks that also predict variances for their scheduler cannot be guided: give the pipeline one of "
+                "fixed variance, such as DDIMScheduler.from_config(pipe.scheduler.config), if it runs with that"
+            )
+        if len(set(times)) != 1:
             raise GuidanceError("pipelines that denoise parts of a sample at different timesteps cannot be guided")
-        model_output, sample = plain(model_output), plain(sample)
-        calls, began, spent = self.recorder.take(), time.perf_counter(), (self.counter.forward, self.counter.backward)
-        run = self.run = self.run or self._begin(timestep)
-        half = run.change is not None  # the first half of this step was guided
-        rows = len(sample) // 2 if _doubled(self.pipe, calls) else len(sample)
-        t = run.times[run.index]
-        x = self.levels.ours(_wide(sample[:rows]), t)
+        if not bool(sample.isfinite().all()):
+            raise GuidanceError(
+                f"the latents of {name} are not finite at the timestep {times[0]:g}, where its scheduler or "
+                "guidance has led them: use another dtype or scheduler if they are so without guidance, too, and a "
+                "lower scale if not"
+            )
+        here = threading.get_ident()
+        if self.recorder.thread != here or (self.run is not None and self.run.thread != here):
+            raise GuidanceError(
+                f"{name} calls its networks and its scheduler in several threads: give each thread a pipeline of its "
+                "own, of the same networks and another scheduler"
+            )
+        return times[0]
 
-        def stock(prediction: Prediction) -> Any:
-            value, place = getattr(prediction, self.levels.predicts), self.levels.state(prediction.x, t)
-            both = (torch.cat([z.to(sample)] * (len(sample) // rows)) for z in (value, place))
-            return self.stock(next(both), timestep, next(both), *args, **kwargs)
+    def _run_at(self, timestep: float) -> PipelineRun:
+        """The run that a step belongs to, which begins with it if none is under way.
 
-        def own() -> Any:  # with the pipeline's own tensors: the same to the last bit
-            return self.stock(model_output, timestep, sample, *args, **kwargs)
+        It may begin at a later timestep than the first, as image to image does, and end before the last, as Stable
+        Diffusion XL does where a refiner goes on.
+        """
+        if self.run is not None and not self.run.over:
+            return self.run
+        every, start = numbers(self.scheduler.timesteps), getattr(self.scheduler, "begin_index", None)
+        if start is None and timestep not in every:
+            raise GuidanceError(
+                f"{type(self.pipe).__name__} begins at the timestep {timestep:g}, which is none of its "
+                "scheduler's, so its noise level is not known: this pipeline cannot be guided"
+            )
+        start = every.index(timestep) if start is None else start
+        end = start + announced(caller(), self.scheduler, len(every) - start)
+        times = self.levels.times(self.scheduler)[start : end + 1]
+        known = ((0.0, 1.0),) if self.levels.exact else clocks(self.scheduler.config.num_train_timesteps)
+        self.run = PipelineRun(times, self.levels.clock(self.scheduler), Earlier(known))
+        self.record.runs.append(self.run.record)
+        self.counter.forward = self.counter.backward = 0
+        return self.run
 
-        if half and self.rule is None:
-            self.recorder.slots = run.slots
-            return self._whole(own())
-        before = state.kept(self.scheduler)
-        predict, prediction = self._predictor(calls, x, t, _wide(model_output[:rows]), float(timestep))
-        result = own() if self.rule is None else stock(prediction)
-        if half:
-            self.recorder.slots = run.slots
-            return self._whole(result)
-        replay = predict.denoiser.network.replay  # type: ignore[attr-defined]
-        graphs = replay.graphs()
-        held = 0 if graphs is None else graphs.held
-        known: Call = Known(predict, t, prediction, graphs)
-        del graphs  # known alone has them, and lets go of them
-        everything = Run(predict, self._noise(x), tuple(run.times), "ddim", 1.0, self.on_nan)
+    def _observe(self, run: PipelineRun, call: SchedulerCall, calls: list[Made]) -> tuple[Known, Replay, Any]:
+        """The pipeline's prediction as a call of ours, how it is made again, and what the scheduler makes of it."""
+        predict, replay, prediction = self._predictor(run, call, calls)
+        with Draws() as draws:
+            result = call.own() if self.rule is None else call.of(prediction)
+        run.stochastic = run.stochastic or draws.count > 0
+        return Known(predict, call.t, prediction, replay.graphs()), replay, result
+
+    def _guide(
+        self, run: PipelineRun, call: SchedulerCall, first: Known, replay: Replay, result: Any, before: dict[str, Any]
+    ) -> tuple[PipelineStep, Guided | None, Any]:
+        """The step as the recipe sees it, what that makes of it, and the scheduler's result, of the last repeat."""
+        predict, noise, eta = first.predict, self._noise(call.x), float(run.stochastic)
+        everything = Run(predict, noise, tuple(run.times), "ddim", eta, self.on_nan, memory=run.memory)
         if run.index == 0:
-            if self.decode and self.objective is not None:
-                self.loss.objective = Decoded(self.objective, decoder(self.pipe, calls, self.checkpoint))
+            if self.objective is not None and (self.decode or self.levels.data != 1):
+                self.loss.objective = Decoded(self.objective, self._seen(call, replay))
             self.loss.prepare(everything)
-        s, repeat = run.times[run.index + 1], 0
+        s, repeat, held = run.times[run.index + 1], 0, 0 if first.graphs is None else first.graphs.held
+        known: Call = first
         while True:  # as symguide.loop's step, with the scheduler's in place of the solver's
-            given = self.levels.ours(_wide(_sample(result)[:rows]), s)
-            step = PipelineStep(everything, run.index, repeat, known, given, self._moments(before, stock, known, s))
-            with Peak(x.device) as peak:
+            given = self._reached(call, known.prediction, result, s)
+            moments = partial(self._moments, call, before, known.prediction, s)
+            step = PipelineStep(everything, run.index, repeat, known, given, moments)
+            with Peak(call.x.device) as peak:
                 guided = self.loss.guide(step)
             run.peak = max(run.peak, held + peak())
             if unmet := everything.unmet():
@@ -200,60 +259,83 @@ class Bridge:
             repeat += 1
             if repeat >= self.loss.repeats_at(step):
                 break
+            refuse_to_repeat(self.scheduler)
             x = step.back_in_time(given if guided is None else guided.x_s)
-            known = Call(predict, x, t, keep=known.wanted)
+            known = Call(predict, x, call.t, keep=known.wanted)
             state.put_back(self.scheduler, before)
-            result = stock(known.prediction)
-        run.slots = replay.slots if known.wanted and len({id(call.network) for call in calls}) == 1 else ()
-        self.recorder.slots = () if state.unfinished(self.scheduler) else run.slots
-        self._note(step, guided, rows, spent, began)
+            result = call.of(known.prediction)
+        one = len({id(made.network) for made in replay.calls}) == 1
+        run.slots = replay.slots if known.wanted and one else ()
+        run.active = run.active or (hasattr(self.loss, "active") and self.loss.active(step))
+        return step, guided, result
+
+    def _seen(self, call: SchedulerCall, replay: Replay) -> Callable[[Tensor], Tensor]:
+        """What objectives see of the schedule's clean sample: it in the pipeline's units, and decoded if asked for."""
+        if not self.decode:
+            return lambda x0: self.levels.state(x0, 0.0)
+        decoding = decoder(self.pipe, replay.calls, self.checkpoint, replay.slots[-1])
+        decoding.given(call.x)  # latents of a layout that is not known are refused now, not when a window begins
+        decode = self.shown.decoding(decoding)
+        return lambda x0: decode(self.levels.state(x0, 0.0))
+
+    def _reached(self, call: SchedulerCall, prediction: Prediction, result: Any, s: float) -> Tensor:
+        """x_s of what the scheduler gave; a straight step's where the network is called once more before s."""
+        if midpoint(self.scheduler) is None:
+            return call.given(result, s)
+        schedule = self.levels.schedule
+        return schedule.alpha(s) * prediction.x0 + schedule.sigma(s) * prediction.eps
+
+    def _give_back(
+        self, run: PipelineRun, call: SchedulerCall, step: PipelineStep, guided: Guided | None, result: Any
+    ) -> Any:
+        """What the pipeline gets: what the scheduler gave, with the guided change."""
         run.index += 1
-        change = None if guided is None else self.levels.state(guided.x_s - given, s)
-        if state.unfinished(self.scheduler):
-            if repeat > 1:
-                raise ConfigError(f"{type(self.scheduler).__name__} makes steps in two halves: repeats must be 1")
-            run.change = torch.zeros_like(given) if change is None else change
+        half = state.unfinished(self.scheduler)
+        self.recorder.slots = () if half else run.slots
+        change = None if guided is None else self.levels.state(guided.x_s - step.x_s(), step.s)
+        if half:
+            run.change = torch.zeros_like(step.x) if change is None else change
             return result
         if getattr(self.scheduler, "order_list", None) and self.scheduler.order_list[run.index - 1] == 1:
-            run.group = t
+            run.group = step.t
         if change is None:
             return result
-        state.move_stored(self.scheduler, change.to(sample), self.levels.schedule, t, s, run.group)
-        return _moved(result, change)
+        state.move_stored(self.scheduler, change.to(call.sample), self.levels.schedule, step.t, step.s, run.group)
+        return moved(result, change, last=step.s == 0)
 
-    def _whole(self, result: Any) -> Any:
+    def _second_half(self, run: PipelineRun, call: SchedulerCall, calls: list[Made]) -> Any:
         """The second half of a step, with the change that its first half was owed."""
-        assert self.run is not None and self.run.change is not None
-        change, self.run.change = self.run.change, None
-        return _moved(result, change)
-
-    def _begin(self, timestep: Any) -> _Run:
-        """A new run, from the timestep that the pipeline begins at: a later one than the first for img2img."""
-        times = self.levels.times(self.scheduler)
-        every = numbers(self.scheduler.timesteps)
-        began = getattr(self.scheduler, "begin_index", None)
-        self.record.trace, self.record.cost, self.counter = [], Cost(0, 0, 0.0, 0), Counter()
-        start = every.index(float(timestep)) if began is None else began
-        return _Run(times[start:], self.levels.clock(self.scheduler))
+        assert run.change is not None
+        result = call.own() if self.rule is None else call.of(self._predictor(run, call, calls)[2])
+        self.recorder.slots = run.slots
+        change, run.change = run.change, None
+        return moved(result, change, last=call.t == 0)
 
     def _predictor(
-        self, calls: list[Made], x: Tensor, t: float, made: Tensor, timestep: float
-    ) -> tuple[GuidedPredictor, Prediction]:
-        """The pipeline's prediction as ours, and what it is at x, by the calls that were made there."""
-        assert self.run is not None
-        replay = Replay(calls, x, timestep, self.run.clock)
-        self.run.clock = replay.clock
-        combine = combination(replay.recorded(), made, self.pipe)
-        network = PipelineNetwork(replay, combine, self.recorder, self.run.timesteps, experts(self.pipe))
-        denoiser = PipelineDenoiser(network, self.levels.schedule, self.levels.predicts)
+        self, run: PipelineRun, call: SchedulerCall, calls: list[Made]
+    ) -> tuple[GuidedPredictor, Replay, Prediction]:
+        """The pipeline's prediction as ours, by the calls that were made at x, and what it is there."""
+        replay = Replay(calls, call.x, self.levels.told(call.timestep), run.earlier)
+        passes = replay.recorded()
+        handed = at(self.levels.schedule, self.levels.predicts, call.x, call.t, call.made)
+        reading = read(passes, handed, self.pipe, self.rule is not None, replay.others)
+        if reading.combine is not None:
+            run.earlier.steady(reading.combine, type(self.pipe).__name__)
+        network = PipelineNetwork(replay, reading, self.recorder, run.timesteps, experts(self.pipe))
+        denoiser = PipelineDenoiser(network, self.levels)
         denoiser.counter = self.counter
-        self.counter.forward += len(x) * replay.passes
-        ours = None if self.rule is None else InPlaceOfItsOwn(self.rule, conditional(combine, self.pipe))
-        predict = GuidedPredictor(denoiser, guidance=ours)
-        predict.weights = self.run.weights
-        if ours is None:
-            return predict, denoiser.prediction(x, t, made)
-        return predict, ours.combine([denoiser.prediction(x, t, _wide(y)) for y in replay.recorded()])
+        self.counter.forward += call.rows * replay.passes
+        if self.rule is None:
+            predict = GuidedPredictor(denoiser)
+            prediction = denoiser.kept(handed if reading.convert is None else handed.with_x0(handed.x0))
+        else:
+            assert reading.conditional is not None
+            ours = InPlaceOfItsOwn(self.rule, reading.conditional)
+            predict = GuidedPredictor(denoiser, guidance=ours)
+            every = [denoiser.said(call.x, call.t, reading.sign * wide(y)) for y in passes]
+            prediction = ours.combine([denoiser.kept(one) for one in every])
+        predict.weights = run.weights
+        return predict, replay, prediction
 
     def _noise(self, x: Tensor) -> Noise:
         indices = range(len(x)) if self.indices is None else self.indices
@@ -262,54 +344,53 @@ class Bridge:
         return Noise(self.seed, indices, x.shape[1:], x.dtype, x.device)
 
     def _moments(
-        self, before: dict[str, Any], stock: Callable[[Prediction], Any], known: Call, s: float
-    ) -> Callable[[], tuple[Tensor, float]]:
+        self, call: SchedulerCall, before: dict[str, Any], prediction: Prediction, s: float
+    ) -> tuple[Tensor, float]:
         """Mean and standard deviation of the scheduler's step, in the schedule's terms."""
+        refuse_two_noises(self.scheduler)
+        if midpoint(self.scheduler) is not None:
+            return self._reached(call, prediction, None, s), 0.0
 
-        def ask() -> tuple[Tensor, float]:
-            rows = len(known.x)
-            step = state.mean_and_std(self.scheduler, before, lambda: _wide(_sample(stock(known.prediction))[:rows]))
-            mean, std = step
-            factor = self.levels.schedule.alpha(s) if self.levels.exploded else 1.0
-            return factor * mean, factor * std
+        def step() -> Tensor:
+            return wide(sample_of(call.of(prediction, like=wide(call.sample))))
 
-        return ask
+        mean, std = mean_and_std(self.scheduler, before, step, call.sample, call.generators)
+        return self.levels.ours(mean[: call.rows], s), std / self.levels.unit(s)
 
-    def _note(self, step: PipelineStep, guided: Any, rows: int, spent: tuple[int, int], began: float) -> None:
+    def _left_out(self, run: PipelineRun) -> bool:
+        """Whether steps were made, and none was in the window of a recipe that is on."""
+        return run.index > 0 and not run.active and hasattr(self.loss, "active") and self.loss.scale > 0
+
+    def _note(
+        self,
+        run: PipelineRun,
+        step: PipelineStep,
+        guided: Guided | None,
+        rows: int,
+        spent: tuple[int, int],
+        began: float,
+    ) -> None:
         """A line of the trace, and the totals."""
         loss, length = (None, None) if guided is None else (guided.loss, guided.gradient_norm)
         forward, backward = self.counter.forward // rows, self.counter.backward // rows
         calls = forward - spent[0] // rows, backward - spent[1] // rows
-        assert self.run is not None
-        seconds = time.perf_counter() - began
-        self.record.trace.append(StepRecord(step.index, step.t, step.s, loss, length, *calls, seconds))
-        self.record.cost = Cost(forward, backward, self.record.cost.seconds + seconds, self.run.peak)
+        seconds, record = time.perf_counter() - began, run.record
+        record.trace.append(StepRecord(step.index, step.t, step.s, loss, length, *calls, seconds))
+        record.cost = Cost(forward, backward, record.cost.seconds + seconds, run.peak)
 
 
-def _doubled(pipe: Any, calls: list[Made]) -> bool:
-    """Whether the samples that the scheduler sees hold every sample twice, as DiT's with guidance do."""
-    if type(pipe).__name__ != "DiTPipeline":
-        return False
-    first, second = calls[-1].args[0].chunk(2) if len(calls[-1].args[0]) % 2 == 0 else (calls[-1].args[0], None)
-    return second is not None and torch.equal(first, second)
-
-
-def _sample(result: Any) -> Tensor:
-    """x_s of what a scheduler returns."""
-    return result[0] if isinstance(result, tuple) else result.prev_sample
-
-
-def _moved(result: Any, change: Tensor) -> Any:
-    """What a scheduler returns, with x_s moved; changes of half as many rows are for samples that are there twice."""
-    x_s = _sample(result)
-    x_s = x_s + torch.cat([change.to(x_s)] * (len(x_s) // len(change)))
-    if isinstance(result, tuple):
-        return (x_s, *result[1:])
-    moved = copy.copy(result)
-    moved.prev_sample = x_s
-    return moved
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32, which gradients and steps are computed in."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+def refuse_scheduler(pipe: Any) -> None:
+    """ConfigError where there is no scheduler's step to stand at, or another `guide` stands there."""
+    name, scheduler = type(pipe).__name__, getattr(pipe, "scheduler", None)
+    if scheduler is None:
+        raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {name} has none")
+    if not callable(getattr(scheduler, "step", None)):
+        raise ConfigError(
+            f"guide stands at a scheduler's `step`, and {type(scheduler).__name__} has none: {name} cannot be guided "
+            "with it"
+        )
+    if isinstance(vars(scheduler).get("step"), Patched):
+        raise ConfigError(
+            f"the scheduler of {name} is in a `guide` already: one recipe guides at a time (losses can be added), and "
+            "pipelines of the same networks need a scheduler each"
+        )

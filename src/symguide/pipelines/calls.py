@@ -80,15 +80,21 @@ class Link:
         return size in (tuple(made.shape), doubled) and torch.equal(self.given, self.of(made))
 
 
+def mains(calls: Sequence[Made]) -> list[int]:
+    """Which of the calls predict: those of the network called last, and of others of its class (Ideogram 4 has two)."""
+    last = calls[-1].network
+    return [index for index, call in enumerate(calls) if call.network is last or type(call.network) is type(last)]
+
+
 def links_between(calls: Sequence[Made]) -> list[Link]:
     """How what helpers returned, such as ControlNets, reached the networks called after them.
 
     Raises:
         GuidanceError: if something was done to it on the way: what it is at other latents would not be known.
     """
-    links = list[Link]()
+    links, predicting = list[Link](), mains(calls)
     for index, call in enumerate(calls):
-        if call.network is calls[-1].network:
+        if index in predicting:
             continue
         given = [v for later in calls[index + 1 :] for v in tensors([later.args, later.kwargs])]
         taken = {id(link.given) for link in links}

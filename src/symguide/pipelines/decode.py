@@ -1,61 +1,100 @@
 """From a pipeline's clean latents to what its objectives see: the pipeline's own decoding, differentiably."""
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as again
 
 from symguide.errors import ConfigError
 from symguide.half import in_dtype
+from symguide.modules import lend_weights, refuse_inference
 from symguide.pipelines.calls import Made
-from symguide.pipelines.layout import layout, unscaled, video
+from symguide.pipelines.layout import Layout, layout, left_out, unscaled, video
 from symguide.pipelines.lean import lean
 from symguide.pipelines.modules import components
+from symguide.pipelines.running import running
+from symguide.pipelines.slots import Slot
 
 Decode = Callable[[Tensor], Tensor]
 
 
-def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool) -> Decode:
+@dataclass(frozen=True)
+class Decoder:
     """Latents (B, ...) as the scheduler has them -> pictures (B, C, H, W) or videos (B, C, F, H, W), about [-1, 1].
 
-    Pixel pipelines have nothing to decode. Sizes that packed latents do not show are read off the recorded calls. An
-    autoencoder in float16 that needs float32 (SDXL's) is copied into it: the pipeline's own stays what it is.
+    Attributes:
+        given: latents -> what the pipeline's autoencoder is given for them, a row for each of its pictures.
+        pictures: latents -> what it makes of that.
+        level: of the noise that the autoencoder is told, where it is told one.
+        network: the autoencoder, where there is one.
+    """
+
+    given: Layout
+    pictures: Decode
+    level: float | None = None
+    network: nn.Module | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        refuse_inference(self.network)
+        made = self.pictures(z)
+        lend_weights(made, self.network)
+        return made
+
+
+def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool, slot: Slot | None = None) -> Decoder:
+    """The decoding of a pipeline.
+
+    Pixel pipelines have nothing to decode. Sizes that packed latents do not show are read off the recorded calls, and
+    what those do not show off the pipeline's `__call__`, which runs. An autoencoder in float16 that needs float32
+    (SDXL's) is copied into it: the pipeline's own stays what it is.
 
     Args:
         checkpoint: decode several samples one by one, and keep less of each for the backward sweep (`sparing`).
+        slot: where the last of the calls has the latents.
 
     Raises:
-        ConfigError: for a pipeline whose latents this does not know how to lay out.
+        ConfigError: for a pipeline whose latents this does not know how to lay out, or which decodes more than them.
     """
-    found = _autoencoder(pipe)
+    found = autoencoder(pipe)
     if found is None:
-        return lambda z: z
-    arranged = layout(pipe, found, calls[-1].kwargs)
-    vae = _wide_enough(pipe, found)
-    kandinsky = found is getattr(pipe, "movq", None)  # it neither scales nor quantises
+        return Decoder(lambda z: z, lambda z: z)
+    arranged, level = layout(pipe, found, calls[-1], slot), _level(pipe, found)
+    vae, kandinsky = _wide_enough(pipe, found), found is getattr(pipe, "movq", None)  # neither scales nor quantises
     more: dict[str, Any] = {"force_not_quantize": True} if kandinsky else {}
+    chunk = _chunk(pipe, vae)
+    single = chunk is not None or not video(vae)
 
-    def one(z: Tensor) -> Tensor:
-        if getattr(vae.config, "timestep_conditioning", False):  # LTX 0.9.1: at decode_timestep=0
-            more["temb"] = z.new_zeros(len(z))
-        return vae.decode(z, return_dict=False, **more)[0]
+    def scaled(z: Tensor) -> Tensor:
+        return z if kandinsky else unscaled(z, vae, left_out(pipe))
+
+    def framed(z: Tensor) -> Tensor:
+        """As the autoencoder takes them: videos frame by frame, or pictures as videos of one frame."""
+        if z.ndim == 5 and single:
+            return z.transpose(1, 2).flatten(0, 1)
+        return z.unsqueeze(2) if z.ndim == 4 and not single else z
 
     def pictures(z: Tensor) -> Tensor:
-        if z.ndim == 5 and not video(vae):
-            frames = one(z.transpose(1, 2).flatten(0, 1))
-            return frames.reshape(len(z), -1, *frames.shape[1:]).transpose(1, 2)
-        if z.ndim == 4 and video(vae):
-            return one(z.unsqueeze(2)).squeeze(2)
-        return one(z)
+        frames = framed(z)
+        told = more if level is None else more | {"temb": frames.new_full((len(frames),), level)}
+        if chunk is None:
+            made: Tensor = vae.decode(frames, return_dict=False, **told)[0]
+        else:
+            parts = torch.split(frames, chunk if chunk > 0 else z.shape[2])
+            made = torch.cat([vae.decode(part, num_frames=len(part), return_dict=False)[0] for part in parts])
+        if z.ndim == 5 and single:
+            return made.reshape(len(z), -1, *made.shape[1:]).transpose(1, 2)
+        return made.squeeze(2) if z.ndim == 4 and not single else made
 
     def decode(z: Tensor) -> Tensor:
-        z = arranged(z)
-        return in_dtype(pictures, z if kandinsky else unscaled(z, vae), next(vae.parameters()).dtype)
+        return in_dtype(pictures, scaled(z), next(vae.parameters()).dtype)
 
-    return sparing(decode, vae) if checkpoint else decode
+    spared = sparing(decode, vae) if checkpoint else decode
+    return Decoder(lambda z: framed(scaled(arranged(z))), lambda z: spared(arranged(z)), level, vae)
 
 
 def sparing(decode: Decode, vae: Any) -> Decode:
@@ -73,7 +112,7 @@ def sparing(decode: Decode, vae: Any) -> Decode:
     return each
 
 
-def _autoencoder(pipe: Any) -> Any:
+def autoencoder(pipe: Any) -> Any:
     """What decodes a pipeline's latents, None if it draws pixels.
 
     Raises:
@@ -89,6 +128,37 @@ def _autoencoder(pipe: Any) -> Any:
             "and an objective on latents"
         )
     return None
+
+
+def _chunk(pipe: Any, vae: Any) -> int | None:
+    """How many frames an autoencoder that mixes them (Stable Video Diffusion's) is given at once; 0 is all of a video.
+
+    None is of autoencoders that are not told how many frames there are.
+    """
+    if "num_frames" not in inspect.signature(vae.decode).parameters:
+        return None
+    return int(running(pipe).get("decode_chunk_size") or 0)
+
+
+def _level(pipe: Any, vae: Any) -> float | None:
+    """The level of noise that an autoencoder which is told one (LTX 0.9.1's) decodes at.
+
+    Raises:
+        ConfigError: where the pipeline adds noise of its own before it decodes.
+    """
+    if not getattr(vae.config, "timestep_conditioning", False):
+        return None
+    call = running(pipe)
+    level, noise = (call.get(name) for name in ("decode_timestep", "decode_noise_scale"))
+    levels = set(level if isinstance(level, list) else [level or 0.0])
+    noises = levels if noise is None else set(noise if isinstance(noise, list) else [noise])
+    if noises != {0.0} or len(levels) > 1:
+        raise ConfigError(
+            f"{type(pipe).__name__} adds noise to its latents before it decodes them, which no objective can see: "
+            "call it with decode_noise_scale=0.0 and one decode_timestep, or use decode=False and an objective on "
+            "latents"
+        )
+    return float(levels.pop())
 
 
 def _wide_enough(pipe: Any, vae: Any) -> Any:

@@ -122,7 +122,7 @@ def estimate_memory(
     guidance: bool | None = None,
     text_encoders: bool = True,
 ) -> Estimate:
-    """Predict the peak memory of `guide(pipe, loss=SAG(objective, n))`, for every memory plan.
+    """Predict the peak memory of `guide(pipe, loss=SAG(objective, n=n))`, for every memory plan.
 
         estimate_memory("sdxl").fitting(16 * 10**9)[0].name
         estimate_memory(pipe, 768, 768, n=8).plans

@@ -75,6 +75,11 @@ def from_diffusers(
             "from_diffusers needs the scheduler that goes with the network: from_diffusers(unet, scheduler)"
         )
     known, constant = levels(scheduler), constant or {}
+    if known.kind not in ("diffusion", "flows"):
+        raise ConfigError(
+            f"from_diffusers knows networks of diffusion and of flows, and {type(scheduler).__name__} is one of "
+            f"{known.kind}: use guide(pipe, ...)"
+        )
     factor = 1e-3 if type(network).__name__.startswith(THOUSANDTHS) else 1.0
     return Denoiser(
         DiffusersNetwork(network, factor, constant),

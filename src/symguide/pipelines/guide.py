@@ -1,12 +1,14 @@
 """guide(pipe, loss=...): loss guidance inside any diffusers pipeline."""
 
+import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from symguide.errors import ConfigError
-from symguide.pipelines.bridge import Bridge, Record
+from symguide.pipelines.bridge import Bridge
 from symguide.pipelines.modules import checkpointed
+from symguide.pipelines.runs import Record
 from symguide.prediction_guidance import TwoBranches
 
 
@@ -22,9 +24,9 @@ def guide(
     indices: Iterable[int] | None = None,
     on_nan: str = "raise",
 ) -> Iterator[Record]:
-    """Guide everything that a diffusers pipeline draws inside.
+    """Guide everything that a diffusers pipeline draws inside, and nothing else: networks may be shared with others.
 
-        with guide(pipe, loss=SAG(Style(reference), n=4)) as run:
+        with guide(pipe, loss=SAG(Style(reference, encoder), n=4)) as run:
             images = pipe("a cat wearing glasses").images
         run.trace, run.cost
 
@@ -43,28 +45,43 @@ def guide(
         on_nan: "raise", or "skip" to leave samples with a non-finite loss or gradient unguided for that step.
 
     Yields:
-        Record, filled while the pipeline runs.
+        Record, filled while the pipeline runs: `trace` and `cost` of the last run of its scheduler, and all `runs` with
+        their `total` cost.
 
     Raises:
-        ConfigError: for pipelines and schedulers that cannot be guided, and where a run draws another number of samples
-            than there are indices.
-        GuidanceError: for predictions that cannot be made again, and as the recipe.
+        ConfigError: for pipelines and schedulers that cannot be guided, or are in a `guide` already, and where a run
+            draws another number of samples than there are indices.
+        GuidanceError: for predictions that cannot be made again, for steps that were made by another scheduler, where
+            no step of a run lies in the window, and as the recipe.
+
+    Warns:
+        UserWarning: where a run was interrupted before a step in the window.
 
     Cost: as the recipe's; the pipeline's own call is the first of every look-ahead. Where its graph is needed (n = 1,
     memory="fast", jacobian="first") the pipeline makes it with one from the second guided step on, and in the first it
     is made again; with a ControlNet, in all of them. With `checkpoint` a backward call
     includes another forward one. Where weights are offloaded between components, no graph is kept (`memory=0`).
     """
-    refuse_unfit(loss, prediction)
-    numbers = None if indices is None else tuple(indices)
-    bridge = Bridge(pipe, loss, prediction, decode, checkpoint, seed, numbers, on_nan)
+    bridge = Bridge(pipe, *checked(loss, prediction, decode, checkpoint, seed, indices, on_nan))
     with checkpointed(pipe, checkpoint), bridge.in_place():
         yield bridge.record
         bridge.refuse_unseen()
 
 
-def refuse_unfit(loss: Any, prediction: Any) -> None:
-    """ConfigError for what is no recipe and no rule."""
+def checked(
+    loss: Any,
+    prediction: Any,
+    decode: Any,
+    checkpoint: Any,
+    seed: Any,
+    indices: Any,
+    on_nan: Any,
+) -> tuple[Any, TwoBranches | None, bool, bool, int, tuple[int, ...] | None, str]:
+    """What `guide` is given beside the pipeline.
+
+    Raises:
+        ConfigError: for what is no recipe, no rule, or no value of the others.
+    """
     if loss is None and prediction is None:
         raise ConfigError(
             "guide takes loss=, a recipe such as SAG(objective), or prediction=, a rule such as APG(10.0)"
@@ -73,3 +90,16 @@ def refuse_unfit(loss: Any, prediction: Any) -> None:
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
     if prediction is not None and not isinstance(prediction, TwoBranches):
         raise ConfigError(f"prediction= takes a rule such as CFGPlusPlus(0.6) or APG(10.0), not {prediction!r}")
+    for name, value in (("decode", decode), ("checkpoint", checkpoint)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} is True or False, not {value!r}")
+    if on_nan not in ("raise", "skip"):
+        raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
+    try:
+        seed = operator.index(seed)
+        numbers = None if indices is None else tuple(operator.index(i) for i in indices)
+    except TypeError as error:
+        raise ConfigError(f"seed and indices are whole numbers, not {seed!r} and {indices!r}") from error
+    if numbers is not None and min(numbers, default=0) < 0:
+        raise ConfigError("indices of samples must not be negative")
+    return loss, prediction, decode, checkpoint, seed, numbers, on_nan

@@ -11,9 +11,30 @@ def guiders(pipe: Any) -> list[Any]:
     return [part for part in parts if any(kind.__name__ == "BaseGuidance" for kind in type(part).__mro__)]
 
 
-def refuse_perturbing(pipe: Any) -> None:
-    """ConfigError for guiders that change networks for some of their calls: made again, those calls would be others."""
+OTHERWISE = (
+    "AdaptiveProjectedGuidance",
+    "AdaptiveProjectedMixGuidance",
+    "ClassifierFreeZeroStarGuidance",
+    "FrequencyDecoupledGuidance",
+    "MagnitudeAwareGuidance",
+    "TangentialClassifierFreeGuidance",
+)
+"""Guiders of diffusers whose combination is no fixed weighted sum, though it may look like one at some points."""
+
+
+def refuse_unfit_guiders(pipe: Any, ours: bool) -> None:
+    """ConfigError for guiders whose prediction cannot be made again at other points.
+
+    Args:
+        pipe: the pipeline.
+        ours: whether a rule of ours combines the passes in their place.
+    """
     for guider in guiders(pipe):
+        if not ours and any(kind.__name__ in OTHERWISE for kind in type(guider).__mro__):
+            raise ConfigError(
+                f"{type(guider).__name__} makes no fixed weighted sum of its passes: give the pipeline a guider such "
+                "as ClassifierFreeGuidance, or give guide a rule for its two passes, such as prediction=APG(10.0)"
+            )
         base = next(kind for kind in type(guider).__mro__ if kind.__name__ == "BaseGuidance")
         if type(guider).prepare_models is not base.prepare_models:  # type: ignore[attr-defined]
             raise ConfigError(

@@ -1,33 +1,69 @@
 """How a pipeline lays out its latents, and what its autoencoder takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
+from symguide.pipelines.calls import Made
+from symguide.pipelines.running import running
+from symguide.pipelines.slots import Slot, as_video
 
 Layout = Callable[[Tensor], Tensor]
-LAST = ("CogVideoX", "ConsisID", "AceStep")
+LAST = ("CogVideoX", "ConsisID", "AceStep", "StableVideoDiffusion")
 """Families whose second axis is time and whose third has the channels."""
+LEFT_OUT = {
+    "GlmImage": ("scaling_factor",),
+    "Kandinsky5": ("shift_factor",),
+    "LDMSuperResolution": ("scaling_factor",),
+    "StableDiffusion3Inpaint": ("shift_factor",),
+}
+"""What these families do not ask of their autoencoder's config, though it is there."""
 
 
-def layout(pipe: Any, vae: nn.Module, given: Mapping[str, Any]) -> Layout:
+OVER_DATA = ("SanaSprint", "CosmosTextToWorld", "CosmosVideoToWorld", "Cosmos2TextToImage", "Cosmos2VideoToWorld")
+"""Families that decode the scheduler's clean samples over the deviation of its data."""
+
+
+def layout(pipe: Any, vae: nn.Module, call: Made, slot: Slot | None = None) -> Layout:
     """Latents as the scheduler has them -> as the autoencoder has them, channels first: (B, C, ...).
 
     Args:
         pipe, vae: the pipeline and its autoencoder.
-        given: named arguments of a call of its network, which say the sizes that a row of tokens does not show.
+        call: of its network, whose named arguments say the sizes that a row of tokens does not show.
+        slot: where the call has the latents.
 
     Raises:
-        ConfigError: where the latents do not come out with the autoencoder's channels, when it is called.
+        ConfigError: for pipelines that decode more than the latents, and, when it is called, where the latents do not
+            come out with the autoencoder's channels.
     """
-    name, grid = type(pipe).__name__, _grid(given)
+    name, given = type(pipe).__name__, call.kwargs
+    grid = _grid(given, slot is not None and slot.last)
+    if name.startswith("HunyuanVideoFramepack"):
+        raise ConfigError(
+            f"{name} decodes what it draws together with what it drew before, which objectives do not see: use "
+            "decode=False and an objective on latents"
+        )
     if name.startswith(LAST):
-        return _checked(lambda z: z.transpose(1, 2), name, vae)
+        more = running(pipe).get("additional_frames", 0)  # of CogVideoX 1.5, which come first and are not decoded
+        return _checked(lambda z: z[:, more:].transpose(1, 2), name, vae)
+    if name.startswith("WanAnimate"):  # the first one is the character's
+        return _checked(lambda z: z[:, :, 1:], name, vae)
+    if name.startswith("WanVACE"):
+        references = running(pipe).get("num_reference_images", 0)
+        return _checked(lambda z: z[:, :, references:], name, vae)
+    if name == "HunyuanVideoImageToVideoPipeline" and slot is not None and slot.axis == 2 and slot.last:
+        return _checked(_behind_the_first_frame(call, slot), name, vae)
     if name.startswith("Kandinsky5"):
         return _checked(lambda z: z.movedim(-1, 1) if video(vae) else z.movedim(-1, 1).squeeze(2), name, vae)
+    if name.startswith(OVER_DATA):
+        return _checked(lambda z: z / pipe.scheduler.config.sigma_data, name, vae)
+    if name == "LTXImageToVideoPipeline" and slot is not None and slot.tokens:
+        return _checked(_behind_the_first_frame(call, slot), name, vae)
+    if name == "LTXConditionPipeline":
+        return _checked(_without_conditions(pipe), name, vae)
     if hasattr(pipe, "transformer_temporal_patch_size") and "num_frames" in given:  # LTX
         sizes = [given[key] for key in ("num_frames", "height", "width")]
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
@@ -47,17 +83,27 @@ def layout(pipe: Any, vae: nn.Module, given: Mapping[str, Any]) -> Layout:
     return _checked(arranged, name, vae)
 
 
-def unscaled(z: Tensor, vae: Any) -> Tensor:
-    """The latents as the decoder knows them: times their deviation, over their scale, plus their mean or shift."""
-    config = vae.config
-    mean, std = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+def left_out(pipe: Any) -> tuple[str, ...]:
+    """What a pipeline does not ask of its autoencoder's config, though it may be there."""
+    return next((left for name, left in LEFT_OUT.items() if type(pipe).__name__.startswith(name)), ())
+
+
+def unscaled(z: Tensor, vae: Any, without: Sequence[str] = ()) -> Tensor:
+    """The latents as the decoder knows them: times their deviation, over their scale, plus their mean or shift.
+
+    Args:
+        z, vae: the latents and their autoencoder.
+        without: what of its config does not count.
+    """
+    config = {name: value for name, value in dict(vae.config).items() if name not in without}
+    mean, std = (config.get(name) for name in ("latents_mean", "latents_std"))
     buffers = dict(vae.named_buffers(recurse=False))  # LTX's; asked as attributes, diffusers warns of its configs
     mean = buffers.get("latents_mean") if mean is None else mean
     std = buffers.get("latents_std") if std is None else std
     if std is not None:
         z = z * _by_channel(std, z)
-    z = z / (getattr(config, "scaling_factor", None) or 1.0)
-    shift = getattr(config, "shift_factor", None)
+    z = z / (config.get("scaling_factor") or 1.0)
+    shift = config.get("shift_factor")
     return z + (_by_channel(mean, z) if mean is not None else shift or 0.0)
 
 
@@ -78,7 +124,10 @@ def sound(vae: nn.Module) -> bool:
 
 
 def _by_channel(values: Any, z: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=z.dtype, device=z.device).view(1, -1, *[1] * (z.ndim - 2))
+    every = torch.as_tensor(values, dtype=z.dtype, device=z.device)
+    if z.ndim == 5 and len(every) > z.shape[1]:  # Cosmos 1's has one for each frame, too
+        return every.view(1, z.shape[1], -1, 1, 1)[:, :, : z.shape[2]]
+    return every.view(1, -1, *[1] * (z.ndim - 2))
 
 
 def _checked(arrange: Layout, name: str, vae: nn.Module) -> Layout:
@@ -97,20 +146,44 @@ def _unknown(name: str) -> ConfigError:
     )
 
 
-def _grid(given: Mapping[str, Any]) -> Callable[[int], tuple[int, int] | None] | None:
-    """Rows and columns of the first so many tokens, by their positions (Flux) or the sizes of all pictures (Qwen)."""
+def _behind_the_first_frame(call: Made, slot: Slot) -> Layout:
+    """The latents behind the given first frame, which the scheduler does not see, but the autoencoder does."""
+    given = call.get(slot.latents)
+
+    def arranged(z: Tensor) -> Tensor:
+        axis = 1 if slot.tokens else 2
+        before = given[: len(z)].narrow(axis, 0, given.shape[axis] - slot.laid(z).shape[axis])
+        if slot.tokens:
+            before = as_video(before, (0, 0, -1, *z.shape[3:]))
+        return torch.cat([before.to(z), z], dim=2)
+
+    return arranged
+
+
+def _without_conditions(pipe: Any) -> Layout:
+    """The tokens of LTX's video, behind those of given frames, as a video."""
+    call = running(pipe)
+    names = ("latent_num_frames", "latent_height", "latent_width")
+    sizes, more = [call.get(name) for name in names], call.get("extra_conditioning_num_latents", 0)
+    patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+    return lambda z: pipe._unpack_latents(z[:, more:], *sizes, *patches)
+
+
+def _grid(given: Mapping[str, Any], last: bool) -> Callable[[int], tuple[int, int] | None] | None:
+    """Rows and columns of the first or last tokens, by their positions (Flux) or the sizes of all pictures (Qwen)."""
     ids, shapes = given.get("img_ids"), given.get("img_shapes")
     if isinstance(ids, Tensor):
 
         def size(tokens: int) -> tuple[int, int] | None:
-            first = (ids[0] if ids.ndim == 3 else ids)[:tokens]
-            rows, columns = (int(first[:, axis].max() - first[:, axis].min()) + 1 for axis in (1, 2))
+            every = ids[0] if ids.ndim == 3 else ids
+            own = every[-tokens:] if last else every[:tokens]
+            rows, columns = (int(own[:, axis].max() - own[:, axis].min()) + 1 for axis in (1, 2))
             return (rows, columns) if rows * columns == tokens else None
 
         return size
     if shapes:
-        first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
-        return lambda tokens: (first[1], first[2]) if first[1] * first[2] == tokens else None
+        own = shapes[0][-1 if last else 0] if isinstance(shapes[0], list) else shapes[0]
+        return lambda tokens: (own[1], own[2]) if own[1] * own[2] == tokens else None
     return None
 
 

@@ -1,5 +1,6 @@
 """Guider: loss guidance as a component of Modular Diffusers' pipelines. This module alone needs diffusers itself."""
 
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, NoReturn
@@ -7,11 +8,12 @@ from typing import Any, NoReturn
 from diffusers import ClassifierFreeGuidance
 
 from symguide.errors import ConfigError
-from symguide.pipelines.bridge import Bridge, Record
-from symguide.pipelines.guide import refuse_unfit
+from symguide.pipelines.bridge import Bridge
+from symguide.pipelines.guide import checked
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.modules import checkpointed
 from symguide.pipelines.patch import Patched, patched
+from symguide.pipelines.runs import Record
 from symguide.prediction_guidance import TwoBranches
 
 
@@ -35,7 +37,7 @@ class Guider(ClassifierFreeGuidance):  # type: ignore[misc]
             recipe acts, its own window says.
 
     Attributes:
-        record: what the last run did, as `guide` yields it.
+        record: what the last run did, as `guide` yields it: `record.runs` holds that one alone.
 
     Raises:
         ConfigError: for pipelines without a guider, for what is no recipe, and when a run begins: for a guider that is
@@ -58,7 +60,7 @@ class Guider(ClassifierFreeGuidance):  # type: ignore[misc]
         on_nan: str = "raise",
         **settings: Any,
     ) -> None:
-        refuse_unfit(loss, prediction)
+        given = checked(loss, prediction, decode, checkpoint, seed, indices, on_nan)
         if not guiders(pipe):
             raise ConfigError(
                 f"Guider takes a modular pipeline that has a guider, and {type(pipe).__name__} has none: guide it with "
@@ -67,8 +69,7 @@ class Guider(ClassifierFreeGuidance):  # type: ignore[misc]
         names = ("guidance_scale", "guidance_rescale", "use_original_formulation", "start", "stop", "enabled")
         present = guiders(pipe)[0].config
         super().__init__(**{name: present[name] for name in names if name in present} | settings)
-        numbers = None if indices is None else tuple(indices)
-        self.guided = _Guided(pipe, loss, prediction, decode, checkpoint, seed, numbers, on_nan)
+        self.guided = _Guided(pipe, *given)
 
     @property
     def record(self) -> Record:
@@ -104,9 +105,11 @@ class _Guided:
         self.pipe, self.settings, self.record = pipe, settings, Record()
         self.bridge: Bridge | None = None
         self.worn: ExitStack | None = None
+        self.thread = threading.get_ident()
 
     def put_on(self, index: int) -> None:
         """Guide the step that begins now; the first one begins a run."""
+        self.thread = threading.get_ident()
         unmade = self.worn is not None and index > 0
         self.take_off()
         if unmade:
@@ -149,13 +152,14 @@ class _Guided:
         self.bridge = None
 
     def _safe(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The call, after whose errors the run is at its end: nobody else would say so."""
+        """The call, after whose errors in this thread the run is at its end: nobody else would say so."""
 
         def safe(*args: Any, **kwargs: Any) -> Any:
             try:
                 return call(*args, **kwargs)
             except BaseException:
-                self.end()
+                if threading.get_ident() == self.thread:  # networks may be shared
+                    self.end()
                 raise
 
         return safe
@@ -172,4 +176,5 @@ class _Guided:
             raise ConfigError(f"{name} has a Guider and is guided already: take one of `guide` and Guider")
         bridge = Bridge(self.pipe, *self.settings)
         bridge.record = self.record
+        self.record.runs.clear()
         return bridge

@@ -1,16 +1,22 @@
 """What a pipeline's modules are while guidance takes gradients through them, and are no more afterwards."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from symguide.errors import ConfigError
 
 NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
 """Names of the components that see a pipeline's latents."""
+_LOCK = threading.Lock()
+_CHECKPOINTED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""How many want checkpoints in a module that had none of its own."""
 
 
 def components(pipe: Any) -> list[nn.Module]:
@@ -29,39 +35,46 @@ def _told(module: nn.Module) -> bool:
 
 
 @contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Weights without requires_grad inside, as before outside."""
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    try:
-        for p in trained:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
-
-
-@contextmanager
 def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
     """Blocks of networks and autoencoder are computed again in the backward sweep inside, where that is wanted.
 
-    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place.
+    These are diffusers' own checkpoints; decoders that `lean` knows have finer ones in their place, and EasyAnimate's
+    keeps frames between its calls, so that none of them can be made again. Where several pipelines of the same networks
+    want them, they are there until the last one leaves.
 
     Raises:
         ConfigError: if none of the networks can do that.
     """
     modules = [m for m in (*networks(pipe), getattr(pipe, "vae", None)) if isinstance(m, nn.Module)] if wanted else []
-    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False)]
+    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False) and not _remembers(m)]
     if modules and not able:
         raise ConfigError(f"{type(modules[0]).__name__} cannot be checkpointed: leave checkpoint=True out")
-    changed = [m for m in able if not m.is_gradient_checkpointing]
+    held: list[nn.Module] = []
     try:
-        for m in changed:
-            m.enable_gradient_checkpointing()  # type: ignore[operator]
+        with _LOCK:
+            for m in able:
+                if m in _CHECKPOINTED or not m.is_gradient_checkpointing:
+                    held.append(m)
+                    _CHECKPOINTED[m] = _CHECKPOINTED.get(m, 0) + 1
+                    m.enable_gradient_checkpointing(_again)  # type: ignore[operator]
         yield
     finally:
-        for m in changed:
-            m.disable_gradient_checkpointing()  # type: ignore[operator]
+        with _LOCK:
+            for m in held:
+                _CHECKPOINTED[m] -= 1
+                if not _CHECKPOINTED[m]:
+                    del _CHECKPOINTED[m]
+                    m.disable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """A block's call, computed again in the backward sweep; diffusers' own way takes no named arguments."""
+    return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
+
+
+def _remembers(module: nn.Module) -> bool:
+    """Whether a call of one of its layers depends on the one before."""
+    return any(hasattr(part, "prev_features") for part in module.modules())
 
 
 def refuse_caches(pipe: Any) -> None:

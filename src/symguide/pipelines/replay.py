@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import GuidanceError
-from symguide.pipelines.calls import Made, exchanged, links_between, plain, tensors
-from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, told_in
-
-_CLOCKS: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1e-3), (1.0, -1e-3))
-"""(a, b) of what networks are told for the scheduler's timestep t: a + b t."""
+from symguide.modules import lend_weights, refuse_inference, vjp
+from symguide.pipelines.calls import Made, exchanged, links_between, mains, plain, tensors
+from symguide.pipelines.earlier import Earlier
+from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, timesteps, told_in
 
 
 class Replay:
@@ -22,15 +21,17 @@ class Replay:
         calls: in order; a later call may be given what an earlier one returned, as a U-Net is by its ControlNet.
         expected: the latents, (B, ...), that the networks were given.
         timestep: the scheduler's timestep of these calls.
-        clock: (a, b) of earlier steps of the run, None in the first one.
+        earlier: what earlier steps of the run have shown; it learns from these calls.
+
+    Attributes:
+        passes: how many predictions the calls made.
+        others: which of them are of another network than the last.
 
     Raises:
         GuidanceError: for calls that cannot be made again.
     """
 
-    def __init__(
-        self, calls: Sequence[Made], expected: Tensor, timestep: float, clock: tuple[float, float] | None
-    ) -> None:
+    def __init__(self, calls: Sequence[Made], expected: Tensor, timestep: float, earlier: Earlier) -> None:
         if not calls:
             raise GuidanceError(
                 "the pipeline called none of the networks that guide knows before its scheduler's step, so its "
@@ -38,34 +39,17 @@ class Replay:
             )
         self.calls, self.timestep, self.expected = tuple(calls), timestep, expected
         self.slots = [locate(call, expected) for call in calls]
+        last, clean = self.slots[-1], self.slots[-1].given(calls[-1])
+        self.held = None if last.held is None or clean is None else (last.held, plain(clean).to(expected))
         self.links = links_between(self.calls)
+        self.told = [timesteps(call, slot) for call, slot in zip(self.calls, self.slots, strict=True)]
         given = tensors([(call.args, dict(call.kwargs)) for call in calls])
         self._plain = {id(v): plain(v) for v in given if v.is_inference()}
-        self.clock = self._clock(clock)
-        main, self.dtype = calls[-1].network, tensors([calls[-1].get(self.slots[-1].latents)])[0].dtype
-        self.passes = sum(slot.repeats for call, slot in zip(calls, self.slots, strict=True) if call.network is main)
-
-    def _clock(self, known: tuple[float, float] | None) -> tuple[float, float]:
-        given = torch.as_tensor(self.calls[-1].get(self.slots[-1].timestep))
-        told, eps = told_in(given), epsilon(given)
-
-        def fits(clock: tuple[float, float], tolerance: float) -> bool:
-            here = clock[1] * self.timestep
-            return abs(clock[0] + here - told) <= tolerance * max(abs(told), abs(here), 1e-3)
-
-        # half precision rounds what is told; a clock that is known must still go
-        fitting = [c for c in _CLOCKS if fits(c, max(1e-3, 4 * eps))] if known is None else [known]
-        if not fitting or not fits(fitting[0], max(0.02, 4 * eps)):
-            raise GuidanceError(
-                f"the network was told {told:g} for the scheduler's timestep {self.timestep:g}: guide knows "
-                "t, t / 1000 and 1 - t / 1000, so this pipeline cannot be guided"
-            )
-        if len(fitting) > 1:
-            raise GuidanceError(
-                f"at the timestep t = {self.timestep:g} guide cannot tell whether the network is told t / 1000 or "
-                "1 - t / 1000: begin at another one, with another strength"
-            )
-        return fitting[0]
+        self.clocks = earlier.tell(torch.as_tensor(calls[-1].get(self.slots[-1].timestep)), timestep)
+        self.moving = earlier.moving(calls, self.slots, self.links)
+        self.dtype = tensors([calls[-1].get(self.slots[-1].latents)])[0].dtype
+        of = [calls[index].network for index in mains(calls) for _ in range(self.slots[index].repeats)]
+        self.passes, self.others = len(of), [place for place, network in enumerate(of) if network is not of[-1]]
 
     def recorded(self) -> list[Tensor]:
         """What the networks said then: a tensor (B, ...) for each of their passes."""
@@ -86,11 +70,16 @@ class Replay:
         Raises:
             GuidanceError: if at the latents and timestep that are known they say something else than they did.
         """
+        if self.moving and timestep != self.timestep:
+            raise GuidanceError(
+                f"{type(self.calls[-1].network).__name__} is also given {' and '.join(sorted(self.moving))}, which "
+                "changes with time and is not known at other times: look one call ahead only (n=1, as in FreeDoM)"
+            )
         replaced = dict(self._plain)
         outputs = []
-        for index, (call, slot) in enumerate(zip(self.calls, self.slots, strict=True)):
-            new = {slot.latents: self._latents(call, slot, x), slot.timestep: self._clocked(call, slot, timestep)}
-            # some are given twice, under two names: LTX-2's timestep
+        for index, (call, slot, told) in enumerate(zip(self.calls, self.slots, self.told, strict=True)):
+            clocked = dict.fromkeys(told, self._clocked(call, slot, timestep))
+            new = {slot.latents: self._latents(call, slot, x), **clocked}
             replaced |= {id(call.get(key)): value for key, value in new.items() if isinstance(call.get(key), Tensor)}
             args, kwargs = exchanged(replaced, (list(call.args), dict(call.kwargs)))
             for key, value in new.items():
@@ -98,7 +87,9 @@ class Replay:
                     args[key] = value
                 else:
                     kwargs[key] = value
+            refuse_inference(network or call.network)
             output = (network or call.network)(*args, **kwargs)
+            lend_weights(output, network or call.network)
             outputs.append(output)
             made = tensors(output)
             replaced |= {id(link.given): link.of(made[link.place]) for link in self.links if link.call == index}
@@ -121,10 +112,13 @@ class Replay:
         value = call.get(slot.latents)
         given = batch_of(value)
         assert given is not None
-        whole = torch.cat([x.to(given.dtype)] * slot.repeats)
+        whole = torch.cat([slot.laid(x.to(given.dtype))] * slot.repeats)
+        if slot.held is not None:
+            held = torch.cat([slot.laid(slot.held)] * slot.repeats)
+            whole = torch.where(held, slot.part(given, whole.shape), whole)
         if slot.axis is not None:
-            more = given.shape[slot.axis] - whole.shape[slot.axis]
-            rest = given.narrow(slot.axis, 0 if slot.last else whole.shape[slot.axis], more)
+            rest = slot.beside(call)
+            assert rest is not None
             whole = torch.cat([rest, whole] if slot.last else [whole, rest], dim=slot.axis)
         return list(whole.unsqueeze(2).unbind()) if slot.listed else whole
 
@@ -132,25 +126,44 @@ class Replay:
         given = call.get(slot.timestep)
         if timestep == self.timestep:
             return given
-        value = self.clock[0] + self.clock[1] * timestep
+        value = self._told(timestep, 4 * epsilon(torch.as_tensor(given)))
         if not isinstance(given, Tensor):
             return value
         given = given if given.is_floating_point() else given.to(torch.float32)
         return torch.where(given == told_in(given), value, given).to(given.dtype)
 
+    def _told(self, timestep: float, rounding: float) -> float:
+        """What the networks are told at another timestep of the scheduler.
+
+        Raises:
+            GuidanceError: where that is not known yet, as several clocks fit what they were told.
+        """
+        values = [a + b * timestep for a, b in self.clocks]
+        if max(values) - min(values) > rounding * max(map(abs, values)):
+            raise GuidanceError(
+                f"at the timestep t = {self.timestep:g} guide cannot tell whether the network is told t / N or "
+                "1 - t / N of N timesteps, which look-aheads need: begin at another one, with another strength, or "
+                "look one call ahead only (n=1, as in FreeDoM)"
+            )
+        return values[0]
+
     def _split(self, outputs: Sequence[Any]) -> list[Tensor]:
-        """The predictions of the network that was called last, cut to the latents' shape, pass by pass."""
-        main, parts = self.calls[-1].network, []
-        for call, slot, output in zip(self.calls, self.slots, outputs, strict=True):
-            if call.network is main:
-                said = tensors(output)
-                whole = torch.stack(said).squeeze(2) if slot.listed else said[0]
-                parts += list(self._cut(whole, call, slot).chunk(slot.repeats))
+        """The predictions of what was called last and of its like, cut to the latents' shape, pass by pass."""
+        parts: list[Tensor] = []
+        for index in mains(self.calls):
+            call, slot, said = self.calls[index], self.slots[index], tensors(outputs[index])
+            whole = torch.stack(said).squeeze(2) if slot.listed else said[0]
+            cut = slot.back(self._cut(whole, call, slot), self.expected.shape)
+            parts += list(cut.chunk(slot.repeats))
         return parts
+
+    def _shape(self, slot: Slot) -> tuple[int, ...]:
+        """Of the latents in a call's argument."""
+        return len(self.expected) * slot.repeats, *slot.laid(self.expected[:1]).shape[1:]
 
     def _cut(self, output: Tensor, call: Made, slot: Slot) -> Tensor:
         """Without what is predicted beside the latents: variances, or the tokens of a reference."""
-        shape = (len(self.expected) * slot.repeats, *self.expected.shape[1:])
+        shape = self._shape(slot)
         if (
             output.ndim != len(shape)
             or len(output) != shape[0]
@@ -175,9 +188,10 @@ class Graphs:
     def vjp(self, cotangents: Sequence[Tensor]) -> Tensor:
         """sum over passes of (d y_k / d x)^T c_k, (B, ...); the graphs are freed."""
         passes, self.passes = self.passes, []
-        gradients = torch.autograd.grad(passes, self.leaves, cotangents)
+        gradients = vjp(passes, self.leaves, cotangents)
         parts: list[Tensor] = []
         for gradient, slot in zip(gradients, self.slots, strict=True):
-            shape = (len(gradient), *cotangents[0].shape[1:])
-            parts += slot.part(gradient, shape).chunk(slot.repeats)
+            own, shape = cotangents[0].shape, (len(gradient), *slot.laid(cotangents[0][:1]).shape[1:])
+            each = slot.back(slot.part(gradient, shape), own).chunk(slot.repeats)
+            parts += each if slot.held is None else [part.masked_fill(slot.held, 0.0) for part in each]
         return torch.stack(parts).sum(dim=0)

@@ -1,17 +1,11 @@
-"""A scheduler's own state: kept and put back, moved along with a guided sample, and asked for its noise."""
+"""A scheduler's own state: kept and put back, and moved along with a guided sample."""
 
 import copy
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from symguide.schedule import Schedule
-
-Step = Callable[[], Tensor]
 
 
 def kept(scheduler: Any) -> dict[str, Any]:
@@ -32,17 +26,19 @@ def _copied(value: Any) -> Any:
 
 def unfinished(scheduler: Any) -> bool:
     """Whether a call of `step` left the step half done, so that the next call corrects it."""
-    if hasattr(scheduler, "state_in_first_order"):  # Heun
-        return not scheduler.state_in_first_order
+    if hasattr(scheduler, "state_in_first_order"):  # Heun and DPM-Solver-2; the last step, to sigma = 0, is whole
+        last = scheduler.step_index is not None and scheduler.step_index >= len(scheduler.timesteps)
+        return not scheduler.state_in_first_order and not last
     return hasattr(scheduler, "plms_timesteps") and scheduler.counter == 1  # PNDM
 
 
 def move_stored(scheduler: Any, change: Tensor, schedule: Schedule, t: float, s: float, start: float) -> None:
     """Move what the scheduler has stored of the path along with a change of its sample at s.
 
-    UniPC corrects the next sample from the last one that it stored, and single-step DPM-Solver takes its second and
-    third order steps from the sample at the start of the group: a change that they do not know of would be lost. Along
-    the solver's linear part a change at s is one of (sigma_r / sigma_s) at r (alpha, where it predicts noise).
+    UniPC and SA-Solver correct the next sample from the last one that they stored, and single-step DPM-Solver takes its
+    second and third order steps from the sample at the start of the group: a change that they do not know of would be
+    lost. Along the solver's linear part a change at s is one of (sigma_r / sigma_s) at r (alpha, where it predicts
+    noise).
 
     Args:
         change: of the sample at s, in the pipeline's units.
@@ -52,46 +48,27 @@ def move_stored(scheduler: Any, change: Tensor, schedule: Schedule, t: float, s:
     if s == 0:
         return
     level = schedule.sigma if _predicts_data(scheduler) else schedule.alpha
-    if isinstance(getattr(scheduler, "last_sample", None), Tensor):
+    if hasattr(scheduler, "last_noise"):
+        scheduler.last_sample = scheduler.last_sample + change / _kept_by_sa(scheduler, schedule, t, s)
+    elif isinstance(getattr(scheduler, "last_sample", None), Tensor):
         scheduler.last_sample = scheduler.last_sample + level(t) / level(s) * change
     elif hasattr(scheduler, "order_list") and isinstance(getattr(scheduler, "sample", None), Tensor):
         scheduler.sample = scheduler.sample + level(start) / level(s) * change
 
 
+def _kept_by_sa(scheduler: Any, schedule: Schedule, t: float, s: float) -> float:
+    """The part of x_t in x_s by SA-Solver's stochastic Adams steps: (sigma_s / sigma_t) exp(-tau^2 h).
+
+    h is the growth of log(alpha / sigma). It predicts data; where it predicts noise, the part is alpha_s / alpha_t.
+
+    Source: Xue et al., "SA-Solver", 2309.05019, equations 11 and 14.
+    """
+    if not scheduler.predict_x0:
+        return schedule.alpha(s) / schedule.alpha(t)
+    tau, kept = float(scheduler.tau_func(scheduler.timestep_list[-1])), schedule.sigma(s) / schedule.sigma(t)
+    return kept * (schedule.ratio(s) / schedule.ratio(t)) ** tau**2
+
+
 def _predicts_data(scheduler: Any) -> bool:
     config = scheduler.config
     return bool(getattr(config, "predict_x0", "++" in str(getattr(config, "algorithm_type", "++"))))
-
-
-@contextmanager
-def noise_of(scheduler: Any, value: float) -> Iterator[None]:
-    """Inside, the scheduler's noise is this value everywhere, and no generator is advanced."""
-    module = sys.modules[type(scheduler).__module__]
-    before = getattr(module, "randn_tensor", None)
-    if before is None:
-        yield
-        return
-
-    def constant(shape: Any, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> Tensor:
-        return torch.full(tuple(shape), value, device=device, dtype=dtype)
-
-    setattr(module, "randn_tensor", constant)  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(module, "randn_tensor", before)  # noqa: B010
-
-
-def mean_and_std(scheduler: Any, state: dict[str, Any], step: Step) -> tuple[Tensor, float]:
-    """Mean and standard deviation of what a step from `state` gives, by asking with noise 0 and with noise 1."""
-    after = kept(scheduler)
-    try:
-        results = []
-        for value in (0.0, 1.0):
-            put_back(scheduler, state)
-            with noise_of(scheduler, value):
-                results.append(step())
-    finally:
-        put_back(scheduler, after)
-    mean, one = results
-    return mean, float((one - mean).double().mean())

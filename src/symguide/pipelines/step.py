@@ -10,32 +10,35 @@ from torch import Tensor
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
 from symguide.half import in_dtype
-from symguide.pipelines.combine import Combine
 from symguide.pipelines.experts import Experts
-from symguide.pipelines.levels import Clock
+from symguide.pipelines.levels import Clock, Levels
+from symguide.pipelines.reading import Reading
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Graphs, Replay
 from symguide.prediction_guidance import TwoBranches
+from symguide.schedule import Schedule
 from symguide.step import Run, Step
 
 
 class PipelineNetwork:
-    """A pipeline's own prediction as a network of ours: (x, timestep of our schedule, a number) -> prediction.
+    """A pipeline's own networks, and what it makes of their passes: (passes, timestep of our schedule) -> prediction.
 
     `graphs` of the pipeline's own calls, where they are there, stand in for the next call.
     """
 
     def __init__(
-        self, replay: Replay, combine: Combine, recorder: Recorder, clock: Clock, experts: Experts | None
+        self, replay: Replay, reading: Reading, recorder: Recorder, clock: Clock, experts: Experts | None
     ) -> None:
-        self.replay, self.combine, self.recorder, self.experts = replay, combine, recorder, experts
+        self.replay, self.reading, self.recorder, self.experts = replay, reading, recorder, experts
         self.clock = clock
         self.graphs: Graphs | None = None
 
-    def __call__(self, x: Tensor, timestep: float) -> Tensor:
+    def __call__(self, passes: Sequence[Tensor], timestep: float) -> Tensor:
+        """The pipeline's prediction of its passes at a timestep of ours."""
         t = self.clock(timestep)
-        combine = self.combine if self._speaks(t) else self._experts.combine(t, self.replay.passes)
-        return combine(self.passes(x, t))
+        combine = self.reading.combine if self._speaks(t) else self._experts.combine(t, self.replay.passes)
+        assert combine is not None
+        return combine(passes)
 
     def passes(self, x: Tensor, t: float) -> list[Tensor]:
         """What the networks say in each of their passes at the scheduler's timestep t, in x's type."""
@@ -75,7 +78,15 @@ class AsRecorded(torch.autograd.Function):
 
 
 class PipelineDenoiser(Denoiser):
-    """A denoiser that counts every pass of the pipeline's networks."""
+    """A denoiser that counts every pass of the pipeline's networks.
+
+    Where passes are combined as clean estimates, that is what it predicts.
+    """
+
+    def __init__(self, network: PipelineNetwork, levels: Levels) -> None:
+        self.convert = network.reading.convert
+        super().__init__(network, levels.schedule, levels.predicts if self.convert is None else "x0")
+        self.own = levels.predicts
 
     def __call__(self, x: Tensor, t: Any, **condition: Any) -> Prediction:
         assert isinstance(self.network, PipelineNetwork)
@@ -83,19 +94,37 @@ class PipelineDenoiser(Denoiser):
         return super().__call__(x, t, **condition)
 
     def _evaluate(self, x: Tensor, t: Any, condition: Mapping[str, Any]) -> Tensor:
-        value: Tensor = self.network(x, float(self.schedule.timestep(t)))  # a tensor of it would have to be waited for
-        return value
+        assert isinstance(self.network, PipelineNetwork)
+        timestep = float(self.schedule.timestep(t))  # a tensor of it would have to be waited for
+        passes = [self.said(x, t, y).value for y in self.network.passes(x, self.network.clock(timestep))]
+        combined: Tensor = self.network(passes, timestep)
+        return self.kept(at(self.schedule, self.predicts, x, t, combined)).value
 
     def passes(self, x: Tensor, t: float) -> list[Prediction]:
         """The prediction of each pass."""
         assert isinstance(self.network, PipelineNetwork)
         self.counter.forward += self.network.replay.passes * len(x)
-        return [self.prediction(x, t, y) for y in self.network.passes(x, self.network.clock(self.schedule.timestep(t)))]
+        every = self.network.passes(x, self.network.clock(float(self.schedule.timestep(t))))
+        return [self.kept(self.said(x, t, self.network.reading.sign * y)) for y in every]
 
-    def prediction(self, x: Tensor, t: float, value: Tensor) -> Prediction:
-        """A value of the network at (x, t) as a prediction."""
-        schedule = self.schedule
-        return Prediction(x, value, self.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
+    def said(self, x: Tensor, t: float, value: Tensor) -> Prediction:
+        """What the network said in a pass at (x, t), as a prediction."""
+        prediction = at(self.schedule, self.own, x, t, value)
+        return prediction if self.convert is None else prediction.with_x0(self.convert(prediction))
+
+    def kept(self, prediction: Prediction) -> Prediction:
+        """The prediction, but at places where networks are given something clean, whose clean estimate is that."""
+        assert isinstance(self.network, PipelineNetwork)
+        if (held := self.network.replay.held) is None:
+            return prediction
+        places, clean = held
+        there = getattr(prediction.with_x0(clean.to(prediction.x)), prediction.space)
+        return prediction.with_value(torch.where(places, there, prediction.value))
+
+
+def at(schedule: Schedule, space: str, x: Tensor, t: float, value: Tensor) -> Prediction:
+    """A value at (x, t) as a prediction."""
+    return Prediction(x, value, space, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
 
 
 class InPlaceOfItsOwn:
@@ -119,6 +148,8 @@ class InPlaceOfItsOwn:
 
 class Known(Call):
     """A call that the pipeline itself has made; its graph is the pipeline's where that was kept."""
+
+    compared = False  # a replay compares what it says with what was recorded
 
     def __init__(self, predict: GuidedPredictor, t: float, prediction: Prediction, graphs: Graphs | None) -> None:
         self.predict, self.t, self.device, self.x = predict, t, prediction.x.device, prediction.x

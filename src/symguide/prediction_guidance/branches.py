@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.denoiser import Denoiser, Prediction, expand_condition
+from symguide.condition import expand_condition
+from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError
 
 

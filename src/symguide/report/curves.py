@@ -52,7 +52,7 @@ def draw_curves(traces: Mapping[str, Sequence[StepRecord]]) -> str:
 
 def _line(panel: Any, method: str, trace: Sequence[StepRecord], name: str, colour: str) -> None:
     values: list[tuple[int, Tensor]] = [
-        (record.index, value.double().cpu())
+        (record.index, value.double().cpu().flatten())  # with particles (B, K)
         for record in trace
         if (value := getattr(record, name)) is not None and bool(torch.isfinite(value).all())
     ]

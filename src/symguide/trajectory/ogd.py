@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from symguide.beginning import sample_indices
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError
-from symguide.loop import sample_indices
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule
 

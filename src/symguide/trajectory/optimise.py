@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symguide.call import GuidedPredictor
-from symguide.denoiser import Counter, Denoiser, expand_condition
+from symguide.beginning import prepare
+from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, GuidanceError, SymguideError
-from symguide.loop import Cost, sample_indices, sample_shape, sample_times, starting_noise
+from symguide.loop import Cost
 from symguide.loss import Objective
 from symguide.memory import Memory, check_memory
 from symguide.meter import Peak
-from symguide.per_sample import Noise
-from symguide.solver import Grid, choose, get_solver, through
+from symguide.solver import Grid, get_solver, through
 from symguide.step import PredictionHook
 from symguide.trajectory.path import Method, Path
 
@@ -108,34 +107,36 @@ def optimise(
         raise ConfigError(f"method takes DOODL(...), DFlow(...) or OCFlow(...), not {method!r}")
     if not callable(objective):
         raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {type(objective).__name__}")
-    if prediction is not None and not callable(prediction):
-        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
-    if on_nan not in ("raise", "skip"):
-        raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
-    check_memory(memory)
-    denoiser = denoiser.to(device, dtype)
-    device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
-    dtype = dtype or torch.get_default_dtype()
-    numbers = sample_indices(batch, indices, start)
-    size = sample_shape(shape, denoiser, start)
-    times = sample_times(denoiser, solver, grid, steps)
-    name = choose(solver, None)[0]
-    program = through(name, denoiser.schedule, times, get_solver(name).of_steps(steps), method.controlled)
-
-    counter = Counter()
-    condition = expand_condition(condition, len(numbers), device)
-    predict = GuidedPredictor(denoiser.counted(counter, device), condition, prediction)
-    noise = Noise(seed, numbers, size, dtype, device)
-    x = starting_noise(start, noise, denoiser, times[0], dtype, device, 1)
+    memory = check_memory(memory)
+    begin = prepare(
+        denoiser,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        shape=shape,
+        condition=condition,
+        solver=solver,
+        grid=grid,
+        prediction=prediction,
+        indices=indices,
+        start=start,
+        dtype=dtype,
+        device=device,
+        on_nan=on_nan,
+    )
+    predict, noise, times, x, device = begin.predict, begin.noise, begin.times, begin.x, begin.x.device
+    denoiser, counter = predict.denoiser, predict.denoiser.counter
+    calls = get_solver(begin.solver).of_steps(len(times) - 1)
+    program = through(begin.solver, denoiser.schedule, times, calls, method.controlled)
     unit = math.hypot(denoiser.schedule.alpha(times[0]), denoiser.schedule.sigma(times[0]))
     path = Path(predict, objective, program, x, unit, noise, times, memory, offload, on_nan)
 
-    drawn, trace = len(numbers), list[IterationRecord]()
+    drawn, trace = len(noise.indices), list[IterationRecord]()
     meter = Peak(device)
     predict.meter = meter.saved
     with denoiser.frozen(), meter as peak:
         begun = before = time.perf_counter()
-        calls = (0, 0)
+        spent = (0, 0)
         visits = method.visit(path)
         point = next(visits)
         for index in tqdm(range(method.iterations), desc="optimising", disable=not progress, leave=False):
@@ -148,12 +149,12 @@ def optimise(
                 index,
                 point.loss,
                 point.gradient_norm,
-                (counter.forward - calls[0]) // drawn,
-                (counter.backward - calls[1]) // drawn,
+                (counter.forward - spent[0]) // drawn,
+                (counter.backward - spent[1]) // drawn,
                 now - before,
             )
             trace.append(record)
-            calls, before = (counter.forward, counter.backward), now
+            spent, before = (counter.forward, counter.backward), now
             point = following or point
             if callback is not None:
                 callback(record, point.x0)
@@ -164,8 +165,8 @@ def optimise(
         seconds = time.perf_counter() - begun
     _check_finite(point.x0)
     cost = Cost(counter.forward // drawn, counter.backward // drawn, seconds, peak())
-    begin, *controls = point.inputs
-    return Optimised(point.x0, point.loss, trace, cost, begin, torch.stack(controls) if controls else None)
+    first, *controls = point.inputs
+    return Optimised(point.x0, point.loss, trace, cost, first, torch.stack(controls) if controls else None)
 
 
 def _check_finite(samples: Tensor) -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from symguide.call import GuidedPredictor
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, whole
 from symguide.lookahead import read_backwards, record
 from symguide.loss import Objective, evaluate, require_finite
 from symguide.memory import Memory
+from symguide.modules import vjp
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
 from symguide.solver import Program
@@ -67,7 +68,7 @@ class Point:
 
         Where it is not finite it is 0 with on_nan="skip", so that such a sample is left to what else a method does.
         """
-        cotangent = torch.autograd.grad(self._graph, self._leaf, torch.ones_like(self.loss))[0]
+        cotangent = vjp(self._graph, self._leaf, torch.ones_like(self.loss))[0]
         del self._graph, self._leaf  # before the sweep, which is where memory peaks
         bars = read_backwards(self.path.program, self._calls, cotangent)
         self._calls = []
@@ -93,9 +94,7 @@ class Method(Protocol):
 
 def check_iterations(iterations: int) -> int:
     """The number itself; ConfigError unless it is a whole number, at least 0."""
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ConfigError(f"iterations must be a whole number, at least 0, not {iterations!r}")
-    return iterations
+    return whole(iterations, "iterations", 0)
 
 
 def check_settings(**settings: tuple[float, bool, str]) -> None:

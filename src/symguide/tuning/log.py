@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ class Log:
         try:
             head, *self._lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             there: dict[str, Any] = head["search"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            whole = isinstance(there, dict) and all(map(_is_record, self._lines))
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise ConfigError(f"{path} is no record of a search: choose another file") from error
+        if not whole:
+            raise ConfigError(f"{path} has lines that no search wrote: choose another file, or remove it")
         if there != self.search:
             named = [key for key in self.search if there.get(key) != self.search[key]]
             told = ", ".join(f"{k} ({_short(there.get(k))} there, {_short(self.search[k])} here)" for k in named)
@@ -81,6 +85,18 @@ class Log:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [{"search": self.search}, *self._lines]
         files.write(self.path, "".join(json.dumps(each) + "\n" for each in lines).encode())
+
+
+def _is_record(line: Any) -> bool:
+    """Whether a line is of a trial, or of a proposal that was too dear."""
+    if not isinstance(line, dict) or not isinstance(line.get("settings"), dict) or type(line.get("calls")) is not int:
+        return False
+    if line.get("state") == SKIPPED:
+        return line.keys() == {"method", "settings", "state", "calls"}
+    if line.keys() != {"calls", *(field.name for field in fields(Trial))}:
+        return False
+    figures = [*line["values"], *line["kept"], line["forward_calls"], line["backward_calls"], line["seconds"]]
+    return all(isinstance(figure, int | float) for figure in figures)
 
 
 def _short(value: Any) -> str:

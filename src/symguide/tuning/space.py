@@ -160,8 +160,6 @@ def _is_recipe(make: Any) -> bool:
 
 def _parameters(make: Any) -> dict[str, Any]:
     """Parameters beside the objective with their defaults; "**" where any others are taken."""
-    if _is_recipe(make):
-        return dict(make.parameters())
     found = list(inspect.signature(make).parameters.values())[1:]
     return {
         "**" if p.kind is p.VAR_KEYWORD else p.name: None if p.default is p.empty else p.default

@@ -15,10 +15,8 @@ class World:
     """Networks of clean samples to guide with, by kind."""
     judges: Mapping[str, Path] = field(default_factory=dict)
     """For each kind a network of another build and training, which guidance never sees, to measure with."""
-    side: int | None = None
-    """Of the pictures that these know, where they are also shown larger ones."""
-    scale: float | None = None
-    """Of a normalised step (SAG, FreeDoM, LGD) in 50 steps, where the methods' own is too strong."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of the samples that these know: first those of their training, then larger ones, which they see averaged."""
 
 
 _DIGITS = Path(__file__).parent / "digits" / "weights"
@@ -29,7 +27,7 @@ _KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
 def _scenes(folder: str, description: str) -> World:
     """A model of the scenes world, whose models share their scorers and judges."""
     scorers, judges = ({kind: _SCENES / role / kind for kind in _KINDS} for role in ("scorers", "judges"))
-    return World(description, _SCENES / folder, scorers, judges, side=32, scale=0.1)
+    return World(description, _SCENES / folder, scorers, judges, shapes=((3, 32, 32), (3, 64, 64)))
 
 
 WORLDS: dict[str, World] = {
@@ -38,6 +36,7 @@ WORLDS: dict[str, World] = {
         _DIGITS / "denoiser",
         {"classifier": _DIGITS / "scorer", "noisy": _DIGITS / "noisy"},
         {"classifier": _DIGITS / "judge"},
+        shapes=((1, 8, 8),),
     ),
     "scenes": _scenes(
         "denoiser",

@@ -332,7 +332,7 @@ def own_lookahead(pipe, call, at, nodes):
         x_s = s / sigma * x - a * math.expm1(-h) * d
         if getattr(scheduler, "_step_index", None) is not None:
             scheduler._step_index += 1
-        x_s = (x_s / a if exploded else x_s).to(sample)
+        x_s = (x_s / a if exploded else x_s).to(output)  # as schedulers return it
         return (x_s,) if kwargs.get("return_dict") is False else _Out(x_s)
 
     calls = {"set_timesteps": set_timesteps}

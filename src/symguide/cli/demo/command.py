@@ -7,6 +7,7 @@ import click
 
 from symguide.cli.files import locked, sweep, write_json
 from symguide.cli.help import Command, debug_option, json_option, option
+from symguide.cli.params import SAMPLES, Count
 
 EXAMPLES = [
     ("three minutes on a laptop's CPU; then open out/demo/index.html", "symguide demo"),
@@ -18,10 +19,10 @@ EXAMPLES = [
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("world", default="scenes", type=click.Choice(["scenes", "digits"]))
-@option("Size", "--num", type=click.IntRange(1), help="Samples of every method; 4 scenes or 100 digits.")
-@option("Size", "--steps", type=click.IntRange(1), help="Sampling steps; 20 for scenes, 30 for digits.")
+@option("Size", "--num", type=Count(1, SAMPLES), help="Samples of every method; 4 scenes or 100 digits.")
+@option("Size", "--steps", type=Count(1), help="Sampling steps; 20 for scenes, 30 for digits.")
 @option("Size", "--quick", is_flag=True, help="Fewer samples and steps: rougher, in a few seconds.")
-@option("Size", "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all noise.")
+@option("Size", "--seed", type=Count(0, 2**63 - 1), default=0, show_default=True, help="Seed of all noise.")
 @option("Size", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1, mps.")
 @option(
     "Output",

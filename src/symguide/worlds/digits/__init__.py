@@ -1,28 +1,43 @@
 """Handwritten digits, 8x8: real data, a denoiser by class, classifiers to guide with, a judge to measure with."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from symguide.networks import load
+from symguide.objectives import Objective
+from symguide.worlds import scorers
 from symguide.worlds.digits.data import images, labels
 
 FOLDER = Path(__file__).parent
 WEIGHTS = FOLDER / "weights"
 DENOISER, SCORER, NOISY, JUDGE = (WEIGHTS / name for name in ("denoiser", "scorer", "noisy", "judge"))
 
-__all__ = ["DENOISER", "FOLDER", "JUDGE", "NOISY", "SCORER", "WEIGHTS", "images", "judge", "labels", "noisy", "scorer"]
+__all__ = [
+    "DENOISER",
+    "FOLDER",
+    "JUDGE",
+    "NOISY",
+    "SCORER",
+    "WEIGHTS",
+    "images",
+    "judge",
+    "labels",
+    "noisy",
+    "objective",
+    "scorer",
+]
 
 
 def scorer(device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
     """The classifier to guide with: clean images (B, 1, 8, 8) -> logits (B, 10); `.features(x)` gives (B, 64)."""
-    return load(SCORER, device, dtype)[0]
+    return scorers.network("digits", "scorer", "classifier", device, dtype)
 
 
 def noisy(device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
     """The classifier of noisy images, for classifier guidance: (x_t (B, 1, 8, 8), timestep (B,)) -> logits (B, 10)."""
-    return load(NOISY, device, dtype)[0]
+    return scorers.network("digits", "scorer", "noisy", device, dtype)
 
 
 def judge(device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
@@ -30,4 +45,20 @@ def judge(device: torch.device | str | None = None, dtype: torch.dtype | None = 
 
     Guidance must never see it: fooling the scorer is no success, and only a judge can tell.
     """
-    return load(JUDGE, device, dtype)[0]
+    return scorers.network("digits", "judge", "classifier", device, dtype)
+
+
+def objective(name: str, *given: Any, **settings: Any) -> Objective:
+    """An objective for images of this world, (B, 1, 8, 8), by the world's own scorer.
+
+    Args:
+        name: "classifier", "noisy" (for ClassifierGuidance) or "style".
+        given, settings: what the objective takes beside its network, see symguide.objectives.
+
+    Raises:
+        ConfigError: for an unknown name, and whatever the objective refuses; when called, for samples of other shapes.
+
+    >>> objective("classifier", label=[3, 5])(images("held_out")[:2]).shape
+    torch.Size([2])
+    """
+    return scorers.objective("digits", name, *given, **settings)

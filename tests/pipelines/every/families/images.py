@@ -80,8 +80,9 @@ MIXED = (
 
 
 def _case(family):
+    """A case of it, long enough for look-aheads of three calls: adapters act in the first so many steps."""
     make, call = (FAMILIES | MORE)[family]
-    more = {"num_inference_steps": 4 if "strength" in call else 3}
+    more = {"num_inference_steps": 4 if "strength" in call or "adapter" in family else 3}
     notes = {"unmixed": EVERYWHERE} if family in MIXED else {}
     notes |= {"once": True} if family in FAMILIES and "controlnet" not in family else {}
     return make, call | more, notes

@@ -4,6 +4,7 @@ import diffusers
 import torch
 import transformers
 from images_sd import STEPS, processor, sighted
+from tokenizers import processors
 from zoo import (
     NEGATIVE,
     PROMPT,
@@ -85,7 +86,10 @@ def kandinsky1(name, network=None):
         kinds = {"addition_embed_type": "text_image", "encoder_hid_dim_type": "text_image_proj"}
         sizes = {"in_channels": 4, "out_channels": 8, "encoder_hid_dim": 32} | kinds | (network or {})
         unet = diffusers.UNet2DConditionModel(**SIMPLE | sizes).eval()
-        named = {"text_encoder": text.eval(), "tokenizer": word_tokenizer(), "movq": movq()}
+        tokenizer = word_tokenizer()
+        ended = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        tokenizer.backend_tokenizer.post_processor = ended  # no prompt is without a word
+        named = {"text_encoder": text.eval(), "tokenizer": tokenizer, "movq": movq()}
         return getattr(diffusers, name)(**named, unet=unet, scheduler=ddim())
 
     return make
@@ -259,6 +263,7 @@ def told_latent(folder):
 
 ROUNDS = {"quantises": True, "note": "the decoder quantises, and gradients pass straight through"}
 
+HINT = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(6))  # of 8 numbers a latent
 CASES = {
     "KandinskyV22Pipeline": (kandinsky("KandinskyV22Pipeline"), {**SEEN, **SIZE}),
     "KandinskyV22Pipeline: learned_range": (kandinsky("KandinskyV22Pipeline", learned=True), {**SEEN, **SIZE}),
@@ -268,18 +273,18 @@ CASES = {
     ),
     "KandinskyV22InpaintPipeline": (
         kandinsky("KandinskyV22InpaintPipeline", {"in_channels": 9}),
-        {**SEEN, **SIZE, "image": picture(), "mask_image": torch.tensor([[[[0.0] * 16 + [1.0] * 16] * 32]])},
-        {"unmixed": {"mask_image": torch.ones(1, 1, 32, 32)}},
+        {**SEEN, **SIZE, "image": picture(), "mask_image": hole()},
+        {"unmixed": {"mask_image": hole(whole=True)}},
     ),
     "KandinskyV22ControlnetPipeline": (
         kandinsky(
             "KandinskyV22ControlnetPipeline", {"in_channels": 8, "addition_embed_type": "image_hint", "out_channels": 8}
         ),
-        {**SEEN, **SIZE, "hint": SMALL},
+        {**SEEN, **SIZE, "hint": HINT},
     ),
     "KandinskyV22ControlnetImg2ImgPipeline": (
         kandinsky("KandinskyV22ControlnetImg2ImgPipeline", {"in_channels": 8, "addition_embed_type": "image_hint"}),
-        {**SEEN, **SIZE, "hint": SMALL, "image": picture(), "strength": 0.8, "num_inference_steps": 4},
+        {**SEEN, **SIZE, "hint": HINT, "image": picture(), "strength": 0.8, "num_inference_steps": 4},
     ),
     "KandinskyPipeline": (kandinsky1("KandinskyPipeline"), {**TEXT, **SEEN, **SIZE}),
     "KandinskyImg2ImgPipeline": (
@@ -288,8 +293,8 @@ CASES = {
     ),
     "KandinskyInpaintPipeline": (
         kandinsky1("KandinskyInpaintPipeline", {"in_channels": 9}),
-        {**TEXT, **SEEN, **SIZE, "image": picture(), "mask_image": torch.tensor([[[[0.0] * 16 + [1.0] * 16] * 32]])},
-        {"unmixed": {"mask_image": torch.ones(1, 1, 32, 32)}},
+        {**TEXT, **SEEN, **SIZE, "image": picture(), "mask_image": hole()},
+        {"unmixed": {"mask_image": hole(whole=True)}},
     ),
     "KandinskyPriorPipeline": (prior("KandinskyPriorPipeline"), {**TEXT, **STEPS, "output_type": "pt"}),
     "KandinskyV22PriorPipeline": (prior("KandinskyV22PriorPipeline"), {**TEXT, **STEPS, "output_type": "pt"}),
@@ -306,7 +311,9 @@ CASES = {
         {**TEXT, **SIZE, "image": picture(), "strength": 0.8, "num_inference_steps": 4, "prior_num_inference_steps": 2},
     ),
     "KandinskyV22InpaintCombinedPipeline": (
-        combined("KandinskyV22InpaintCombinedPipeline", kandinsky("KandinskyV22InpaintPipeline", {"in_channels": 9}), 22),
+        combined(
+            "KandinskyV22InpaintCombinedPipeline", kandinsky("KandinskyV22InpaintPipeline", {"in_channels": 9}), 22
+        ),
         {**TEXT, **SIZE, "image": picture(), "mask_image": hole(), "prior_num_inference_steps": 2},
         {"unmixed": {"mask_image": hole(whole=True)}},
     ),

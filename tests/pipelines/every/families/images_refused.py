@@ -57,8 +57,8 @@ CASES = {
     "FluxPriorReduxPipeline": (bare("FluxPriorReduxPipeline"), {}, ENTRY),
 }
 LEFT_OUT = {
-    "AltDiffusionImg2ImgPipeline": "Stable Diffusion with another text encoder, deprecated: StableDiffusionImg2ImgPipeline",
-    "AltDiffusionPipeline": "Stable Diffusion with another text encoder, deprecated: StableDiffusionPipeline",
+    "AltDiffusionImg2ImgPipeline": "Stable Diffusion with another text encoder, deprecated: see its Img2Img",
+    "AltDiffusionPipeline": "Stable Diffusion with another text encoder, deprecated",
     "BlipDiffusionControlNetPipeline": "needs the tokenizer and vocabulary of BLIP-2, deprecated",
     "BlipDiffusionPipeline": "needs the tokenizer and vocabulary of BLIP-2, deprecated",
     "BriaFibo2Pipeline": "needs the processor of Qwen3-VL, which is on the hub alone",

@@ -54,10 +54,9 @@ def unclip_parts(folder):
     """Stable unCLIP's U-Net is told the noise of a picture's embedding, beside that."""
     network = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 64}
     pipe = sd(folder, network=network)
+    known = diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer
     more = {
-        "image_normalizer": diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer.StableUnCLIPImageNormalizer(
-            embedding_dim=32
-        ),
+        "image_normalizer": known.StableUnCLIPImageNormalizer(embedding_dim=32),
         "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
     }
     return pipe, more

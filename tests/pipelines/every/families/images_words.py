@@ -146,7 +146,13 @@ def unidiffuser(folder):
         use_data_type_embedding=False,
     )
     decoder = UniDiffuserTextDecoder(
-        prefix_length=77, prefix_inner_dim=32, prefix_hidden_dim=32, vocab_size=514, n_positions=128, n_embd=32, n_head=2
+        prefix_length=77,
+        prefix_inner_dim=32,
+        prefix_hidden_dim=32,
+        vocab_size=514,
+        n_positions=128,
+        n_embd=32,
+        n_head=2,
     )
     return diffusers.UniDiffuserPipeline(
         vae=autoencoder(),
@@ -219,7 +225,14 @@ CASES = {
     "Ideogram4Pipeline": (ideogram, {"prompt": PROMPT, **SIZE, **IDEOGRAM}),
     "QwenImageLayeredPipeline": (
         layered,
-        {**LAYERS, **STEPS, "image": picture().convert("RGBA"), "layers": 2, "true_cfg_scale": 4.0, "output_type": "pt"},
+        {
+            **LAYERS,
+            **STEPS,
+            "image": picture().convert("RGBA"),
+            "layers": 2,
+            "true_cfg_scale": 4.0,
+            "output_type": "pt",
+        },
     ),
     "JoyImageEditPlusPipeline": (
         joy_plus,

@@ -1,0 +1,103 @@
+"""Runs of a pipeline: from the scheduler's timesteps to the last step, and what is told of them."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from symguide.call import Weights
+from symguide.loop import Cost, StepRecord
+from symguide.pipelines.earlier import Earlier
+from symguide.pipelines.guiders import guiders
+from symguide.pipelines.levels import Clock
+from symguide.pipelines.slots import Slot
+from symguide.run_memory import RunMemory
+
+
+@dataclass
+class RunRecord:
+    """One run of the pipeline's scheduler: a line for every step, and what it cost so far, calls for each sample."""
+
+    trace: list[StepRecord] = field(default_factory=list)
+    cost: Cost = field(default_factory=lambda: Cost(0, 0, 0.0, 0))
+
+
+@dataclass
+class Record:
+    """What was drawn inside `guide`: all runs, in their order.
+
+    Most pipelines make one run in a call. FreeInit, ensembles and videos in segments make several.
+
+    Attributes:
+        runs: each of them.
+    """
+
+    runs: list[RunRecord] = field(default_factory=list)
+
+    @property
+    def trace(self) -> list[StepRecord]:
+        """A line for every step of the last run."""
+        return self.runs[-1].trace if self.runs else []
+
+    @property
+    def cost(self) -> Cost:
+        """What the last run cost."""
+        return self.runs[-1].cost if self.runs else RunRecord().cost
+
+    @property
+    def total(self) -> Cost:
+        """What all runs cost together; bytes are those of the largest."""
+        costs = [run.cost for run in self.runs]
+        return Cost(
+            sum(cost.forward_calls for cost in costs),
+            sum(cost.backward_calls for cost in costs),
+            sum(cost.seconds for cost in costs),
+            max((cost.peak_bytes for cost in costs), default=0),
+        )
+
+
+class PipelineRun:
+    """Where a run stands.
+
+    Args:
+        times: of all calls of the scheduler's step, and of where the last one ends.
+        clock: what networks are told at other times.
+        earlier: what the steps so far have shown.
+    """
+
+    def __init__(self, times: Sequence[float], clock: Clock, earlier: Earlier) -> None:
+        self.timesteps, self.earlier = clock, earlier
+        self.thread, self.record = threading.get_ident(), RunRecord()
+        self.times, place = list(times[:1]), 0
+        while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
+            place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
+            self.times.append(times[place])
+        self.index, self.group = 0, times[0]
+        self.change: Tensor | None = None
+        """Of a step whose second half is still to come."""
+        self.weights, self.memory = Weights(), RunMemory()
+        self.slots: Sequence[Slot] = ()
+        """Of the calls to come, if their graphs are wanted."""
+        self.calls = self.peak = 0
+        """The most calls of a step, and the most bytes."""
+        self.stochastic, self.active = False, False
+        """Whether the scheduler draws noise, and whether a step was in the recipe's window."""
+
+    @property
+    def over(self) -> bool:
+        """Whether its last step is made."""
+        return self.index == len(self.times) - 1 and self.change is None
+
+
+def announced(pipe: Any, scheduler: Any, left: int) -> int:
+    """How many calls of `step` a pipeline that runs is to make, of those that its scheduler has left.
+
+    Ordinary pipelines say it themselves, and modular ones tell it their guider, in steps: as many, but for schedulers
+    that make a step in two.
+    """
+    said = [getattr(pipe, "num_timesteps", None)]
+    if getattr(scheduler, "num_inference_steps", None) == len(scheduler.timesteps):
+        said += [getattr(guider, "_num_inference_steps", None) for guider in guiders(pipe)]
+    return min([left, *(number for number in said if isinstance(number, int) and number > 0)])
