@@ -74,10 +74,10 @@ def classes() -> dict[str, str]:
 
     reasons = {}
     for name in sorted(name for name in dir(diffusers) if name.endswith("Pipeline")):
-        kind = getattr(diffusers, name)
-        backends = getattr(kind, "_backends", None) if type(kind).__name__ == "DummyObject" else None
-        if backends:
-            needs = [each for each in backends if each not in ("torch", "transformers")]
+        where = diffusers._class_to_module[name]  # asked for themselves, all classes would be imported
+        if where.startswith("utils.dummy_"):
+            needs = where.removeprefix("utils.dummy_").removesuffix("_objects").split("_and_")
+            needs = [each for each in needs if each not in ("torch", "transformers")]
             reasons[name] = f"not installed: {', '.join(needs)}"
         elif name in ("DiffusionPipeline", "ModularPipeline"):
             reasons[name] = "a base class"

@@ -364,6 +364,7 @@ class _Guided:
         if sentence is not None:
             first = reached <= 1 or (reached >= judge.count > 1 and "made no step" in sentence)
             judge._check(first, f"refused after {reached} steps, not in the first: {sentence}")
+            judge._check("is in a `guide` already" not in sentence, "the judge itself is in guide's way")
             judge._check("\n" not in sentence and 20 < len(sentence) < 500, f"no sentence: {sentence[:80]}")
             raise Refused(sentence)
         if judge.wrong and not hasattr(self, "drawn"):

@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from symguide.pipelines.modules import networks
-from symguide.pipelines.patch import patched
 
 
 class Found(Exception):
@@ -53,6 +52,33 @@ def gap(a, b):
     if a.shape != b.shape:
         return math.inf
     return float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-12))
+
+
+class Instead:
+    """What stands in for a method here. It is none of guide's own, which would take the object for one in use."""
+
+    def __init__(self, owner, name, call):
+        functools.update_wrapper(self, getattr(owner, name))
+        self.owner, self.name, self.call = owner, name, call
+
+    def __call__(self, *args, **kwargs):
+        return self.call(*args, **kwargs)
+
+    def __reduce__(self):
+        return getattr, (self.owner, self.name)  # copies of the object have their class's method
+
+
+@contextmanager
+def instead_of(owner, **calls):
+    """Methods of an object replaced inside, and as before outside."""
+    before = {name: vars(owner)[name] for name in calls if name in vars(owner)}
+    vars(owner).update({name: Instead(owner, name, call) for name, call in calls.items()})
+    try:
+        yield
+    finally:
+        for name in calls:
+            vars(owner).pop(name, None)
+        vars(owner).update(before)
 
 
 class Singles(TorchDispatchMode):
@@ -95,7 +121,7 @@ class Steps:
             self.raw += 1
             return stock(*args, **kwargs)
 
-        with patched(self.scheduler, step=step):  # copies of it count for themselves
+        with instead_of(self.scheduler, step=step):  # copies of it count for themselves
             yield
 
     @property
@@ -210,7 +236,7 @@ def stepping(scheduler, instead):
     def step(model_output, timestep, sample, *args, **kwargs):
         return instead(next(count), stock, model_output, timestep, sample, *args, **kwargs)
 
-    with patched(scheduler, step=step):
+    with instead_of(scheduler, step=step):
         yield
 
 
@@ -339,7 +365,7 @@ def own_lookahead(pipe, call, at, nodes):
     if noisy is not None:
         calls["add_noise"] = lambda original, noise, timesteps: noisy(original, noise, own(timesteps))
     try:
-        with patched(scheduler, **calls), stepping(scheduler, step):  # the copies of a scheduler are their own
+        with instead_of(scheduler, **calls), stepping(scheduler, step):  # the copies of a scheduler are their own
             drawn(pipe, call)
     except Found as found:
         return found.args

@@ -215,7 +215,7 @@ CASES = {
     "StableDiffusionSAGPipeline: sag_scale=0": (of_sd("StableDiffusionSAGPipeline"), {**TEXT, "sag_scale": 0.0}),
     "StableDiffusionAttendAndExcitePipeline": (
         of_sd("StableDiffusionAttendAndExcitePipeline"),
-        {**TEXT, "token_indices": [1], "max_iter_to_alter": 2, "thresholds": {0: 0.5}},
+        {**TEXT, "token_indices": [1], "attn_res": (8, 8), "max_iter_to_alter": 2, "thresholds": {0: 0.5}},
     ),
     "SemanticStableDiffusionPipeline": (of_sd("SemanticStableDiffusionPipeline"), TEXT),
     "SemanticStableDiffusionPipeline: an edit": (of_sd("SemanticStableDiffusionPipeline"), {**TEXT, **EDITED}),
@@ -259,7 +259,7 @@ CASES = {
             "mask_image": hole(),
             "image_latents": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3)),
             "guidance_scale": 5.0,
-            **SHIFTED,
+            "num_inference_steps": 4,
             "inpaint_strength": 0.8,
             "output_type": "np",
         },
