@@ -152,28 +152,6 @@ def kandinsky6(folder):
     )
 
 
-def kandinsky6_sr(folder):
-    transformer = model(
-        "Kandinsky6SRTransformer3DModel",
-        in_visual_dim=4,
-        out_visual_dim=4,
-        time_dim=16,
-        model_dim=16,
-        ff_dim=32,
-        num_visual_blocks=1,
-        axes_dims=(4, 6, 6),
-        tile_sizes=((32, 32),),
-    )
-    vae = model(
-        "Kandinsky6SRVAE",
-        latent_channels=4,
-        encoder_block_out_channels=(32, 32, 32),
-        decoder_block_out_channels=(32, 32, 32),
-        layers_per_block=1,
-    )
-    return pipeline("Kandinsky6SR", transformer=awake(transformer), vae=vae, scheduler=euler())
-
-
 PLAIN = {
     "stg_scale": 0.0,
     "modality_scale": 1.0,
@@ -243,10 +221,8 @@ CASES = {
         {"video": [picture()] * 5, **LARGE, "num_frames": 5, "output_type": "pt"},
     ),
     "Kandinsky6TI2VAPipeline": (kandinsky6, FOR_KANDINSKY6),
-    "Kandinsky6SRPipeline": (
-        kandinsky6_sr,
-        {"video": uniform(1, 5, 3, 16, 16), "resolution_scale": 2, "num_inference_steps": 3, "output_type": "pt"},
-        {"single": True},
-    ),
 }
 """How each class is built, in a folder for its tokenizer, and called."""
+
+LEFT_OUT = {"Kandinsky6SRPipeline": "its attention (flex) has no backward on a CPU"}
+"""Why these have no case."""

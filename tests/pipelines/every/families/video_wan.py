@@ -288,7 +288,7 @@ CASES = {
             "AnyFlowFAR", "AnyFlowFAR", compressed_patch_size=(1, 4, 4), full_chunk_limit=3, chunk_partition=(1, 1, 1)
         ),
         FOR_WAN,
-        {"single": True},
+        {"entry": True},
     ),
     "HeliosPipeline": (lambda f: helios("Helios", stage_range=[0, 1], stages=1, use_dynamic_shifting=True), FOR_WAN),
     "HeliosPyramidPipeline": (
