@@ -362,7 +362,8 @@ class _Guided:
         if sentence is not None or judge.wrong:
             judge._check(same(drawn(pipe, judge.call), judge.plain), "the next run draws something else")
         if sentence is not None:
-            first = reached <= 1 or (reached >= judge.count > 1 and "made no step" in sentence)
+            looks = AT if isinstance(self.loss, Watch) else 0  # it asks nothing before that step
+            first = reached <= 1 + looks or (reached >= judge.count > 1 and "made no step" in sentence)
             judge._check(first, f"refused after {reached} steps, not in the first: {sentence}")
             judge._check("is in a `guide` already" not in sentence, "the judge itself is in guide's way")
             judge._check("\n" not in sentence and 20 < len(sentence) < 500, f"no sentence: {sentence[:80]}")
