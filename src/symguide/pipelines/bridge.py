@@ -36,7 +36,7 @@ from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
 from symguide.pipelines.guiders import refuse_unfit_guiders
 from symguide.pipelines.levels import levels, numbers
-from symguide.pipelines.modules import components, networks, offloaded, refuse_caches
+from symguide.pipelines.modules import complete, components, networks, offloaded, refuse_caches
 from symguide.pipelines.patch import Patched, patched
 from symguide.pipelines.reading import read
 from symguide.pipelines.record import Recorder
@@ -96,6 +96,7 @@ class Bridge:
         if offloaded(pipe) and hasattr(self.loss, "memory"):
             self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
         self.recorder = Recorder(networks(pipe), pipe)
+        complete(self.recorder.networks)
         self.objective = self.loss.objective
         self.record, self.counter = Record(), Counter()
         self.run: PipelineRun | None = None

@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -65,6 +65,16 @@ def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
                 if not _CHECKPOINTED[m]:
                     del _CHECKPOINTED[m]
                     m.disable_gradient_checkpointing()  # type: ignore[operator]
+
+
+def complete(modules: Iterable[nn.Module]) -> None:
+    """Gives networks the switch of their checkpoints that they ask for where gradients are on, and that some never set.
+
+    ZImageControlNetModel is such: without it no gradient passes.
+    """
+    for module in modules:
+        if getattr(module, "_supports_gradient_checkpointing", False) and not hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = False  # type: ignore[assignment]
 
 
 def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
