@@ -57,6 +57,14 @@ from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, Pi
 from symguide.prediction_guidance import TwoBranches
 from symguide.step import Guided, Run, Step
 
+UNFIT = {
+    "TextToVideoZeroPipeline": "half-way it exchanges its scheduler for a copy",
+    "TextToVideoZeroSDXLPipeline": "half-way it exchanges its scheduler for a copy",
+    "StableDiffusionPanoramaPipeline": "it puts its scheduler's attributes back and forth between views",
+    "StableDiffusionPix2PixZeroPipeline": "in a second loop it takes gradients of its own between its network's calls",
+}
+"""Pipelines in which only a later step would show that they cannot be guided, and why."""
+
 
 class _Unguided:
     """No loss guidance: the hook of every recipe, which leaves all steps as they are."""
@@ -96,7 +104,6 @@ class Bridge:
         if offloaded(pipe) and hasattr(self.loss, "memory"):
             self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
         self.recorder = Recorder(networks(pipe), pipe)
-        complete(self.recorder.networks)
         self.objective = self.loss.objective
         self.record, self.counter = Record(), Counter()
         self.run: PipelineRun | None = None
@@ -125,6 +132,7 @@ class Bridge:
                 return self.step(stock, args, kwargs)
 
         with ExitStack() as stack:
+            stack.enter_context(complete(self.recorder.networks))
             stack.enter_context(patched(self.scheduler, step=step, set_timesteps=set_timesteps))
             if self.decode and self.objective is not None:
                 stack.enter_context(self.shown.watched())
@@ -384,6 +392,8 @@ class Bridge:
 def refuse_scheduler(pipe: Any) -> None:
     """ConfigError where there is no scheduler's step to stand at, or another `guide` stands there."""
     name, scheduler = type(pipe).__name__, getattr(pipe, "scheduler", None)
+    if name in UNFIT:
+        raise ConfigError(f"{name} cannot be guided: {UNFIT[name]}")
     if scheduler is None:
         raise ConfigError(f"guide takes a diffusers pipeline with a scheduler, and {name} has none")
     if not callable(getattr(scheduler, "step", None)):

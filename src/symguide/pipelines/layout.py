@@ -14,6 +14,11 @@ from symguide.pipelines.slots import Slot, as_video
 Layout = Callable[[Tensor], Tensor]
 LAST = ("CogVideoX", "ConsisID", "AceStep", "StableVideoDiffusion")
 """Families whose second axis is time and whose third has the channels."""
+BEHIND = (
+    *("HunyuanVideoImageToVideoPipeline", "SanaImageToVideoPipeline"),
+    *("LTXImageToVideoPipeline", "LTX2ImageToVideoPipeline"),
+)
+"""Pipelines whose scheduler may not see the first frame, which is given, where the autoencoder does."""
 LEFT_OUT = {
     "GlmImage": ("scaling_factor",),
     "Kandinsky5": ("shift_factor",),
@@ -54,14 +59,12 @@ def layout(pipe: Any, vae: nn.Module, call: Made, slot: Slot | None = None) -> L
     if name.startswith("WanVACE"):
         references = running(pipe).get("num_reference_images", 0)
         return _checked(lambda z: z[:, :, references:], name, vae)
-    if name == "HunyuanVideoImageToVideoPipeline" and slot is not None and slot.axis == 2 and slot.last:
+    if name in BEHIND and slot is not None and ((slot.axis == 2 and slot.last) or slot.tokens):
         return _checked(_behind_the_first_frame(call, slot), name, vae)
     if name.startswith("Kandinsky5"):
         return _checked(lambda z: z.movedim(-1, 1) if video(vae) else z.movedim(-1, 1).squeeze(2), name, vae)
     if name.startswith(OVER_DATA):
         return _checked(lambda z: z / pipe.scheduler.config.sigma_data, name, vae)
-    if name == "LTXImageToVideoPipeline" and slot is not None and slot.tokens:
-        return _checked(_behind_the_first_frame(call, slot), name, vae)
     if name == "LTXConditionPipeline":
         return _checked(_without_conditions(pipe), name, vae)
     if hasattr(pipe, "transformer_temporal_patch_size") and "num_frames" in given:  # LTX

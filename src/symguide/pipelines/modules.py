@@ -16,6 +16,7 @@ NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
 """Names of the components that see a pipeline's latents."""
 _LOCK = threading.Lock()
 _CHECKPOINTED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_COMPLETED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """How many want checkpoints in a module that had none of its own."""
 
 
@@ -67,14 +68,29 @@ def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
                     m.disable_gradient_checkpointing()  # type: ignore[operator]
 
 
-def complete(modules: Iterable[nn.Module]) -> None:
-    """Gives networks the switch of their checkpoints that they ask for where gradients are on, and that some never set.
+@contextmanager
+def complete(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, networks have the switch of their checkpoints that they ask for where gradients are on.
 
-    ZImageControlNetModel is such: without it no gradient passes.
+    ZImageControlNetModel asks for one that it never sets: no gradient passes otherwise.
     """
-    for module in modules:
-        if getattr(module, "_supports_gradient_checkpointing", False) and not hasattr(module, "gradient_checkpointing"):
-            module.gradient_checkpointing = False  # type: ignore[assignment]
+    held: list[nn.Module] = []
+    try:
+        with _LOCK:
+            for m in modules:
+                asks = "gradient_checkpointing" in getattr(getattr(type(m).forward, "__code__", None), "co_names", ())
+                if asks and (m in _COMPLETED or not hasattr(m, "gradient_checkpointing")):
+                    held.append(m)
+                    _COMPLETED[m] = _COMPLETED.get(m, 0) + 1
+                    m.gradient_checkpointing = False  # type: ignore[assignment]
+        yield
+    finally:
+        with _LOCK:
+            for m in held:
+                _COMPLETED[m] -= 1
+                if not _COMPLETED[m]:
+                    del _COMPLETED[m]
+                    del m.gradient_checkpointing
 
 
 def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:

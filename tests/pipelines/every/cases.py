@@ -26,7 +26,10 @@ from pathlib import Path
 from typing import Any
 
 FAMILIES = Path(__file__).parent / "families"
-NOTES = {"note", "unmixed", "seconds", "decode", "single", "entry", "once", "quantises"}
+NOTES = {
+    *("note", "unmixed", "seconds", "decode", "single", "entry", "once", "quantises"),
+    *("elsewhere", "held", "rendered"),
+}
 
 
 @dataclass(frozen=True)

@@ -279,7 +279,11 @@ CASES = {
         )(f),
         {**TEXT, "gligen_phrases": ["w3"], "gligen_boxes": [[0.1, 0.1, 0.5, 0.5]]},
     ),
-    "StableDiffusionLDM3DPipeline": (ldm3d, TEXT, {"note": "objectives see 6 channels, the picture and its depth"}),
+    "StableDiffusionLDM3DPipeline": (
+        ldm3d,
+        {**TEXT, "output_type": "np"},
+        {"note": "objectives see 6 channels, the picture and its depth"},
+    ),
     "StableDiffusionLatentUpscalePipeline": (
         upscaled,
         {"prompt": PROMPT, "image": picture(), **STEPS, "guidance_scale": 5.0, "output_type": "pt"},

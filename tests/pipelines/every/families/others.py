@@ -160,8 +160,8 @@ CAMERA[:, 2, 3] = np.linspace(0, 1, 5)
 SHAPED = {"num_inference_steps": 3, "frame_size": 8, "output_type": "latent", "guidance_scale": 4.0}
 
 CASES = {
-    "ShapEPipeline": (lambda f: solid(f, "ShapE"), {"prompt": PROMPT, **SHAPED}),
-    "ShapEImg2ImgPipeline": (lambda f: solid(f, "ShapEImg2Img"), {"image": picture(), **SHAPED}),
+    "ShapEPipeline": (lambda f: solid(f, "ShapE"), {"prompt": PROMPT, **SHAPED}, {"rendered": True}),
+    "ShapEImg2ImgPipeline": (lambda f: solid(f, "ShapEImg2Img"), {"image": picture(), **SHAPED}, {"rendered": True}),
     "RFD4ProteinaPipeline": (
         protein,
         {

@@ -296,7 +296,11 @@ CASES = {
     "LTXPipeline": (ltx, LARGER),
     "LTXPipeline: a decoder of timesteps": (told_decoder, {**LARGER, "decode_timestep": 0.05}),
     "LTXImageToVideoPipeline": (lambda f: parts(ltx(f), "LTXImageToVideoPipeline"), {**LARGER, "image": picture()}),
-    "LTXConditionPipeline": (lambda f: parts(ltx(f), "LTXConditionPipeline"), {**LARGER, "image": picture()}),
+    "LTXConditionPipeline": (
+        lambda f: parts(ltx(f), "LTXConditionPipeline"),
+        {**LARGER, "image": picture()},
+        {"held": True},
+    ),
     "LTXI2VLongMultiPromptPipeline": (
         lambda f: pipeline(
             "LTXI2VLongMultiPrompt", **ltx(f).components | {"scheduler": diffusers.LTXEulerAncestralRFScheduler()}
@@ -340,6 +344,7 @@ CASES = {
     "CogVideoXPipeline: DPM": (
         lambda f: pipeline("CogVideoX", **cogvideox(f).components | {"scheduler": diffusers.CogVideoXDPMScheduler()}),
         VIDEO,
+        {"elsewhere": True},
     ),
     "AllegroPipeline": (allegro, {**VIDEO, "num_frames": 8}),
     "LattePipeline": (

@@ -252,7 +252,11 @@ CASES = {
     "WanPipeline": (lambda f: wan("Wan"), FOR_WAN),
     "WanPipeline: two experts": (lambda f: wan("Wan", two=True), FOR_WAN),
     "WanPipeline: 5B": (lambda f: wan5b("Wan"), {**FOR_WAN, "height": 32, "width": 32}),
-    "WanImageToVideoPipeline: 5B": (lambda f: wan5b("WanImageToVideo"), {**PICTURE, "height": 32, "width": 32}),
+    "WanImageToVideoPipeline: 5B": (
+        lambda f: wan5b("WanImageToVideo"),
+        {**PICTURE, "height": 32, "width": 32},
+        {"held": True},
+    ),
     "WanImageToVideoPipeline": (lambda f: wan("WanImageToVideo", PICTURED), PICTURE),
     "WanVideoToVideoPipeline": (
         lambda f: wan("WanVideoToVideo"),
