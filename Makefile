@@ -14,6 +14,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
 
 test-pipelines: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -m tier tests/pipelines
 	$(BIN)/python tests/pipelines/every/run.py
 
 lint: $(VENV)/.dev

@@ -88,6 +88,8 @@ def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool, slot: Slot | Non
             made = torch.cat([vae.decode(part, num_frames=len(part), return_dict=False)[0] for part in parts])
         if z.ndim == 5 and single:
             return made.reshape(len(z), -1, *made.shape[1:]).transpose(1, 2)
+        if type(vae).__name__ == "AutoencoderKLAllegro":  # gives frames before channels
+            return made.transpose(1, 2)
         return made.squeeze(2) if z.ndim == 4 and not single else made
 
     def decode(z: Tensor) -> Tensor:

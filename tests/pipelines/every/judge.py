@@ -301,6 +301,8 @@ class Judge:
         self.sees = (
             f"{_what(seen)} {' x '.join(map(str, seen))}" if self.decode else f"latents {' x '.join(map(str, seen))}"
         )
+        if self.decode and len(seen) == 5:
+            self._check(seen[1] in (1, 3, 4), f"objectives see {seen}: not (B, C, F, H, W)")
         if not self.decode or self.case.notes.get("held"):
             return
         made, plain = self.made, self.plain

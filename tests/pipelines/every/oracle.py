@@ -196,6 +196,8 @@ def agrees(seen, made):
         gaps.append(gap(seen, value))
         if seen.ndim == 5 and value.ndim == 4 and seen.shape[2] and len(value) == len(seen) * seen.shape[2]:
             gaps.append(gap(seen, value.unflatten(0, (len(seen), -1)).transpose(1, 2)))  # frames one by one
+        if seen.ndim == value.ndim == 5 and seen.shape[1] == 3 != value.shape[1]:
+            gaps.append(gap(seen, value.transpose(1, 2)))  # frames before channels
         if value.ndim == seen.ndim + 1 and value.shape[2] == 1:
             gaps.append(gap(seen, value.squeeze(2)))  # a picture as a video of one frame
     return min(gaps)
