@@ -1,11 +1,12 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
-# make test: the test suite;  make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
+# make test: the test suite;  make test-slow: further cases of it
+# make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
 # make lint: ruff and mypy;  make results: the tables of docs/results.md (long)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-pipelines lint results clean
+.PHONY: demo test test-slow test-pipelines lint results clean
 
 demo: $(VENV)/.demo
 	$(BIN)/symguide demo
@@ -13,8 +14,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
 
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -m slow
+
 test-pipelines: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto -m tier tests/pipelines
 	$(BIN)/python tests/pipelines/every/run.py
 
 lint: $(VENV)/.dev

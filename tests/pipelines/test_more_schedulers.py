@@ -135,7 +135,6 @@ def test_off_is_off_and_the_gradient_is_the_schedulers_own(name, folder):
     right(name, folder)
 
 
-@pytest.mark.tier
 @pytest.mark.parametrize("name", FURTHER)
 def test_further_settings_are_right(name, folder):
     right(name, folder)

@@ -158,7 +158,6 @@ def test_the_gradient_is_exact(name, folder):
     right(name, folder)
 
 
-@pytest.mark.tier
 @pytest.mark.parametrize("name", [*SLOW, *FURTHER])
 def test_the_gradient_is_exact_in_further_settings(name, folder):
     right(name, folder)
