@@ -20,11 +20,14 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 from common import RESULTS, table
@@ -139,6 +142,7 @@ def plan(setting: Setting) -> str:
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of schedulers as pipelines have them by default
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"{', '.join(STAGES)}; all in this order if none")
     parser.add_argument("--device", default="cuda", help="cuda, or cuda:1")
