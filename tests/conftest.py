@@ -48,13 +48,8 @@ SLOW = (
     # whole processes of which others of a kind stay: examples of pipelines, quick forms of benchmarks
     *("test_examples_pipelines.py::test_example[flux]", "test_examples_pipelines.py::test_example[sdxl]"),
     *("test_examples_pipelines.py::test_example[video]", "test_benchmarks.py::test_pipelines"),
-    *("test_benchmarks.py::test_quick[", "test_benchmarks.py::test_beyond", "test_benchmarks.py::test_trajectory"),
+    *(f"test_benchmarks.py::test_quick[{name}-" for name in ("nstudy", "digits", "lookahead", "reuse")),
     *("test_methods_are_tuned_and_compared", "test_the_command_runs_a_stage_in_a_process_of_its_own"),
-    *("test_the_sphere_keeps_states", "test_where_the_time_of_a_step_goes", "test_results_are_drawn"),
-    *("test_examples.py::test_example[quickstart]", "test_examples.py::test_example[style]"),
-    *("test_the_scenes_networks_can_be_remade[weak]", "test_the_scenes_networks_can_be_remade[consistency]"),
-    *("test_gpu_benchmark.py::test_laws_find", "test_gpu_benchmark.py::test_other_layouts"),
-    "test_metrics_and_what_is_kept",
 )
 """What `make test-slow` runs, by part of its name, and `make test` does not."""
 
