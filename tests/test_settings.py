@@ -172,3 +172,17 @@ def test_nothing_is_kept_of_schedules_and_grids_that_may_change():
     assert transition("ddim", schedule, 0.8, 0.4, 1.0, None).std == pytest.approx(2 * std)
     one, two = (weights(through("midpoint", schedule, (0.8, 0.0), (2,))) for schedule.strength in (1.0, 2.0))
     assert one != two
+
+
+def test_numpys_whole_numbers_of_objectives_and_starts():
+    from symguide.tuning.tune import in_parts
+
+    pictures = torch.rand(2, 3, 8, 8)
+    assert torch.equal(sg.objectives.Downsample(np.int64(2))(pictures), sg.objectives.Downsample(2)(pictures))
+    assert sg.objectives.Cutouts(lambda x: x.flatten(1).sum(dim=1), size=np.int64(4)).size == 4
+    assert in_parts(np.int64(3), (7,), np.int64(2)) == in_parts(3, (7,), 2)
+    data = torch.randn(6, 4)
+    assert torch.equal(
+        sg.OptimalGaussian.fit(data, covariance=np.int64(2)).variances,
+        sg.OptimalGaussian.fit(data, covariance=2).variances,
+    )

@@ -5,6 +5,7 @@ All work on (B, C, H, W), sample by sample, and compute and return at least floa
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +93,9 @@ class Downsample(LinearOperator):
     """
 
     def __init__(self, factor: int) -> None:
-        if not (isinstance(factor, int) and factor >= 1):
+        if not (isinstance(factor, int | Integral) and factor >= 1):
             raise ConfigError(f"the factor of Downsample must be a positive whole number, not {factor!r}")
-        self.factor = factor
+        self.factor = int(factor)
 
     def __call__(self, x: Tensor) -> Tensor:
         if any(side % self.factor for side in x.shape[-2:]):

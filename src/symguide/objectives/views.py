@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -198,11 +199,11 @@ class Cutouts(Views):
         super().__init__(objective, samples, trim)
         if not 0 < area[0] <= area[1] <= 1:
             raise ConfigError(f"area is two shares, 0 < least <= largest <= 1, not {area}")
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | Integral) or size < 1):
             raise ConfigError(f"the size of cutouts is a positive whole number of pixels, not {size!r}")
         if mode not in FILTERS:
             raise ConfigError(f"the mode of a resize is 'bicubic' or 'bilinear', not {mode!r}")
-        self.size, self.area, self.mode = size, (float(area[0]), float(area[1])), mode
+        self.size, self.area, self.mode = None if size is None else int(size), (float(area[0]), float(area[1])), mode
 
     def view(self, x: Tensor, numbers: Tensor, *noise: Tensor) -> Tensor:
         corners, sides = self.boxes(numbers, x.shape[-2], x.shape[-1])

@@ -1,6 +1,7 @@
 """OGD: the optimal Gaussian to start from below pure noise."""
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ class OptimalGaussian:
             return cls(mean.reshape(data.shape[1:]), flat.var(dim=0).reshape(data.shape[1:]))
         if covariance == "full":
             return cls(mean.reshape(data.shape[1:]), flat.T.cov().reshape(d, d))
-        if isinstance(covariance, bool) or not isinstance(covariance, int) or not 0 < covariance < d:
+        if isinstance(covariance, bool) or not isinstance(covariance, int | Integral) or not 0 < covariance < d:
             raise ConfigError(f"covariance is 'diagonal', 'full' or a rank below {d}, not {covariance!r}")
         fitted = cls(mean.reshape(data.shape[1:]), flat.var(dim=0).reshape(data.shape[1:]))
         _, lengths, basis = torch.linalg.svd(flat - mean, full_matrices=False)

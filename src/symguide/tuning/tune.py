@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def in_parts(num: int, seeds: Sequence[int], batch: int | None) -> list[tuple[in
     [(7, range(0, 2)), (7, range(2, 3)), (8, range(0, 2)), (8, range(2, 3))]
     """
     for name, value in (("num", num), ("batch", batch)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | Integral) or value < 1):
             raise ConfigError(f"{name} is a number of samples, at least 1, not {value!r}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"tuning needs seeds that differ, at least one, not {list(seeds)}")
