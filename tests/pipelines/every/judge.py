@@ -246,11 +246,6 @@ class Judge:
                 self._ahead(watch, call)
 
     @property
-    def _call(self):
-        """The call of the scheduler's `step` that begins step AT: every other one does, where steps have two halves."""
-        return AT * (2 if hasattr(self.pipe.scheduler, "state_in_first_order") else 1)
-
-    @property
     def _elsewhere(self):
         """Whether gradients are compared in another place: what pipelines hold after a step is not known here."""
         notes = self.case.notes
@@ -260,7 +255,7 @@ class Judge:
         alpha, sigma, _ = watch.kept.nodes[0]
         bound = (1e-3 if not self.wide else 1e-5) if self.coarse else 1e-6
         try:
-            expected = own_gradient(self.pipe, self.call, self._call, watch.kept.loss_of, (alpha, sigma))
+            expected = own_gradient(self.pipe, self.call, watch.kept.at, watch.kept.loss_of, (alpha, sigma))
             value = float((got - expected).norm() / expected.norm().clamp_min(1e-30))
         except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
             self.notes.append(f"n = 1 by central differences: no graph ({_line(error)[:60]})")
@@ -273,7 +268,7 @@ class Judge:
             direction = torch.randn(
                 watch.kept.x.shape, generator=torch.Generator().manual_seed(1), dtype=watch.kept.x.dtype
             )
-            slopes = own_difference(self.pipe, call, self._call, watch.kept.loss_of, (alpha, sigma), direction)
+            slopes = own_difference(self.pipe, call, watch.kept.at, watch.kept.loss_of, (alpha, sigma), direction)
             slope = (got * direction).flatten(1).sum(dim=1)
             value = min(float(((s - slope) / slope).abs().max()) for s in slopes)
         self._within("own graph", value, bound, "gradient of n = 1, the pipeline's own")

@@ -283,7 +283,7 @@ def own_gradient(pipe, call, at, loss_of, level):
         nonlocal leaf
         if index == at:
             assert leaf is not None
-            if leaf.shape == sample.shape and torch.equal(leaf, sample):
+            if not sample.is_leaf and leaf.shape == sample.shape and torch.equal(leaf, sample):
                 sample = leaf  # where frames are given, the sample is cut out again after the network was called
             x = alpha * sample if exploded else sample
             estimate = clean(predicts, x, output, alpha, sigma)
