@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,9 +15,11 @@ from symguide.errors import ConfigError
 NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
 """Names of the components that see a pipeline's latents."""
 _LOCK = threading.Lock()
-_CHECKPOINTED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-_COMPLETED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+Counts = WeakKeyDictionary[nn.Module, int]
+_CHECKPOINTED: Counts = WeakKeyDictionary()
 """How many want checkpoints in a module that had none of its own."""
+_COMPLETED: Counts = WeakKeyDictionary()
+"""How many want the switch of checkpoints in a module that never sets it."""
 
 
 def components(pipe: Any) -> list[nn.Module]:
@@ -50,22 +52,14 @@ def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
     able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False) and not _remembers(m)]
     if modules and not able:
         raise ConfigError(f"{type(modules[0]).__name__} cannot be checkpointed: leave checkpoint=True out")
-    held: list[nn.Module] = []
-    try:
-        with _LOCK:
-            for m in able:
-                if m in _CHECKPOINTED or not m.is_gradient_checkpointing:
-                    held.append(m)
-                    _CHECKPOINTED[m] = _CHECKPOINTED.get(m, 0) + 1
-                    m.enable_gradient_checkpointing(_again)  # type: ignore[operator]
+    with _while_wanted(
+        _CHECKPOINTED,
+        able,
+        lambda m: not m.is_gradient_checkpointing,
+        lambda m: m.enable_gradient_checkpointing(_again),
+        lambda m: m.disable_gradient_checkpointing(),
+    ):
         yield
-    finally:
-        with _LOCK:
-            for m in held:
-                _CHECKPOINTED[m] -= 1
-                if not _CHECKPOINTED[m]:
-                    del _CHECKPOINTED[m]
-                    m.disable_gradient_checkpointing()  # type: ignore[operator]
 
 
 @contextmanager
@@ -74,23 +68,48 @@ def complete(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     ZImageControlNetModel asks for one that it never sets: no gradient passes otherwise.
     """
+
+    def lacks(m: nn.Module) -> bool:
+        asked = getattr(getattr(type(m).forward, "__code__", None), "co_names", ())
+        return "gradient_checkpointing" in asked and not hasattr(m, "gradient_checkpointing")
+
+    def give(m: Any) -> None:
+        m.gradient_checkpointing = False
+
+    def take(m: Any) -> None:
+        del m.gradient_checkpointing
+
+    with _while_wanted(_COMPLETED, modules, lacks, give, take):
+        yield
+
+
+@contextmanager
+def _while_wanted(
+    counts: Counts,
+    modules: Iterable[nn.Module],
+    lacks: Callable[[Any], bool],
+    on: Callable[[Any], Any],
+    off: Callable[[Any], Any],
+) -> Iterator[None]:
+    """on(m) for the first who wants it of a module that lacks it, and off(m) when the last one leaves."""
     held: list[nn.Module] = []
     try:
         with _LOCK:
             for m in modules:
-                asks = "gradient_checkpointing" in getattr(getattr(type(m).forward, "__code__", None), "co_names", ())
-                if asks and (m in _COMPLETED or not hasattr(m, "gradient_checkpointing")):
-                    held.append(m)
-                    _COMPLETED[m] = _COMPLETED.get(m, 0) + 1
-                    m.gradient_checkpointing = False  # type: ignore[assignment]
+                if m not in counts and not lacks(m):
+                    continue
+                if m not in counts:
+                    on(m)
+                held.append(m)
+                counts[m] = counts.get(m, 0) + 1
         yield
     finally:
         with _LOCK:
             for m in held:
-                _COMPLETED[m] -= 1
-                if not _COMPLETED[m]:
-                    del _COMPLETED[m]
-                    del m.gradient_checkpointing
+                counts[m] -= 1
+                if not counts[m]:
+                    del counts[m]
+                    off(m)
 
 
 def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
