@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 import symguide as sg
 from symguide.bench.world import FIGURES, World, over_seeds
+from symguide.evaluation.tasks import TASKS, Task
 from symguide.files import write
 from symguide.report import grid, png
-from symguide.worlds.scenes.tasks import TASKS, Task
 
 FOLDER, IMAGE = Path("out/benchmarks"), Path(__file__).parents[1] / "docs" / "images" / "beyond.png"
 TUNE, SEEDS = 100, (0, 1, 2)
@@ -144,7 +144,7 @@ class Part:
 def autoencoder() -> World:
     """The decoder of the scenes world's autoencoder with nothing that knows its latents."""
     decoder = sg.load("scenes-latent").decoder
-    return World(model=sg.Denoiser.from_generator(decoder, (4, 16, 16)))
+    return World(model=sg.from_generator(decoder, (4, 16, 16)))
 
 
 GUIDED = {f"SAG n={n}": sampled(n) for n in (1, 2, 4)}

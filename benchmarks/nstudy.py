@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import symguide as sg
 from symguide.bench.world import FIGURES, STEPS, WEIGHT, World, over_seeds
+from symguide.evaluation.tasks import TASKS
 from symguide.worlds import scenes
-from symguide.worlds.scenes.tasks import TASKS
 
 FOLDER = Path("out/benchmarks")
 NS = (1, 2, 3, 4, 5, 8, 10)

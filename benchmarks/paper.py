@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 import symguide as sg
 from symguide.bench.world import FIGURES, STEPS, World, over_seeds
+from symguide.evaluation.tasks import TASKS, shapes_read
 from symguide.tuning import ByIndex, Choice, Maybe, Range, Trial, Tuned, Window
 from symguide.tuning.space import build
 from symguide.tuning.trial import COMPLETE
-from symguide.worlds.scenes.tasks import TASKS, shapes_read
 
 FOLDER = Path("out/benchmarks")
 NAMES = ("style", "aesthetics", "personalisation", "identity")

@@ -32,11 +32,11 @@ import symguide as sg
 from symguide.bench.networks import SMALL_UNET
 from symguide.loss_guidance.recipe import Push
 from symguide.meter import SavedBytes, show_bytes
-from symguide.pipelines import Estimate, Plan, estimate_memory
-from symguide.pipelines.architecture import Architecture, architecture
-from symguide.pipelines.estimate import MEMORIES, plan_name
-from symguide.pipelines.presets import PRESETS
-from symguide.pipelines.simulate import LiveBytes
+from symguide.planning import Estimate, Plan, estimate_memory
+from symguide.planning.architecture import Architecture, architecture
+from symguide.planning.estimate import MEMORIES, plan_name
+from symguide.planning.presets import PRESETS
+from symguide.planning.simulate import LiveBytes
 
 FOLDER = Path("out/benchmarks")
 STEPS = 3  # the last one is not guided, and the first one warms up

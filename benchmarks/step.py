@@ -27,7 +27,7 @@ from common import RESULTS, save, table
 from torch import Tensor
 
 import symguide as sg
-from symguide.worlds.scenes.tasks import task
+from symguide.evaluation.tasks import task
 
 PUBLISHED = {"plain": 8, "graphs": 3}
 REPETITIONS = {1: 10, 8: 3, 32: 1}  # by batch

@@ -443,7 +443,7 @@ def shown(name="ref.png"):
 
 
 def embedded(kind):
-    return sg.models.scorer("scenes", kind)
+    return sg.load.scorer("scenes", kind)
 
 
 def flow():

@@ -37,7 +37,7 @@ def test_azulas_denoisers_take_azulas_own_steps(kind):
             return torch.tanh(self.inner(x)) + t[:, None].cos() if t.ndim else torch.tanh(self.inner(x)) + t.cos()
 
     theirs = azula.denoise.KarrasDenoiser(Backbone(), getattr(azula.noise, kind)())
-    denoiser = sg.Denoiser.from_azula(theirs, shape=(3,))
+    denoiser = sg.from_azula(theirs, shape=(3,))
     start = torch.randn(2, 3)
     ours = sg.sample(denoiser, start=start, steps=8, eta=0.0, return_trajectory=True)
     sampler, x = azula.sample.DDIMSampler(theirs, steps=8), start
@@ -55,4 +55,4 @@ def test_azulas_denoisers_take_azulas_own_steps(kind):
 
 def test_what_is_no_denoiser_of_azulas():
     with pytest.raises(ConfigError, match="denoiser of azula"):
-        sg.Denoiser.from_azula(torch.nn.Linear(3, 3))
+        sg.from_azula(torch.nn.Linear(3, 3))

@@ -217,7 +217,7 @@ def test_constraint_of_a_recipe_that_moves_the_estimate():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_equals_cpu():
-    settings = {"batch": 2, "steps": 4, "loss": sg.SAG(squares, n=3, offload=True)}
+    settings = {"batch": 2, "steps": 4, "loss": sg.SAG(squares, n=3)}
     cpu = sg.sample(tiny(), **settings).samples
     gpu = sg.sample(tiny(), device="cuda", **settings)
     assert relative(gpu.samples.cpu(), cpu) < 1e-9

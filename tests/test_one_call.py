@@ -36,7 +36,7 @@ def loss(pictures):
 def parts():
     """A generator, the model of it, and the objective of its samples."""
     made = generator()
-    model = sg.Denoiser.from_generator(made, (6,))
+    model = sg.from_generator(made, (6,))
     return made, model, Decoded(loss, model.decode)
 
 
@@ -105,13 +105,13 @@ def test_samples_do_not_depend_on_their_batch():
 
 
 def test_any_callable_is_a_generator_and_a_module_is_cast_with_the_model():
-    model = sg.Denoiser.from_generator(lambda z: z.tanh(), (2, 3))
+    model = sg.from_generator(lambda z: z.tanh(), (2, 3))
     drawn = sg.optimise(model, Decoded(lambda x: x.sum(dim=(1, 2)), model.decode), descent(2), batch=2, **ONE)
     assert drawn.samples.shape == (2, 2, 3)
     single = parts()[1].to(dtype=torch.float32)
     assert single.decoder.output.weight.dtype == torch.float32 == single.dtype
     with pytest.raises(ConfigError, match=r"takes a callable z -> pictures, not Tensor"):
-        sg.Denoiser.from_generator(torch.zeros(3), (3,))
+        sg.from_generator(torch.zeros(3), (3,))
 
 
 def test_layers_are_plain_and_the_mask_shows_one_or_the_other():

@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from symguide import Denoiser, networks, sample
 from symguide.cli import main
 from symguide.errors import ConfigError
-from symguide.models import judge, scorer
+from symguide.evaluation.quality import Evaluation, colours_in, plain
+from symguide.evaluation.tasks import TASKS, task
 from symguide.report import precision_recall
 from symguide.schedule import VP
 from symguide.worlds import WORLDS, scenes
-from symguide.worlds.scenes.quality import Evaluation, colours_in, plain
+from symguide.worlds.load import judge, scorer
 from symguide.worlds.scenes.scene import COLOURS, SHAPES
-from symguide.worlds.scenes.tasks import TASKS, task
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from symguide.errors import ConfigError
+from symguide.evaluation.quality import plain
 from symguide.worlds import scenes
 from symguide.worlds.scenes.picture import PALETTE, _objects
-from symguide.worlds.scenes.quality import plain
 from symguide.worlds.scenes.scene import BACKGROUNDS, COLOURS, HELD_OUT_PAIRS, SHAPES, SIZES, TEXTURES
 
 POINTS = math.pi / 5

@@ -11,7 +11,7 @@ from torch import nn
 import symguide as sg
 from symguide import meter
 from symguide.errors import ConfigError, GuidanceError
-from symguide.memory import check_memory
+from symguide.memory_plan import check_memory
 from symguide.solver import Predict, through, trajectory, transition
 
 

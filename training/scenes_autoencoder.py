@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from symguide import networks
 from symguide.files import write
-from symguide.models import judge
 from symguide.report import grid, png
 from symguide.worlds import scenes
+from symguide.worlds.load import judge
 
 SIDE, BATCH = 64, 16
 ABOUT = """Pictures of 64x64 pixels to latents of 4x16x16 and back; latents have unit variance. Trained for the mean

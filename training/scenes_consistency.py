@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 import symguide as sg
 from symguide import networks
+from symguide.evaluation.quality import Evaluation, plain
 from symguide.files import write
-from symguide.models import judge
 from symguide.per_sample import expand
 from symguide.report import grid, png
 from symguide.schedule import Schedule
 from symguide.worlds import scenes
-from symguide.worlds.scenes.quality import Evaluation, plain
+from symguide.worlds.load import judge
 
 KIND = KINDS["denoiser"]
 WAYS, CHUNK = 3072, 64

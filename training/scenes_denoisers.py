@@ -14,12 +14,12 @@ from scenes_autoencoder import latents
 from torch import Tensor, nn
 
 from symguide import Denoiser, networks
+from symguide.evaluation.quality import Evaluation, plain
 from symguide.files import write
-from symguide.models import judge
 from symguide.report import grid, png
 from symguide.schedule import VP, RectifiedFlow, Schedule, to_spec
 from symguide.worlds import scenes
-from symguide.worlds.scenes.quality import Evaluation, plain
+from symguide.worlds.load import judge
 
 DROP = 0.12  # of the captions in training
 BATCH = 32

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from symguide import networks
 from symguide.files import write
-from symguide.models import judge
 from symguide.report import frechet, grid, png
 from symguide.report.quality import precision_recall
 from symguide.worlds import scenes
+from symguide.worlds.load import judge
 from symguide.worlds.scenes.scene import COLOURS, SHAPES
 
 CHOICES = (len(SHAPES), len(COLOURS), len(COLOURS))

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines_gpu import MEMORIES, Bench, plan_name, settings
 
 from stages import Cell, Row, Setting
-from symguide.pipelines import Estimate, Plan
+from symguide.planning import Estimate, Plan
 
 FORECAST = Path(__file__).parents[1] / "results" / "gpu-forecast.json"
 CASES = ("sdxl", 1024), ("sd-1.5", 512)

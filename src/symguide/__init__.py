@@ -12,6 +12,7 @@ from symguide.checkpointed import checkpointed
 from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
+from symguide.integrations import from_azula, from_diffusers, from_generator
 from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
 from symguide.loop import Cost, Result, StepRecord, sample
 from symguide.loss_guidance import (
@@ -35,7 +36,6 @@ from symguide.loss_guidance import (
     on_sphere,
     rules,
 )
-from symguide.models import load, save
 from symguide.particle_guidance import BestOfN
 from symguide.pipelines import guide
 from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
@@ -46,6 +46,7 @@ from symguide.solver import starting_at, timesteps
 from symguide.step import Step
 from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
 from symguide.tuning import Trial, Tuned, tune
+from symguide.worlds.load import load, save
 
 __version__ = "0.1.0"
 
@@ -99,6 +100,9 @@ __all__ = [
     "UniversalGuidance",
     "WeightsError",
     "checkpointed",
+    "from_azula",
+    "from_diffusers",
+    "from_generator",
     "guide",
     "load",
     "lookahead",

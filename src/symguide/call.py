@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import GuidanceError, SymguideError
-from symguide.memory import Forecast
+from symguide.memory_plan import Forecast
 from symguide.meter import SavedBytes
 from symguide.modules import lend_weights, vjp
 
@@ -98,7 +98,7 @@ class Call:
     """Whether a prediction that is made again is compared with what it was."""
 
     def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
-        self.predict, self.t, self.device = predict, t, x.device
+        self.predict, self.t = predict, t
         self.x = x.detach()
         self._graph: _Graph | None = None
         self.rows, self.wanted = 0, keep
@@ -110,7 +110,7 @@ class Call:
 
     def _build(self) -> Prediction:
         with torch.enable_grad():
-            leaf = self.x.to(self.device).requires_grad_()
+            leaf = self.x.detach().requires_grad_()
             prediction, self.rows, held = self.predict.with_graph(leaf, self.t)
             x0 = prediction.x0
             reentrant = lend_weights(x0, self.predict.denoiser.network)
@@ -130,10 +130,6 @@ class Call:
     def free(self) -> None:
         """Drop the graph; the next vjp computes it again."""
         self._graph = None
-
-    def offload(self) -> None:
-        """Move the stored input to the CPU until the sweep needs it."""
-        self.x = self.x.to("cpu")
 
     def vjp(self, cotangent: Tensor) -> Tensor:
         """(d x_0 / d x)^T cotangent; one backward call, and a forward call where the graph was not kept."""

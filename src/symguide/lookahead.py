@@ -24,7 +24,7 @@ from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError, unknown, whole
 from symguide.loss import Objective, require_finite, value_and_gradient
-from symguide.memory import Forecast, Memory, budget_of, check_memory, graphs_to_keep
+from symguide.memory_plan import Forecast, MemoryPlan, budget_of, check_memory, graphs_to_keep
 from symguide.meter import SavedBytes
 from symguide.modules import refuse_training
 from symguide.per_sample import norm
@@ -115,9 +115,8 @@ def lookahead_gradient(
     solver: str = "best",
     grid: str | Grid | None = None,
     *,
-    memory: Memory = "minimal",
+    memory: MemoryPlan = "minimal",
     jacobian: str = "exact",
-    offload: bool = False,
     condition: Mapping[str, Any] | None = None,
     prediction: Any = None,
 ) -> Gradient:
@@ -132,7 +131,6 @@ def lookahead_gradient(
             The gradient is the same.
         jacobian: "exact" (the sweep), or a named approximation: "first" (only through the first call) or "identity"
             (the gradient at the clean estimate, as MPGD and ECM take it).
-        offload: keep the stored states on the CPU.
 
     Returns:
         Gradient.
@@ -165,7 +163,6 @@ def lookahead_gradient(
             _program(denoiser, x, t, n, solver, grid),
             memory=memory,
             jacobian=jacobian,
-            offload=offload,
         )
     require_finite(loss, norm(value).flatten())
     forward, backward = counter.forward - before[0], counter.backward - before[1]
@@ -178,9 +175,8 @@ def sweep(
     objective: Objective,
     program: Program,
     *,
-    memory: Memory,
+    memory: MemoryPlan,
     jacobian: str,
-    offload: bool = False,
     first: Call | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Call]:
     """(gradient, loss, clean estimate, first call) of the objective behind `program`.
@@ -195,7 +191,6 @@ def sweep(
         [x],
         program,
         memory=memory if jacobian == "exact" else 0,
-        offload=offload,
         first=first,
         first_too=jacobian == "first",
     )
@@ -205,7 +200,7 @@ def sweep(
     if budget is None:
         loss, cotangent = ask() if meter is None else meter.once((objective, x0.shape), ask)
     else:
-        forecast = predict.weights.forecast(program.calls, _states(program, x, offload))
+        forecast = predict.weights.forecast(program.calls, _states(program, x))
         with _MakingRoom(calls, forecast, budget) as saved:
             loss, cotangent = ask()
         predict.weights.objective = saved.peak
@@ -221,8 +216,7 @@ def record(
     inputs: list[Tensor],
     program: Program,
     *,
-    memory: Memory,
-    offload: bool = False,
+    memory: MemoryPlan,
     first: Call | None = None,
     first_too: bool = False,
 ) -> tuple[Tensor, list[Call]]:
@@ -231,7 +225,7 @@ def record(
     Kept are the graphs of the last calls, as many as `memory` says; with `first_too` that of the first call as well.
     """
     total = program.calls
-    budget, states = budget_of(memory, inputs[0].device), _states(program, inputs[0], offload)
+    budget, states = budget_of(memory, inputs[0].device), _states(program, inputs[0])
     calls: list[Call] = []
 
     def planned() -> int | None:
@@ -258,8 +252,6 @@ def record(
         x0 = made.prediction.x0
         if k > 0:
             del made.prediction  # the sweep needs the input alone; the first one is the sampler's too
-        if offload and not made.kept:
-            made.offload()
         return x0
 
     with torch.no_grad():
@@ -305,9 +297,9 @@ def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
 
 
-def _states(program: Program, x: Tensor, offload: bool) -> int:
+def _states(program: Program, x: Tensor) -> int:
     """Bytes of the inputs that are stored for the sweep."""
-    return 0 if offload else program.calls * x.nbytes
+    return program.calls * x.nbytes
 
 
 class _MakingRoom(SavedBytes):

@@ -18,8 +18,8 @@ from symguide.errors import SymguideError
 from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Objective
 from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import Noise
-from symguide.run_memory import RunMemory
 from symguide.schedule import Schedule
 from symguide.solver import Grid, transition
 
@@ -93,7 +93,7 @@ class Run:
     eta: float
     on_nan: str
     requirements: list["Requirement"] = field(default_factory=list)
-    memory: RunMemory = field(default_factory=RunMemory)
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def steps(self) -> int:
@@ -203,9 +203,8 @@ class Step:
         n: int,
         solver: str = "best",
         grid: str | Grid | None = None,
-        memory: Memory = "minimal",
+        memory: MemoryPlan = "minimal",
         jacobian: str = "exact",
-        offload: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Gradient (B, ...) and loss (B,) of the objective n calls ahead; the sampler's own call is the first."""
         program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
@@ -217,7 +216,6 @@ class Step:
             program,
             memory=memory,
             jacobian=jacobian,
-            offload=offload,
             first=self._first,
         )
         return gradient, loss
@@ -229,14 +227,13 @@ class Step:
         n: int,
         solver: str = "best",
         grid: str | Grid | None = None,
-        memory: Memory = "minimal",
+        memory: MemoryPlan = "minimal",
         jacobian: str = "exact",
-        offload: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
         program = lookahead_program(self.run.predict.denoiser, self.s, n, solver, grid)
         self.run.predict.require = self.require
-        return sweep(self.run.predict, x_s, objective, program, memory=memory, jacobian=jacobian, offload=offload)[:2]
+        return sweep(self.run.predict, x_s, objective, program, memory=memory, jacobian=jacobian)[:2]
 
     def back_in_time(self, x_s: Tensor) -> Tensor:
         """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""

@@ -7,9 +7,9 @@ import torch
 from conftest import quartic, tiny
 
 import symguide as sg
-from symguide.memory import Forecast
+from symguide.memory_plan import Forecast
 from symguide.meter import SavedBytes, free_bytes
-from symguide.pipelines.simulate import LiveBytes
+from symguide.planning.simulate import LiveBytes
 from symguide.solver import SOLVERS
 
 

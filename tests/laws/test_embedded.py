@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import symguide as sg
+from symguide.evaluation.tasks import TASKS, task
 from symguide.meter import SavedBytes
 from symguide.objectives import Decoded
 from symguide.worlds import WORLDS
-from symguide.worlds.scenes.tasks import TASKS, task
 
 MODELS = pytest.mark.parametrize(
     "model", [name for name in WORLDS if name.startswith("scenes") and name not in ("scenes-generator", "scenes-gan")]

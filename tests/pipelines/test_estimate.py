@@ -17,12 +17,12 @@ import symguide as sg
 from symguide.cli import main
 from symguide.errors import ConfigError, WeightsError
 from symguide.meter import SavedBytes
-from symguide.pipelines import estimate_memory
-from symguide.pipelines.architecture import architecture
 from symguide.pipelines.decode import decoder
-from symguide.pipelines.parts import Parts
-from symguide.pipelines.presets import PRESETS
-from symguide.pipelines.simulate import LiveBytes
+from symguide.planning import estimate_memory
+from symguide.planning.architecture import architecture
+from symguide.planning.parts import Parts
+from symguide.planning.presets import PRESETS
+from symguide.planning.simulate import LiveBytes
 
 LENGTHS = {"sd3": {"max_sequence_length": 256}, "flux": {"max_sequence_length": 512}}
 """Texts as long as the pipelines make them where nobody asks for shorter ones."""

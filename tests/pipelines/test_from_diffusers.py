@@ -11,7 +11,7 @@ from zoo import BETAS, NEGATIVE, PROMPT, SHORT, bright, build, draw
 
 import symguide as sg
 from symguide.errors import ConfigError
-from symguide.pipelines import text_condition
+from symguide.integrations import text_condition
 from symguide.pipelines.levels import levels
 
 DTYPE = torch.float32
@@ -36,7 +36,7 @@ def test_our_loop_draws_what_the_pipeline_draws(family, folder):
     start = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     call |= {"prompt": [PROMPT] * 2, "negative_prompt": [NEGATIVE] * 2, "latents": start, "output_type": "latent"}
     expected = draw(pipe, call)
-    denoiser = sg.Denoiser.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE, (32, 32), **short))
+    denoiser = sg.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE, (32, 32), **short))
     condition = text_condition(pipe, [PROMPT] * 2, (32, 32), **short)
     first = start * pipe.scheduler.init_noise_sigma if hasattr(pipe.scheduler, "init_noise_sigma") else start
     got = drawn_by_us(pipe, denoiser, first, condition=condition, prediction=sg.CFG(5.0))
@@ -48,7 +48,7 @@ def test_our_loop_draws_what_the_pipeline_draws(family, folder):
 
 def test_a_network_alone_and_guidance(folder):
     pipe, _ = build("ddim", folder)
-    denoiser = sg.Denoiser.from_diffusers(pipe.unet, pipe.scheduler)
+    denoiser = sg.from_diffusers(pipe.unet, pipe.scheduler)
     plain = sg.sample(denoiser, batch=2, steps=4).samples
     result = sg.sample(denoiser, batch=2, steps=4, loss=sg.SAG(bright, n=2, scale=0.3))
     assert denoiser.decoder is None and (bright(result.samples) < bright(plain)).all()
@@ -65,7 +65,7 @@ def test_flux_is_told_thousandths_and_constants(folder):
     expected = draw(pipe, call | {"latents": start, "output_type": "latent"})
     embeddings, pooled, text_ids = pipe.encode_prompt(PROMPT, PROMPT, max_sequence_length=16)
     ids = pipe._prepare_latent_image_ids(1, 8, 8, "cpu", torch.float32)
-    denoiser = sg.Denoiser.from_diffusers(pipe, constant={"img_ids": ids, "txt_ids": text_ids, "guidance": None})
+    denoiser = sg.from_diffusers(pipe, constant={"img_ids": ids, "txt_ids": text_ids, "guidance": None})
     condition = {"encoder_hidden_states": embeddings, "pooled_projections": pooled}
     first = list(told)
     told.clear()
@@ -78,13 +78,13 @@ def test_flux_is_told_thousandths_and_constants(folder):
 def test_what_does_not_fit_says_so(folder):
     pipe, _ = build("sd-controlnet", folder)
     with pytest.raises(ConfigError, match="UNet2DConditionModel, ControlNetModel"):
-        sg.Denoiser.from_diffusers(pipe)
+        sg.from_diffusers(pipe)
     with pytest.raises(ConfigError, match="scheduler"):
-        sg.Denoiser.from_diffusers(pipe.unet)
+        sg.from_diffusers(pipe.unet)
     with pytest.raises(ConfigError, match="no timestep"):
-        sg.Denoiser.from_diffusers(pipe.vae, pipe.scheduler)
+        sg.from_diffusers(pipe.vae, pipe.scheduler)
     with pytest.raises(ConfigError, match="encode_prompt"):
         text_condition(build("pixart", folder)[0], "a cat")
     unet = build("ddim", folder)[0].unet
     with pytest.raises(ConfigError, match="takes no caption"):
-        sg.sample(sg.Denoiser.from_diffusers(unet, pipe.scheduler), condition={"caption": 1}, steps=2)
+        sg.sample(sg.from_diffusers(unet, pipe.scheduler), condition={"caption": 1}, steps=2)

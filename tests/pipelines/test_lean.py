@@ -14,7 +14,7 @@ from zoo import build
 
 from symguide.pipelines.decode import sparing
 from symguide.pipelines.lean import lean
-from symguide.pipelines.simulate import LiveBytes
+from symguide.planning.simulate import LiveBytes
 
 
 def autoencoder(**more):

@@ -288,7 +288,7 @@ def test_levels_above_the_table_are_refused(folder):
 def test_our_own_loop_refuses_networks_of_other_noise(name, folder):
     pipe, _ = scheduled(name, folder)
     with pytest.raises(sg.ConfigError, match=r"is one of EDM .* use guide\(pipe"):
-        sg.Denoiser.from_diffusers(pipe)
+        sg.from_diffusers(pipe)
 
 
 def test_kinds_of_noise_that_do_not_mix():

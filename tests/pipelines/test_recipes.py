@@ -11,7 +11,7 @@ import diffusers
 from zoo import BETAS, NEGATIVE, PROMPT, bright, build, draw
 
 import symguide as sg
-from symguide.pipelines import text_condition
+from symguide.integrations import text_condition
 from symguide.pipelines.levels import levels
 
 DTYPE = torch.float32
@@ -33,7 +33,7 @@ def test_deterministic_steps_are_those_of_our_loop(name, kind, folder):
     call |= {"prompt": [PROMPT] * 2, "negative_prompt": [NEGATIVE] * 2, "latents": start, "output_type": "latent"}
     with sg.guide(pipe, loss=RECIPES[name](bright), decode=False) as run:
         got = draw(pipe, call | {"num_inference_steps": 5})
-    denoiser = sg.Denoiser.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE))
+    denoiser = sg.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE))
     known = levels(pipe.scheduler)
     times = known.times(pipe.scheduler)
     expected = sg.sample(

@@ -12,7 +12,7 @@ from zoo_more import MORE, NEW
 
 import symguide as sg
 from symguide.errors import ConfigError
-from symguide.pipelines import text_condition
+from symguide.integrations import text_condition
 from symguide.pipelines.levels import levels
 
 DTYPE = torch.float32
@@ -59,7 +59,7 @@ def test_a_pipeline_draws_what_our_loop_draws(rule, scheduler, folder):
     with sg.guide(pipe, prediction=rule):
         got = draw(pipe, call)
     short = {"max_sequence_length": 16} if scheduler == "flow" else {}
-    denoiser = sg.Denoiser.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE, **short))
+    denoiser = sg.from_diffusers(pipe, null=text_condition(pipe, NEGATIVE, **short))
     known = levels(pipe.scheduler)
     times = known.times(pipe.scheduler)
     expected = sg.sample(

@@ -15,11 +15,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import symguide as sg
-from symguide import models
 from symguide.cli import config, main, methods, tuning
 from symguide.networks import UNet
 from symguide.ranges import Choice, Maybe, Range, Window
-from symguide.worlds import WORLDS, World, digits, scenes
+from symguide.worlds import WORLDS, World, digits, load, scenes
 
 RUNNER = CliRunner()
 DTYPE = torch.float32
@@ -98,7 +97,7 @@ def test_the_config_draws_with_the_settings_of_the_best_trial():
     best = figures["trials"][figures["best"]]
     run("sample", "--config", "tuned/config.yaml", "--seed", 7, "--format", "safetensors", "--out", "drawn")
     samples = safetensors.torch.load_file("drawn/samples.safetensors")["samples"]
-    network = models.judge("digits", "classifier")
+    network = load.judge("digits", "classifier")
     with torch.no_grad():
         losses = sg.objectives.Classifier(network, [3] * 3)(samples).tolist()
     lines = [json.loads(line) for line in Path("tuned/trials.jsonl").read_text().splitlines()[1:]]

@@ -14,9 +14,9 @@ from symguide.bench.networks import LIVE, ON_CPU, ON_GPU, SAVED, SUBJECTS, Netwo
 from symguide.bench.way import Task, Way
 from symguide.bench.ways import WAYS
 from symguide.errors import ConfigError
-from symguide.memory import Forecast
+from symguide.memory_plan import Forecast
 from symguide.meter import SavedBytes
-from symguide.pipelines.simulate import LiveBytes
+from symguide.planning.simulate import LiveBytes
 
 BLOCKS = ("kept", "again")
 """What graphs hold of the network's blocks: all, or what goes in, where each is computed again in the sweep."""

@@ -18,15 +18,15 @@ from symguide.checkpointed import checkpointed
 from symguide.denoiser import Denoiser
 from symguide.extras import library
 from symguide.loss import Objective
-from symguide.memory import Forecast
-from symguide.models import load, scorer
+from symguide.memory_plan import Forecast
 from symguide.objectives import Classifier
 from symguide.per_sample import Noise
-from symguide.pipelines.architecture import Architecture, Component, architecture
-from symguide.pipelines.inputs import network_call
-from symguide.pipelines.parts import Parts, decoded
-from symguide.pipelines.simulate import Held, held
+from symguide.planning.architecture import Architecture, Component, architecture
+from symguide.planning.inputs import network_call
+from symguide.planning.parts import Parts, decoded
+from symguide.planning.simulate import Held, held
 from symguide.schedule import VP
+from symguide.worlds.load import load, scorer
 
 SAVED, LIVE = "saved", "peak"
 """Bytes saved for backward, and bytes of all tensors that are made."""

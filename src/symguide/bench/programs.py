@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from symguide.bench.way import Task, Way, by_autograd
 from symguide.call import GuidedPredictor
 from symguide.lookahead import lookahead, lookahead_gradient, lookahead_program, run
-from symguide.memory import Forecast, Memory, budget_of, graphs_to_keep
+from symguide.memory_plan import Forecast, MemoryPlan, budget_of, graphs_to_keep
 from symguide.solver import SOLVERS
 
 
@@ -40,7 +40,7 @@ class Ours(ProgramWay):
 class Sweep(Ours):
     """The program read backwards, under a memory plan."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: MemoryPlan) -> None:
         super().__init__(f"symguide, {memory}", memory=memory)
         self.memory = memory
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from symguide.bench.way import DTYPES, Task
 from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
 from symguide.denoiser import Denoiser
+from symguide.evaluation.tasks import task
 from symguide.lookahead import lookahead_gradient
 from symguide.loss import Objective
-from symguide.models import load
 from symguide.objectives import Classifier
 from symguide.per_sample import Noise
 from symguide.schedule import VP
 from symguide.worlds import digits, scenes
-from symguide.worlds.scenes.tasks import task
+from symguide.worlds.load import load
 
 WIDTH = 8  # of the closed forms
 T = 0.6  # where all look-aheads start

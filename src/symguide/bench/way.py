@@ -8,7 +8,7 @@ from torch import Tensor
 
 from symguide.denoiser import Counter, Denoiser, Level
 from symguide.loss import Objective
-from symguide.memory import Forecast
+from symguide.memory_plan import Forecast
 from symguide.solver import SOLVERS, flow, get_solver
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}

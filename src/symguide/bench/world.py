@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser
+from symguide.evaluation.tasks import Task, task
 from symguide.loop import sample
-from symguide.models import judge, load
 from symguide.objectives import Decoded
 from symguide.prediction_guidance import CFG
 from symguide.report import frechet
 from symguide.worlds import scenes
-from symguide.worlds.scenes.tasks import Task, task
+from symguide.worlds.load import judge, load
 
 STEPS, WEIGHT = 25, 3.0
 FIGURES = {"scorer": ("scorer", 3), "judge": ("judge", 3), "shape": ("shape", 2), "Frechet": ("frechet", 1)}

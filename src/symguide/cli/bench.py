@@ -67,7 +67,7 @@ def _networks() -> Iterable[str]:
 
 
 def _tasks() -> Iterable[str]:
-    from symguide.worlds.scenes.tasks import TASKS
+    from symguide.evaluation.tasks import TASKS
 
     return TASKS
 

@@ -72,12 +72,12 @@ def estimate_memory(
     own networks and the driver (0.3 to 0.6 GB) need comes on top. A card's GB are counted as 10^9 bytes: the 7% that
     cards have beyond that are left to the driver.
     """
-    from symguide import pipelines
+    from symguide import planning
     from symguide.report import Column, Table
 
     height, width = size or (None, None)
     settings: dict[str, Any] = {"batch": batch, "dtype": dtype, "n": n, "guidance": guidance}
-    guess = pipelines.estimate_memory(pipeline, height, width, text_encoders=text_encoders, **settings)
+    guess = planning.estimate_memory(pipeline, height, width, text_encoders=text_encoders, **settings)
     if json_to is not None:
         write_json(json_to, {**guess.record(), "card": card, "smallest_card": guess.smallest_card()})
     if json_to == "-":

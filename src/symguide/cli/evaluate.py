@@ -54,9 +54,9 @@ def evaluate(
     precision and recall, each beside what real pictures get.
     """
     from symguide.cli.device import usable
-    from symguide.models import judge, load
+    from symguide.evaluation.quality import Evaluation
     from symguide.report import Column, Table
-    from symguide.worlds.scenes.quality import Evaluation
+    from symguide.worlds.load import judge, load
 
     where, names = usable(device), list(dict.fromkeys(models or ALL))
     denoisers = {name: load(name, device=where) for name in names}

@@ -85,7 +85,7 @@ class Memory(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         from symguide.errors import ConfigError
-        from symguide.memory import check_memory
+        from symguide.memory_plan import check_memory
 
         try:
             return check_memory(int(value) if len(str(value)) < 10 and str(value).isdecimal() else value)

@@ -2,8 +2,7 @@
 
 from torch import nn
 
-from symguide import models
-from symguide.worlds import WORLDS
+from symguide.worlds import WORLDS, load
 
 
 def has_scorer(kind: str, model: str) -> bool:
@@ -17,4 +16,4 @@ def has_scorer(kind: str, model: str) -> bool:
 def judge_of(kind: str, model: str) -> nn.Module | None:
     """The judge beside a scorer, or None where the world has none or its weights were left out."""
     folder = WORLDS[model].judges.get(kind) if model in WORLDS else None
-    return models.judge(model, kind) if folder is not None and folder.is_dir() else None
+    return load.judge(model, kind) if folder is not None and folder.is_dir() else None

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from symguide import models
 from symguide.cli import own
 from symguide.cli.kinds import KINDS, Aim, Kind, Maker, Place
 from symguide.cli.scorers import has_scorer, judge_of
 from symguide.cli.spec import Term, parse, show
 from symguide.errors import ConfigError
 from symguide.objectives import OBJECTIVES, BlackBox, Objective, Sum
+from symguide.worlds import load
 from symguide.worlds.scorers import ASKS
 
 NAMES = frozenset({*OBJECTIVES, *KINDS})
@@ -150,7 +150,7 @@ class Steering:
         make = kind.read(term.parts, self.place)
         if asked is None:
             return lambda indices: make(None, indices)
-        scorer = models.scorer(self.model, asked, dtype=torch.float32)
+        scorer = load.scorer(self.model, asked, dtype=torch.float32)
         self.scored.append(Scored(show([term._replace(factor=1.0)]), asked, self.model, make, scorer))
         return lambda indices: make(scorer, indices)
 

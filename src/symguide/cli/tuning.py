@@ -21,6 +21,7 @@ from symguide.cli.pictures import Say
 from symguide.cli.scorers import judge_of
 from symguide.cli.steering import Steering
 from symguide.errors import ConfigError, unknown
+from symguide.evaluation.tasks import shapes_read
 from symguide.ranges import Choice, Domain, Maybe, Range, Window
 from symguide.report import Column, Table, draw_front
 from symguide.tuning import Trial, Tuned
@@ -29,7 +30,6 @@ from symguide.tuning.search import search as run_search
 from symguide.tuning.space import Space, build
 from symguide.tuning.tune import in_parts
 from symguide.worlds.scenes.scene import SHAPES
-from symguide.worlds.scenes.tasks import shapes_read
 
 TRIALS, PICTURE, RESULTS, FRONT = "trials.jsonl", "front.png", "results.json", "front"
 

@@ -9,7 +9,7 @@ from symguide.errors import whole
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
 from symguide.loss_guidance.sag import SAG
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range, Ranges
 from symguide.solver import Grid
 from symguide.step import Step
@@ -51,9 +51,8 @@ class ABMS(LookAhead):
     constraint: Constraint | None = None
     solver: str = "best"
     grid: str | Grid | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.dps import of_norm
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range, Ranges
 
 
@@ -47,9 +47,8 @@ class AdamDPS(OneCall):
     repeats: Count = 1
     update: Rule | None = None
     constraint: Constraint | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     normalised: ClassVar[bool] = False
 

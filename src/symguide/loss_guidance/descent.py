@@ -11,7 +11,7 @@ from symguide.lookahead import JACOBIANS
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Count, Push, Recipe, Rule, checked_count, count_at
-from symguide.memory import Memory, check_memory
+from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.solver import Grid, choose
 from symguide.step import Run, Step
 
@@ -57,9 +57,8 @@ class LookAhead(Descent):
     n: Count = 1
     solver: str = "best"
     grid: str | Grid | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,9 +73,9 @@ class LookAhead(Descent):
         for t in run.times[:-1]:
             count_at("n", self.n, t)
 
-    def ahead(self, step: Step) -> tuple[int, str, str | Grid | None, Memory, str, bool]:
+    def ahead(self, step: Step) -> tuple[int, str, str | Grid | None, MemoryPlan, str]:
         """What the look-ahead of a step takes beside the objective."""
-        return count_at("n", self.n, step.t), self.solver, self.grid, self.memory, self.jacobian, self.offload
+        return count_at("n", self.n, step.t), self.solver, self.grid, self.memory, self.jacobian
 
     def gradient(self, step: Step) -> Pair:
         return step.lookahead_gradient(self.objective_at(step), *self.ahead(step))

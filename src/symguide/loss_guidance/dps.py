@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.objectives.measurement import noise_of
 
 
@@ -35,9 +35,8 @@ class DPS(OneCall):
     repeats: Count = 1
     update: Rule | None = None
     constraint: Constraint | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     normalised: ClassVar[bool] = False
 

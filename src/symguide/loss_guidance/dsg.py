@@ -21,7 +21,7 @@ from symguide.errors import GuidanceError, number
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.loss_guidance.sag import SAG
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import direction
 from symguide.ranges import Range, Ranges
 from symguide.solver import Grid
@@ -107,9 +107,8 @@ class DSG(LookAhead):
     update: Rule | None = None
     solver: str = "best"
     grid: str | Grid | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
     scale: float = field(default=1.0, init=False)
     constraint: Constraint | None = field(default=None, init=False)
 

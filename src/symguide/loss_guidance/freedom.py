@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 
 
 @dataclass(eq=False, kw_only=True)
@@ -23,6 +23,5 @@ class FreeDoM(OneCall):
     repeats: Count = 1
     update: Rule | None = None
     constraint: Constraint | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False

@@ -12,7 +12,7 @@ from symguide.loss import Objective
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.loss_guidance.sag import SAG
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range, Ranges
 from symguide.solver import Grid
 from symguide.step import Step
@@ -46,9 +46,8 @@ class LGD(LookAhead):
     constraint: Constraint | None = None
     solver: str = "best"
     grid: str | Grid | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Choice, Range, Ranges
 from symguide.solver import Grid
 
@@ -27,7 +27,7 @@ class SAG(LookAhead):
         scale: strength; 0 is off, 0.1 to 1 is usual.
         window, repeats, constraint: see `Recipe`.
         update: another update rule in place of the normalised step, e.g. `rules.rho(0.2)`, the published one.
-        solver, grid, memory, jacobian, offload: see `lookahead_gradient`.
+        solver, grid, memory, jacobian: see `lookahead_gradient`.
 
     Raises:
         ConfigError: n < 1 and other bad settings. GuidanceError: see `lookahead_gradient`.
@@ -52,9 +52,8 @@ class SAG(LookAhead):
     constraint: Constraint | None = None
     solver: str = "best"
     grid: str | Grid | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     @classmethod
     def paper(
@@ -66,9 +65,8 @@ class SAG(LookAhead):
         window: Window = (0.3, 0.7),
         repeats: Count = 2,
         constraint: Constraint | None = None,
-        memory: Memory = "minimal",
+        memory: MemoryPlan = "minimal",
         jacobian: str = "exact",
-        offload: bool = False,
     ) -> "SAG":
         """The published settings: DDIM look-ahead uniform in t, the rho rule at 0.2, the middle 40% of steps, twice.
 
@@ -86,5 +84,4 @@ class SAG(LookAhead):
             solver="paper",
             memory=memory,
             jacobian=jacobian,
-            offload=offload,
         )

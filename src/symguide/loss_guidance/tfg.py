@@ -21,7 +21,7 @@ from symguide.loss_guidance.recipe import (
     at,
     checked_over_time,
 )
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range, Ranges
 from symguide.solver import Grid
 from symguide.step import Step
@@ -91,9 +91,8 @@ class TFG(LGD):
     constraint: Constraint | None = None
     solver: str = "best"
     grid: str | Grid | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
     update: Rule | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -122,8 +121,7 @@ class TFG(LGD):
         window: Window = (0.0, 1.0),
         repeats: Count = 1,
         constraint: Constraint | None = None,
-        memory: Memory = "minimal",
-        offload: bool = False,
+        memory: MemoryPlan = "minimal",
     ) -> "TFG":
         """The published rules and schedules: rho and mu increase, sigma decreases; the defaults are its CIFAR10 task's.
 
@@ -141,7 +139,6 @@ class TFG(LGD):
             repeats=repeats,
             constraint=constraint,
             memory=memory,
-            offload=offload,
         )
 
     def spread(self, step: Step) -> float:

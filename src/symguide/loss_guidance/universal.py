@@ -10,7 +10,7 @@ from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range, Ranges
 from symguide.step import Step
 
@@ -25,7 +25,7 @@ class UniversalGuidance(OneCall):
 
     Args:
         objective, scale, window, repeats, constraint: see `Recipe`; scale is w of the forward part.
-        memory, jacobian, offload: as in SAG.
+        memory, jacobian: as in SAG.
         backward_steps: m, 0 for forward guidance alone.
         backward_rate: Adam's rate for Delta, in units of x_0.
         update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
@@ -45,9 +45,8 @@ class UniversalGuidance(OneCall):
     repeats: Count = 1
     update: Rule | None = None
     constraint: Constraint | None = None
-    memory: Memory = "minimal"
+    memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
-    offload: bool = False
 
     normalised: ClassVar[bool] = False
 

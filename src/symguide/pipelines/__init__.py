@@ -6,15 +6,13 @@ Needs nothing of diffusers itself, as the pipeline brings it; but for `Guider`, 
 from typing import TYPE_CHECKING, Any
 
 from symguide.extras import library
-from symguide.pipelines.estimate import Estimate, Plan, estimate_memory
-from symguide.pipelines.from_diffusers import text_condition
 from symguide.pipelines.guide import guide
 from symguide.pipelines.runs import Record
 
 if TYPE_CHECKING:
     from symguide.pipelines.modular import Guider
 
-__all__ = ["Estimate", "Guider", "Plan", "Record", "estimate_memory", "guide", "text_condition"]
+__all__ = ["Guider", "Record", "guide"]
 
 
 def __getattr__(name: str) -> Any:

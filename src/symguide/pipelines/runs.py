@@ -9,11 +9,11 @@ from torch import Tensor
 
 from symguide.call import Weights
 from symguide.loop import Cost, StepRecord
+from symguide.memory import Memory
 from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.levels import Clock
 from symguide.pipelines.slots import Slot
-from symguide.run_memory import RunMemory
 
 
 @dataclass
@@ -77,7 +77,7 @@ class PipelineRun:
         self.index, self.group = 0, times[0]
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""
-        self.weights, self.memory = Weights(), RunMemory()
+        self.weights, self.memory = Weights(), Memory()
         self.slots: Sequence[Slot] = ()
         """Of the calls to come, if their graphs are wanted."""
         self.calls = self.peak = 0

@@ -152,7 +152,7 @@ class Known(Call):
     compared = False  # a replay compares what it says with what was recorded
 
     def __init__(self, predict: GuidedPredictor, t: float, prediction: Prediction, graphs: Graphs | None) -> None:
-        self.predict, self.t, self.device, self.x = predict, t, prediction.x.device, prediction.x
+        self.predict, self.t, self.x = predict, t, prediction.x
         self.prediction, self._graph, self.rows, self.wanted = prediction, None, 0, False
         self.graphs = graphs
 

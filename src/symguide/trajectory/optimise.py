@@ -15,7 +15,7 @@ from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, GuidanceError, SymguideError
 from symguide.loop import Cost
 from symguide.loss import Objective
-from symguide.memory import Memory, check_memory
+from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.meter import Peak
 from symguide.solver import Grid, get_solver, through
 from symguide.step import PredictionHook
@@ -66,8 +66,7 @@ def optimise(
     prediction: PredictionHook | None = None,
     indices: Iterable[int] | None = None,
     start: Tensor | None = None,
-    memory: Memory = "minimal",
-    offload: bool = False,
+    memory: MemoryPlan = "minimal",
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     on_nan: str = "raise",
@@ -83,7 +82,7 @@ def optimise(
         denoiser: the model.
         objective: clean samples (B, ...) -> loss (B,).
         method: `DOODL()` or `DFlow()`, which optimise the start, or `OCFlow()`, which optimises a control a step.
-        memory, offload: what is kept for the sweep, see `lookahead_gradient`; the samples are the same.
+        memory: what is kept for the sweep, see `lookahead_gradient`; the samples are the same.
         on_nan: "raise", or "skip": a loss or gradient that is not finite counts as a gradient of 0 in that iteration.
         callback: called after every iteration with its record and the samples that it ended with.
         batch, steps, seed, shape, condition, solver, grid, prediction, indices, start, dtype, device, progress: as for
@@ -129,7 +128,7 @@ def optimise(
     calls = get_solver(begin.solver).of_steps(len(times) - 1)
     program = through(begin.solver, denoiser.schedule, times, calls, method.controlled)
     unit = math.hypot(denoiser.schedule.alpha(times[0]), denoiser.schedule.sigma(times[0]))
-    path = Path(predict, objective, program, x, unit, noise, times, memory, offload, on_nan)
+    path = Path(predict, objective, program, x, unit, noise, times, memory, on_nan)
 
     drawn, trace = len(noise.indices), list[IterationRecord]()
     meter = Peak(device)

@@ -15,7 +15,7 @@ from symguide.call import GuidedPredictor
 from symguide.errors import ConfigError, whole
 from symguide.lookahead import read_backwards, record
 from symguide.loss import Objective, evaluate, require_finite
-from symguide.memory import Memory
+from symguide.memory_plan import MemoryPlan
 from symguide.modules import vjp
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
@@ -37,8 +37,7 @@ class Path:
     unit: float
     noise: Noise
     times: Sequence[float]
-    memory: Memory
-    offload: bool
+    memory: MemoryPlan
     on_nan: str
 
     @property
@@ -58,7 +57,7 @@ class Point:
 
     def __init__(self, path: Path, inputs: list[Tensor]) -> None:
         self.path, self.inputs = path, inputs
-        self.x0, self._calls = record(path.predict, inputs, path.program, memory=path.memory, offload=path.offload)
+        self.x0, self._calls = record(path.predict, inputs, path.program, memory=path.memory)
         loss, self._leaf = evaluate(path.objective, self.x0)
         self.loss, self._graph = loss.detach(), loss
         self.gradient_norm: Tensor | None = None

@@ -10,9 +10,9 @@ from symguide.cli.demo.misaligned import Misaligned
 from symguide.cli.demo.panel import Panel
 from symguide.cli.demo.steer import Steer
 from symguide.cli.demo.tasks import WEIGHT, TaskPanel, overview
-from symguide.models import load
+from symguide.evaluation.tasks import TASKS
 from symguide.report import Section
-from symguide.worlds.scenes.tasks import TASKS
+from symguide.worlds.load import load
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from symguide.cli.demo.panel import COSTS, Method, Panel, Watch
 from symguide.denoiser import Denoiser
+from symguide.evaluation.tasks import TASKS, task
 from symguide.loss_guidance import SAG, FreeDoM, Sphere
 from symguide.prediction_guidance import CFG
 from symguide.report import Column, Section, Table, draw_curves, grid
-from symguide.worlds.scenes.tasks import TASKS, task
 
 UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE = "unguided", "FreeDoM", "SAG (n=4)", "SAG (n=4) + DSG"
 METHODS = (UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE)

@@ -1,4 +1,4 @@
-"""azula's denoisers as denoisers of ours: behind `Denoiser.from_azula`. Needs nothing of azula itself."""
+"""azula's denoisers as denoisers of ours: `from_azula`. Needs nothing of azula itself."""
 
 import math
 from collections.abc import Sequence
@@ -58,8 +58,14 @@ class AzulaNetwork(nn.Module):
         return mean
 
 
-def from_azula(model: Any, shape: Sequence[int] | None) -> Denoiser:
-    """See `Denoiser.from_azula`."""
+def from_azula(model: Any, *, shape: Sequence[int] | None = None) -> Denoiser:
+    """A denoiser of azula (any subclass of `azula.denoise.Denoiser`), with its schedule, for our own loop.
+
+    Conditions are the keyword arguments of its `forward`. Raises ConfigError for what is no denoiser of azula's.
+
+    A model in the style of k-diffusion, (x, sigma) -> clean estimate with x = x_0 + sigma eps, needs no bridge:
+    Denoiser(model, VE(sigma_max=80.0), "x0").
+    """
     if not isinstance(model, nn.Module) or not callable(getattr(model, "schedule", None)):
         raise ConfigError(f"from_azula takes a denoiser of azula, with its schedule, not {type(model).__name__}")
     schedule = AzulaSchedule(model.schedule)

@@ -1,4 +1,4 @@
-"""diffusers' networks as denoisers of ours: behind `Denoiser.from_diffusers`."""
+"""diffusers' networks as denoisers of ours: `from_diffusers`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -55,9 +55,30 @@ class DiffusersNetwork(nn.Module):
 
 
 def from_diffusers(
-    model: Any, scheduler: Any, *, null: Mapping[str, Any] | None, constant: Mapping[str, Any] | None
+    model: Any,
+    scheduler: Any = None,
+    *,
+    null: Mapping[str, Any] | None = None,
+    constant: Mapping[str, Any] | None = None,
 ) -> Denoiser:
-    """See `Denoiser.from_diffusers`."""
+    """A diffusers pipeline, or a network and its scheduler, as a denoiser for our own loop.
+
+        pipe = diffusers.DiffusionPipeline.from_pretrained(folder)
+        encode = symguide.integrations.text_condition
+        denoiser = from_diffusers(pipe, null=encode(pipe, ""))
+        sample(denoiser, condition=encode(pipe, "a cat"), prediction=CFG(5.0), loss=...)
+
+    Args:
+        model: a pipeline with one network, which also gives scheduler and decoder; or a U-Net or transformer.
+        scheduler: what says which noise levels the network knows and what it predicts; how it steps is not used.
+        null: the condition that stands for none: the embedding of "", for example.
+        constant: arguments of the network that are the same for all samples, such as Flux's `img_ids`.
+
+    Conditions are the arguments of the network's `forward`, or of its `added_cond_kwargs`, by name.
+
+    Raises:
+        ConfigError: for schedulers whose noise levels are not known, and pipelines with several networks.
+    """
     if isinstance(model, nn.Module):
         network, pipe = model, None
     else:

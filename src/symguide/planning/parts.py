@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.pipelines.architecture import Architecture
 from symguide.pipelines.decode import sparing
-from symguide.pipelines.inputs import latent_shape, network_call
 from symguide.pipelines.modules import NETWORKS
-from symguide.pipelines.simulate import Held, forward_peak, held
+from symguide.planning.architecture import Architecture
+from symguide.planning.inputs import latent_shape, network_call
+from symguide.planning.simulate import Held, forward_peak, held
 
 
 class Parts:

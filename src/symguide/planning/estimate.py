@@ -1,8 +1,8 @@
 """How much memory a guided pipeline will take, before it runs: by plan, without a GPU and without weights.
 
 The network's call, the decoder and their gradients are simulated on tensors without data (`simulate`). What lives at
-once is what `symguide.memory.Forecast` says, the decoder being the objective; weights come on top, and the peak is no
-less than that of the pipeline's own last decoding. The pipeline makes the first call of every look-ahead itself, and
+once is what `symguide.memory_plan.Forecast` says, the decoder being the objective; weights come on top, and the peak is
+no less than that of the pipeline's own last decoding. The pipeline makes the first call of every look-ahead itself, and
 with its graph where all n are kept.
 """
 
@@ -12,22 +12,22 @@ from typing import Any
 import torch
 
 from symguide.errors import ConfigError, unknown
-from symguide.memory import Forecast, Memory, graphs_to_keep
-from symguide.pipelines.architecture import architecture
-from symguide.pipelines.inputs import TWO_PASSES
-from symguide.pipelines.parts import Parts
-from symguide.pipelines.simulate import Held
+from symguide.memory_plan import Forecast, MemoryPlan, graphs_to_keep
+from symguide.planning.architecture import architecture
+from symguide.planning.inputs import TWO_PASSES
+from symguide.planning.parts import Parts
+from symguide.planning.simulate import Held
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CARDS = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 192)
 """Sizes of cards that are sold, in GB."""
 
 
-MEMORIES: tuple[Memory | None, ...] = (None, "fast", "minimal", 0)
+MEMORIES: tuple[MemoryPlan | None, ...] = (None, "fast", "minimal", 0)
 """The memory plans that are compared; None is plain autograd through all n calls and the decoder."""
 
 
-def plan_name(memory: Memory | None, checkpoint: bool) -> str:
+def plan_name(memory: MemoryPlan | None, checkpoint: bool) -> str:
     """A plan as it is typed.
 
     >>> plan_name("minimal", True)
@@ -54,7 +54,7 @@ class Plan:
         time: of a guided step by its floating point operations, in units of one network call.
     """
 
-    memory: Memory | None
+    memory: MemoryPlan | None
     checkpoint: bool
     weights: int
     states: int
@@ -182,7 +182,7 @@ class _Costs:
     states: int
     last_decoding: int
 
-    def plan(self, memory: Memory | None, checkpoint: bool, network: Held, decoder: Held) -> Plan:
+    def plan(self, memory: MemoryPlan | None, checkpoint: bool, network: Held, decoder: Held) -> Plan:
         """The phases of a guided step, one beside the other."""
         n = self.n
         forecast = Forecast(n, network.saved, network.peak, decoder.peak, self.states)

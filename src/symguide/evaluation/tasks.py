@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symguide.models import judge, scorer
+from symguide.evaluation.quality import plain
 from symguide.objectives import Aesthetic, Identity, ImageSimilarity, Objective, Region, Style, TextSimilarity
 from symguide.objectives.base import Fixed, Follower
+from symguide.worlds.load import judge, scorer
 from symguide.worlds.scenes.caption import tokens
 from symguide.worlds.scenes.picture import render
-from symguide.worlds.scenes.quality import plain
 from symguide.worlds.scenes.scene import COLOURS, SHAPES, Scenes, draw
 
 

@@ -5,7 +5,7 @@ A model folder is a network's folder (symguide.networks) whose config.json also 
     "denoiser": {"schedule": {"name": "vp-cosine"}, "predicts": "v", "shape": [1, 8, 8], "null": {"label": 10}}
 
 Where samples are latents, "decoder" there names the folder of an autoencoder beside the model's. A generator of one
-call says {"prior": "normal", "shape": [64]} in place of a schedule: see `Denoiser.from_generator`.
+call says {"prior": "normal", "shape": [64]} in place of a schedule: see `from_generator`.
 """
 
 import os
@@ -18,6 +18,7 @@ from torch import nn
 from symguide import networks
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
+from symguide.integrations.generator import from_generator
 from symguide.schedule import from_spec, to_spec
 from symguide.worlds import WORLDS, scorers
 
@@ -48,7 +49,7 @@ def load(
     if isinstance(settings, dict):
         _check(settings, f"{folder}/config.json")
     if isinstance(settings, dict) and settings.get("prior") == "normal" and settings.get("shape"):
-        return Denoiser.from_generator(network, settings["shape"])
+        return from_generator(network, settings["shape"])
     if not isinstance(settings, dict) or not isinstance(settings.get("schedule"), dict) or "predicts" not in settings:
         raise ConfigError(
             f"{folder}/config.json has no 'denoiser' with a schedule and what it predicts: not a model to sample from"

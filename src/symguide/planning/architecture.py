@@ -12,7 +12,7 @@ from torch import nn
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.extras import library
 from symguide.pipelines.modules import NETWORKS
-from symguide.pipelines.presets import PRESETS
+from symguide.planning.presets import PRESETS
 
 
 @dataclass(frozen=True)
