@@ -69,7 +69,7 @@ def finish(network: nn.Module, what: str, settings: Run, hours: float, args: arg
         **words,
     )
     extra = {"denoiser": DENOISER} if what == "denoiser" else {}
-    networks.save(network, args.out / "weights" / what, card=text, **extra)
+    networks.save(network, args.out / what, card=text, **extra)
     print(text)
 
 
@@ -225,7 +225,7 @@ def draw(network: nn.Module, label: Tensor, weight: float, noise: Tensor) -> Ten
 @torch.no_grad()
 def measure(network: nn.Module, args: argparse.Namespace) -> str:
     """Quality of samples with the training set's own labels, beside what the training images themselves would get."""
-    judge = networks.load(args.out / "weights" / "judge", args.device)[0]
+    judge = networks.load(args.out / "judge", args.device)[0]
     train, labels = digits.images("train").to(args.device), digits.labels("train").to(args.device)
     held_out = digits.images("held_out").to(args.device)
     truth = digits.labels("held_out").to(args.device)
@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=digits.FOLDER, help="where data.safetensors and weights/ go")
+    parser.add_argument("--out", type=Path, default=digits.WEIGHTS, help="where the data and model folders go")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoints")
     parser.add_argument("--checkpoints", type=Path, default=here / "checkpoints")
     parser.add_argument("--picture", type=Path, help="PNG to draw samples to, one for each CFG weight")

@@ -64,14 +64,14 @@ def models(name: str | None, json_to: str | None) -> None:
         row["weights"] = _size(folder / "model.safetensors")
         row["scorers"] = ", ".join(WORLDS[each].scorers)
         if name is not None:
-            row["card"] = (folder / "README.md").read_text(encoding="utf-8") if row["weights"] != "missing" else ""
+            row["card"] = (folder / "README.md").read_text(encoding="utf-8") if folder.is_dir() else ""
         rows.append(row)
     text = _blocks(rows, "about", ["folder", "weights", "scorers"])
     _output(rows, f"{text}\n\n{rows[0]['card']}" if name is not None else text, json_to)
 
 
 def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else "missing"
+    return f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else 'missing: pip install "symguide[worlds]"'
 
 
 @click.command(

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+
+from symguide.errors import WeightsError
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,29 @@ class World:
     """Of the samples that these know: first those of their training, then larger ones, which they see averaged."""
 
 
-_DIGITS = Path(__file__).parent / "digits" / "weights"
-_SCENES = Path(__file__).parent / "scenes" / "weights"
+def _weights() -> Path:
+    """The folder of the package symguide_worlds: in a checkout the one beside the source tree, else the installed."""
+    beside = Path(__file__).parents[3] / "packages" / "symguide-worlds" / "src" / "symguide_worlds"
+    found = None if beside.is_dir() else find_spec("symguide_worlds")
+    return beside if found is None or found.origin is None else Path(found.origin).parent
+
+
+WEIGHTS = _weights()
+"""Where the files of all embedded worlds are, a folder for each world; it may not exist."""
+
+
+def installed(path: Path) -> Path:
+    """The path itself.
+
+    Raises:
+        WeightsError: if it belongs to an embedded world and these are not installed.
+    """
+    if path.is_relative_to(WEIGHTS) and not WEIGHTS.is_dir():
+        raise WeightsError('the weights of the embedded models are not installed: pip install "symguide[worlds]"')
+    return path
+
+
+_DIGITS, _SCENES = WEIGHTS / "digits", WEIGHTS / "scenes"
 _KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
 
 

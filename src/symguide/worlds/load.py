@@ -20,7 +20,7 @@ from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
 from symguide.integrations.generator import from_generator
 from symguide.schedule import from_spec, to_spec
-from symguide.worlds import WORLDS, scorers
+from symguide.worlds import WORLDS, installed, scorers
 
 
 def load(
@@ -34,14 +34,15 @@ def load(
         dtype: of its weights, torch's default where not given.
 
     Raises:
-        ConfigError: for an unknown name or settings. WeightsError: for missing, corrupt or foreign files.
+        ConfigError: for an unknown name or settings. WeightsError: for missing, corrupt or foreign files, and
+            where the weights of the embedded worlds are not installed.
 
     >>> load("digits", dtype=torch.float32).shape
     (1, 8, 8)
     """
     folder = Path(name)
     if str(name) in WORLDS:
-        folder = Path(WORLDS[str(name)].denoiser)
+        folder = installed(WORLDS[str(name)].denoiser)
     elif not folder.exists() and len(folder.parts) == 1:
         raise unknown("model", name, WORLDS)
     network, config = networks.load(folder, device=device, dtype=dtype)

@@ -10,7 +10,7 @@ from torch import nn
 from symguide import networks
 from symguide.errors import unknown
 from symguide.objectives import OBJECTIVES, Objective
-from symguide.worlds import WORLDS
+from symguide.worlds import WORLDS, installed
 
 ASKS: Mapping[str, str] = {
     "classifier": "classifier",
@@ -43,7 +43,7 @@ def network(
     folders = world.scorers if role == "scorer" else world.judges
     if kind not in folders:
         raise unknown(f"{role} of {model}", kind, folders)
-    found = networks.load(folders[kind], device, dtype)[0]
+    found = networks.load(installed(folders[kind]), device, dtype)[0]
     return networks.Averaged(found, world.shapes[0][-1], world.shapes) if world.shapes else found
 
 

@@ -1,22 +1,20 @@
 """Handwritten digits, 8x8: real data, a denoiser by class, classifiers to guide with, a judge to measure with."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from symguide.objectives import Objective
+from symguide.worlds import WEIGHTS as _WEIGHTS
 from symguide.worlds import scorers
 from symguide.worlds.digits.data import images, labels
 
-FOLDER = Path(__file__).parent
-WEIGHTS = FOLDER / "weights"
+WEIGHTS = _WEIGHTS / "digits"
 DENOISER, SCORER, NOISY, JUDGE = (WEIGHTS / name for name in ("denoiser", "scorer", "noisy", "judge"))
 
 __all__ = [
     "DENOISER",
-    "FOLDER",
     "JUDGE",
     "NOISY",
     "SCORER",

@@ -7,7 +7,6 @@ doi 10.24432/C50P49, CC BY 4.0): bitmaps of 32x32, where every pixel of the 8x8 
 """
 
 from functools import lru_cache
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -15,18 +14,19 @@ import torch
 from torch import Tensor
 
 from symguide.errors import WeightsError, unknown
+from symguide.worlds import WEIGHTS, installed
 
-DATA = Path(__file__).parent / "data.safetensors"
+DATA = WEIGHTS / "digits" / "data.safetensors"
 SPLITS = ("train", "held_out", "all")
 
 
 @lru_cache(maxsize=1)
 def _read() -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(DATA.read_bytes())
+        return safetensors.torch.load(installed(DATA).read_bytes())
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(
-            f"cannot read {DATA} ({error}): reinstall symguide, or run training/digits.py data"
+            f"cannot read {DATA} ({error}): reinstall symguide-worlds, or run training/digits.py data"
         ) from error
 
 
