@@ -114,7 +114,7 @@ def drawn(tmp_path_factory):
 @pytest.fixture
 def scene_model(drawn, monkeypatch):
     """That world as "scenes"."""
-    monkeypatch.setitem(WORLDS, "scenes", drawn)
+    monkeypatch.setitem(WORLDS.things, "scenes", drawn)
     pixels = (np.arange(32 * 32 * 3) * 7 % 256).astype(np.uint8).reshape(32, 32, 3)
     Image.fromarray(pixels).save("ref.png")
     return "scenes"
@@ -134,7 +134,7 @@ def here(tmp_path, monkeypatch):
 def world(model, monkeypatch):
     """The digits world with the small model as its denoiser."""
     scorers, judges = {"classifier": digits.SCORER}, {"classifier": digits.JUDGE}
-    monkeypatch.setitem(WORLDS, "digits", World("small", model, scorers, judges))
+    monkeypatch.setitem(WORLDS.things, "digits", World("small", model, scorers, judges))
 
 
 def run(*arguments, code=0):

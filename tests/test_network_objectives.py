@@ -236,7 +236,7 @@ NAMED |= {"aesthetic": Aesthetic, "segmentation": Segmentation}
 def small_world(monkeypatch, tmp_path):
     """The networks of this file as those of scenes."""
     world = World("small", tmp_path, {kind: tmp_path / kind for kind in NETWORKS}, shapes=((3, 8, 8), (3, 16, 16)))
-    monkeypatch.setitem(WORLDS, "scenes", world)
+    monkeypatch.setitem(WORLDS.things, "scenes", world)
     monkeypatch.setattr(sg.networks, "load", lambda folder, *rest: (NETWORKS[folder.name], {}))
 
 

@@ -3,16 +3,19 @@
     @register("prediction guidance", "pag")
     class PAG: ...
 
-One line is all that a new method needs beside its file. Registries are mappings of names; packages of others add to
-them by an entry point of the group "symguide.plugins", whose module is imported when names are first looked up.
+One line is all that a new method needs beside its file. Each kind has a folder here, whose files are imported when one
+of its names is first looked up; packages of others add to it by an entry point of the group "symguide.plugins".
 """
 
 import inspect
+import pkgutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from symguide.errors import ConfigError, unknown
 from symguide.ranges import Around, Domain
@@ -23,66 +26,71 @@ PLUGINS = "symguide.plugins"
 """The group of entry points whose modules register methods of other packages."""
 
 
-class Registry(Mapping[str, Any]):
-    """What is registered of one kind, by name, in the order of registration.
+class Registry(Mapping[str, T], Generic[T]):
+    """What is registered of one kind, by name, in the order of the alphabet.
 
-    >>> solvers = Registry("solver")
-    >>> solvers["euler"]
+    Args:
+        kind: what its entries are, e.g. "loss guidance".
+        home: the package or module whose files register those that ship.
+
+    Raises:
+        ConfigError: when asked for a name that is not registered, with the nearest ones.
+
+    >>> registry_of("solver")["dddim"]
     Traceback (most recent call last):
-    symguide.errors.ConfigError: no solver is registered: install a package that brings one
+    symguide.errors.ConfigError: unknown solver 'dddim': did you mean 'ddim'? (known: ddim, dpmpp_2m, heun, midpoint)
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._known: dict[str, Any] = {}
+    def __init__(self, kind: str, home: str) -> None:
+        self.kind, self.home = kind, home
+        self.things: dict[str, T] = {}
+        """What has been registered so far."""
 
-    def add(self, name: str, thing: Any) -> None:
+    def add(self, name: str, thing: T) -> None:
         """ConfigError where another thing has that name."""
-        if self._known.get(name, thing) is not thing:
-            raise ConfigError(f"{self.kind} {name!r} is registered twice: {self._known[name]!r} and {thing!r}")
-        self._known[name] = thing
+        if self.things.get(name, thing) is not thing:
+            raise ConfigError(f"{self.kind} {name!r} is registered twice: {self.things[name]!r} and {thing!r}")
+        self.things[name] = thing
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._known:
-            plug_in()
-        if name not in self._known:
-            if not self._known:
-                raise ConfigError(f"no {self.kind} is registered: install a package that brings one")
-            raise unknown(self.kind, name, self._known)
-        return self._known[name]
+    def __getitem__(self, name: str) -> T:
+        if name not in self:
+            raise unknown(self.kind, name, self.things)
+        return self.things[name]
 
     def __contains__(self, name: object) -> bool:
-        if name not in self._known:
+        if name not in self.things:
+            import_modules(self.home)
+        if name not in self.things:
             plug_in()
-        return name in self._known
+        return name in self.things
 
     def __iter__(self) -> Iterator[str]:
+        import_modules(self.home)
         plug_in()
-        return iter(self._known)
+        return iter(sorted(self.things))
 
     def __len__(self) -> int:
-        plug_in()
-        return len(self._known)
+        return len(list(iter(self)))
 
     def __repr__(self) -> str:
-        return f"Registry({self.kind!r}: {', '.join(self._known)})"
+        return f"Registry({self.kind!r}: {', '.join(sorted(self.things))})"
 
-    def name_of(self, thing: Any) -> str | None:
+    def name_of(self, thing: object) -> str | None:
         """The name that a thing is registered under."""
-        return next((name for name, known in self._known.items() if known is thing), None)
+        return next((name for name, known in self.things.items() if known is thing), None)
 
 
-REGISTRIES: dict[str, Registry] = {
-    kind: Registry(kind)
-    for kind in (
-        "loss guidance",
-        "prediction guidance",
-        "particle guidance",
-        "trajectory optimisation",
-        "solver",
-        "objective",
-        "world",
-    )
+REGISTRIES: dict[str, Registry[Any]] = {
+    kind: Registry(kind, home)
+    for kind, home in {
+        "loss guidance": "symguide.loss_guidance",
+        "prediction guidance": "symguide.prediction_guidance",
+        "particle guidance": "symguide.particle_guidance",
+        "trajectory optimisation": "symguide.trajectory",
+        "solver": "symguide.solver",
+        "objective": "symguide.objectives",
+        "world": "symguide.worlds",
+    }.items()
 }
 
 
@@ -101,7 +109,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return add
 
 
-def registry_of(kind: str) -> Registry:
+def registry_of(kind: str) -> Registry[Any]:
     """The registry of a kind; ConfigError for an unknown one."""
     if kind not in REGISTRIES:
         raise unknown("kind", kind, REGISTRIES)
@@ -109,10 +117,16 @@ def registry_of(kind: str) -> Registry:
 
 
 @cache
+def import_modules(home: str) -> None:
+    """Imports a package with the modules in its folder, so that what they register is known."""
+    package = import_module(home)
+    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        import_module(f"{home}.{module.name}")
+
+
+@cache
 def plug_in() -> None:
     """Imports the modules that other packages register methods in; one that fails is named, and stops nothing else."""
-    import warnings
-
     for point in entry_points(group=PLUGINS):
         try:
             point.load()

@@ -19,9 +19,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar, cast
 
 from symguide.errors import ConfigError, unknown
+from symguide.registry import Registry, register, registry_of
 from symguide.schedule import Schedule
 
 Make = TypeVar("Make", bound=Callable[..., Any])
+Written = TypeVar("Written", bound=Callable[..., int])
 Past = list[tuple[float, int]]  # earlier predictions of a multistep solver: (time, node)
 
 
@@ -70,6 +72,48 @@ class Builder:
         return Program(self.inputs, tuple(self.nodes))
 
 
+@dataclass(frozen=True)
+class Solver:
+    """A solver's step, how many calls a step makes, and what it needs.
+
+    `full_at_end`: its second stage exists in the step to sigma = 0. `multistep`: it uses the last step's prediction.
+    """
+
+    step: Callable[..., int]
+    stages: int = 1
+    full_at_end: bool = True
+    multistep: bool = False
+
+    def calls(self, n: int) -> tuple[int, ...]:
+        """Calls of each step of a run of n calls: pairs for two-stage solvers, a one-stage step for an odd one."""
+        last = () if self.full_at_end or n == 0 else (1,)
+        rest = n - len(last)
+        return (self.stages,) * (rest // self.stages) + (1,) * (rest % self.stages) + last
+
+    def of_steps(self, steps: int) -> tuple[int, ...]:
+        """Calls of each step of a run of so many steps down to sigma = 0, as `sample` makes them."""
+        return (self.stages,) * (steps - 1) + (self.stages if self.full_at_end else 1,)
+
+
+SOLVERS: Registry[Solver] = registry_of("solver")
+
+
+def solver(name: str, **traits: Any) -> Callable[[Written], Written]:
+    """A decorator that registers a step, (program, schedule, x, t, s, past, stages) -> node of x_s, as a solver.
+
+    Args:
+        name: of the solver.
+        traits: stages, full_at_end and multistep, see `Solver`.
+    """
+
+    def add(step: Written) -> Written:
+        register("solver", name)(Solver(step, **traits))
+        return step
+
+    return add
+
+
+@solver("ddim")
 def ddim(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
     """x_s = (sigma_s / sigma_t) x_t + (alpha_s - sigma_s alpha_t / sigma_t) x_0: Euler on the probability-flow ODE.
 
@@ -78,6 +122,7 @@ def ddim(program: Builder, schedule: Schedule, x: int, t: float, s: float, past:
     return _straight(program, schedule, x, program.predict(x, t), t, s)
 
 
+@solver("midpoint", stages=2)
 def midpoint(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
     """y_s = y_t + (u_s - u_t) flow(y at the midpoint): second order, two calls (the last step to clean included).
 
@@ -93,6 +138,7 @@ def midpoint(program: Builder, schedule: Schedule, x: int, t: float, s: float, p
     return _along_flow(program, schedule, x, t, s, (u_s - u_t, x_m, x0_m, m))
 
 
+@solver("heun", stages=2, full_at_end=False)
 def heun(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 2) -> int:
     """y_s = y_t + (u_s - u_t) (flow_t + flow_s') / 2, flow_s' at the Euler step's end: second order, two calls.
 
@@ -108,6 +154,7 @@ def heun(program: Builder, schedule: Schedule, x: int, t: float, s: float, past:
     return _along_flow(program, schedule, x, t, s, (0.5 * h, x, x0, t), (0.5 * h, x_e, x0_e, s))
 
 
+@solver("dpmpp_2m", multistep=True)
 def dpmpp_2m(program: Builder, schedule: Schedule, x: int, t: float, s: float, past: Past, stages: int = 1) -> int:
     """x_s = (sigma_s / sigma_t) x_t + (...) ((1 + h / (2 h')) x_0 - h / (2 h') x_0'), h = steps in log(alpha / sigma).
 
@@ -158,41 +205,8 @@ def _at_flow_time(schedule: Schedule, u: float) -> float:
     return schedule.time(u / (1 - u))
 
 
-@dataclass(frozen=True)
-class Solver:
-    """A solver's step, how many calls a step makes, and what it needs.
-
-    `full_at_end`: its second stage exists in the step to sigma = 0. `multistep`: it uses the last step's prediction.
-    """
-
-    step: Callable[..., int]
-    stages: int = 1
-    full_at_end: bool = True
-    multistep: bool = False
-
-    def calls(self, n: int) -> tuple[int, ...]:
-        """Calls of each step of a run of n calls: pairs for two-stage solvers, a one-stage step for an odd one."""
-        last = () if self.full_at_end or n == 0 else (1,)
-        rest = n - len(last)
-        return (self.stages,) * (rest // self.stages) + (1,) * (rest % self.stages) + last
-
-    def of_steps(self, steps: int) -> tuple[int, ...]:
-        """Calls of each step of a run of so many steps down to sigma = 0, as `sample` makes them."""
-        return (self.stages,) * (steps - 1) + (self.stages if self.full_at_end else 1,)
-
-
-SOLVERS: dict[str, Solver] = {
-    "ddim": Solver(ddim),
-    "midpoint": Solver(midpoint, stages=2),
-    "heun": Solver(heun, stages=2, full_at_end=False),
-    "dpmpp_2m": Solver(dpmpp_2m, multistep=True),
-}
-
-
 def get_solver(name: str) -> Solver:
     """The solver of that name; ConfigError with the nearest names for an unknown one."""
-    if name not in SOLVERS:
-        raise unknown("solver", name, SOLVERS)
     return SOLVERS[name]
 
 

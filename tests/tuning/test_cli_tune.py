@@ -50,7 +50,7 @@ def here(tmp_path, monkeypatch, model):
     monkeypatch.delitem(sys.modules, "own_rules", raising=False)
     (tmp_path / "own_rules.py").write_text(OWN)
     scorers, judges = {"classifier": digits.SCORER}, {"classifier": digits.JUDGE}
-    monkeypatch.setitem(WORLDS, "digits", World("small", model, scorers, judges))
+    monkeypatch.setitem(WORLDS.things, "digits", World("small", model, scorers, judges))
     return tmp_path
 
 

@@ -1,58 +1,24 @@
-"""Loss guidance: recipes that steer by the gradient of an objective. One recipe a file; a new one is a line here."""
+"""Loss guidance: recipes that steer by the gradient of an objective. One recipe a file."""
 
-from symguide.loss_guidance import rules
-from symguide.loss_guidance.abms import ABMS
-from symguide.loss_guidance.adam import AdamDPS
-from symguide.loss_guidance.classifier import ClassifierGuidance
-from symguide.loss_guidance.dps import DPS
-from symguide.loss_guidance.dreamguider import Dreamguider
-from symguide.loss_guidance.dsg import DSG, Sphere, on_sphere
-from symguide.loss_guidance.ecm import ECM
-from symguide.loss_guidance.elucd import EluCD
-from symguide.loss_guidance.freedom import FreeDoM
-from symguide.loss_guidance.lgd import LGD
-from symguide.loss_guidance.mpgd import MPGD
-from symguide.loss_guidance.recipe import Recipe, noise_window
-from symguide.loss_guidance.sag import SAG
-from symguide.loss_guidance.tfg import TFG
-from symguide.loss_guidance.universal import UniversalGuidance
+from symguide.loss_guidance import rules as rules
+from symguide.loss_guidance.abms import ABMS as ABMS
+from symguide.loss_guidance.adam import AdamDPS as AdamDPS
+from symguide.loss_guidance.classifier import ClassifierGuidance as ClassifierGuidance
+from symguide.loss_guidance.dps import DPS as DPS
+from symguide.loss_guidance.dreamguider import Dreamguider as Dreamguider
+from symguide.loss_guidance.dsg import DSG as DSG
+from symguide.loss_guidance.dsg import Sphere as Sphere
+from symguide.loss_guidance.dsg import on_sphere as on_sphere
+from symguide.loss_guidance.ecm import ECM as ECM
+from symguide.loss_guidance.elucd import EluCD as EluCD
+from symguide.loss_guidance.freedom import FreeDoM as FreeDoM
+from symguide.loss_guidance.lgd import LGD as LGD
+from symguide.loss_guidance.mpgd import MPGD as MPGD
+from symguide.loss_guidance.recipe import Recipe as Recipe
+from symguide.loss_guidance.recipe import noise_window as noise_window
+from symguide.loss_guidance.sag import SAG as SAG
+from symguide.loss_guidance.tfg import TFG as TFG
+from symguide.loss_guidance.universal import UniversalGuidance as UniversalGuidance
+from symguide.registry import Registry, registry_of
 
-RECIPES: dict[str, type[Recipe]] = {
-    "sag": SAG,
-    "freedom": FreeDoM,
-    "dps": DPS,
-    "mpgd": MPGD,
-    "universal": UniversalGuidance,
-    "lgd": LGD,
-    "dsg": DSG,
-    "tfg": TFG,
-    "abms": ABMS,
-    "adam-dps": AdamDPS,
-    "ecm": ECM,
-    "elucd": EluCD,
-    "dreamguider": Dreamguider,
-    "classifier": ClassifierGuidance,
-}
-
-__all__ = [
-    "ABMS",
-    "DPS",
-    "DSG",
-    "ECM",
-    "LGD",
-    "MPGD",
-    "RECIPES",
-    "SAG",
-    "TFG",
-    "AdamDPS",
-    "ClassifierGuidance",
-    "Dreamguider",
-    "EluCD",
-    "FreeDoM",
-    "Recipe",
-    "Sphere",
-    "UniversalGuidance",
-    "noise_window",
-    "on_sphere",
-    "rules",
-]
+RECIPES: Registry[type[Recipe]] = registry_of("loss guidance")

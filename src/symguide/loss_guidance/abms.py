@@ -11,10 +11,12 @@ from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
 from symguide.loss_guidance.sag import SAG
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range, Ranges
+from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Step
 
 
+@register("loss guidance", "abms")
 @dataclass(eq=False, kw_only=True)
 class ABMS(LookAhead):
     """Additional Backward step and Monte-Carlo Sampling.

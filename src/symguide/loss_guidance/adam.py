@@ -9,8 +9,10 @@ from symguide.loss_guidance.dps import of_norm
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range, Ranges
+from symguide.registry import register
 
 
+@register("loss guidance", "adam-dps")
 @dataclass(eq=False, kw_only=True)
 class AdamDPS(OneCall):
     """Adam-DPS: DPS with every entry of its gradient averaged over the steps and in its own usual size.

@@ -8,11 +8,13 @@ from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
 from symguide.objectives.base import at_noise
 from symguide.ranges import Choice, Ranges
+from symguide.registry import register
 from symguide.step import Run, Step
 
 FORMS = ("eps", "mean")
 
 
+@register("loss guidance", "classifier")
 @dataclass(eq=False, kw_only=True)
 class ClassifierGuidance(Recipe):
     """Classifier guidance: no look-ahead, and no gradient of the model.

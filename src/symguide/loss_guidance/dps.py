@@ -8,8 +8,10 @@ from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.objectives.measurement import noise_of
+from symguide.registry import register
 
 
+@register("loss guidance", "dps")
 @dataclass(eq=False, kw_only=True)
 class DPS(OneCall):
     """Diffusion Posterior Sampling.

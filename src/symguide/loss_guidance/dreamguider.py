@@ -12,6 +12,7 @@ from symguide.loss import Objective
 from symguide.loss_guidance.descent import AtEstimate
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.ranges import Range, Ranges
+from symguide.registry import register
 from symguide.step import Step
 
 Augmentation = Callable[[Tensor, Tensor], Tensor]
@@ -28,6 +29,7 @@ def jitter(x0: Tensor, noise: Tensor) -> Tensor:
     return (1 + 0.1 * a) * x0 + 0.1 * b
 
 
+@register("loss guidance", "dreamguider")
 @dataclass(eq=False, kw_only=True)
 class Dreamguider(AtEstimate):
     """Dreamguider, by its abstract.

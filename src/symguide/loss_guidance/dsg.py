@@ -24,6 +24,7 @@ from symguide.loss_guidance.sag import SAG
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import direction
 from symguide.ranges import Range, Ranges
+from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Run, Step
 
@@ -86,6 +87,7 @@ class Sphere:
         return on_sphere(step.mean(), step.std, step.noise, -change, self.rate)
 
 
+@register("loss guidance", "dsg")
 @dataclass(eq=False, kw_only=True)
 class DSG(LookAhead):
     """FreeDoM's gradient (or SAG's, with n > 1) under the spherical Gaussian constraint.

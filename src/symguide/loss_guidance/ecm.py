@@ -8,8 +8,10 @@ from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.ranges import Around, Ranges
+from symguide.registry import register
 
 
+@register("loss guidance", "ecm")
 @dataclass(eq=False, kw_only=True)
 class ECM(AtEstimate):
     """Estimated Clean Manifold guidance.

@@ -7,9 +7,11 @@ from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.ranges import Range, Ranges
+from symguide.registry import register
 from symguide.step import Run
 
 
+@register("loss guidance", "elucd")
 @dataclass(eq=False, kw_only=True)
 class EluCD(AtEstimate):
     """Classifier guidance at the clean estimate, with EluCD's schedule.

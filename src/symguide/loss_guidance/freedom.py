@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.memory_plan import MemoryPlan
+from symguide.registry import register
 
 
+@register("loss guidance", "freedom")
 @dataclass(eq=False, kw_only=True)
 class FreeDoM(OneCall):
     """FreeDoM: SAG with the one-step (Tweedie) estimate.

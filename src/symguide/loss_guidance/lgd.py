@@ -14,10 +14,12 @@ from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.loss_guidance.sag import SAG
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range, Ranges
+from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Step
 
 
+@register("loss guidance", "lgd")
 @dataclass(eq=False, kw_only=True)
 class LGD(LookAhead):
     """Loss-Guided Diffusion with Monte Carlo.

@@ -7,9 +7,11 @@ from symguide.errors import unknown
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
 from symguide.loss_guidance.recipe import EPS, Constraint, Count, Eps, Push, Rule, Window
+from symguide.registry import register
 from symguide.step import Step
 
 
+@register("loss guidance", "mpgd")
 @dataclass(eq=False, kw_only=True)
 class MPGD(AtEstimate):
     """Manifold Preserving Guided Diffusion, without the optional autoencoder projection.

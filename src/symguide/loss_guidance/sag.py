@@ -8,9 +8,11 @@ from symguide.loss_guidance.descent import LookAhead
 from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Choice, Range, Ranges
+from symguide.registry import register
 from symguide.solver import Grid
 
 
+@register("loss guidance", "sag")
 @dataclass(eq=False, kw_only=True)
 class SAG(LookAhead):
     """Symplectic Adjoint Guidance.

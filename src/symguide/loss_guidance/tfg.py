@@ -23,10 +23,12 @@ from symguide.loss_guidance.recipe import (
 )
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range, Ranges
+from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Step
 
 
+@register("loss guidance", "tfg")
 @dataclass(eq=False, kw_only=True)
 class TFG(LGD):
     """Training-Free Guidance: LGD's smoothed loss, followed from x_t (variance) and from x_0 (mean).

@@ -12,9 +12,11 @@ from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range, Ranges
+from symguide.registry import register
 from symguide.step import Step
 
 
+@register("loss guidance", "universal")
 @dataclass(eq=False, kw_only=True)
 class UniversalGuidance(OneCall):
     """Universal Guidance: forward, backward, and recurrence (`repeats`).

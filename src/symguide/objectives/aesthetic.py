@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Follower, Objective, required
+from symguide.registry import register
 
 
+@register("objective", "aesthetic")
 class Aesthetic(Objective):
     """-score(x_0): as much as possible of what the network scores.
 

@@ -10,6 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from symguide.errors import ConfigError, GuidanceError, is_number
 from symguide.modules import lend_weights, sharing
 from symguide.per_sample import particles_now
+from symguide.registry import register
 from symguide.schedule import Schedule
 
 T = TypeVar("T")
@@ -119,6 +120,7 @@ def at_noise(objective: Any) -> Callable[[Tensor, float, Schedule], Tensor]:
     return loss
 
 
+@register("objective", "blackbox")
 class BlackBox(Objective):
     """A rule without gradients: any callable from clean samples to one number each (tensor, array or list).
 

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError, unknown
 from symguide.objectives.base import Follower, Objective, rows_for, there
+from symguide.registry import register
 
 
+@register("objective", "classifier")
 class Classifier(Objective):
     """-log p(label | x_0) of a classifier trained on clean samples.
 

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Follower, Objective, pictures, rows_for, there
+from symguide.registry import register
 
 
+@register("objective", "depth")
 class Depth(Objective):
     """The gap between the depth of x_0 and a reference, after each is shifted and scaled to mean 0 and deviation 1.
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Objective, pictures, rows_for, there, wide
+from symguide.registry import register
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Rec. 601 weights of red, green and blue."""
@@ -14,6 +15,7 @@ FLOOR = 0.01
 """Steps of luminance per pixel, of 0..1, below which an edge counts for less: noise, not lines."""
 
 
+@register("objective", "edges")
 class Edges(Objective):
     """1 - cosine similarity of the picture's edges and the sketch's lines, both smoothed.
 

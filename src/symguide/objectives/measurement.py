@@ -9,8 +9,10 @@ from torch import Tensor
 from symguide.errors import ConfigError, is_number
 from symguide.objectives.base import Objective, Sum, rows_for, there
 from symguide.objectives.decoded import Decoded
+from symguide.registry import register
 
 
+@register("objective", "measurement")
 class Measurement(Objective):
     """|y - A x_0|² / (2 noise²), which is -log p(y | x_0) up to a constant.
 
@@ -45,6 +47,7 @@ class Measurement(Objective):
         return ((y - predicted) / self.noise).square().flatten(1).sum(dim=1) / 2
 
 
+@register("objective", "region")
 class Region(Measurement):
     """Keep a region of a reference, and let the rest be made: inpainting. Measurement with A x_0 = mask * x_0.
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Follower, Objective, pictures, rows_for, there, wide
+from symguide.registry import register
 
 ROUNDING = 0.01
 """Differences below this, in [-1, 1], count as squares: the absolute value, smooth at zero."""
 
 
+@register("objective", "motion")
 class MotionField(Objective):
     """The reference after every pixel p of it moved by flow[p]: the sample shows at p + flow[p] what it showed at p.
 

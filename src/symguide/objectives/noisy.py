@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Follower, Objective, rows_for, there
+from symguide.registry import register
 from symguide.schedule import Schedule
 
 
+@register("objective", "noisy")
 class NoisyClassifier(Objective):
     """-log p(label | x_t, t) of a classifier trained on samples at every noise level.
 

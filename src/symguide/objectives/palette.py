@@ -7,8 +7,10 @@ from torch import Tensor
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Objective, pictures, rows_for, there, wide
+from symguide.registry import register
 
 
+@register("objective", "palette")
 class Palette(Objective):
     """Every pixel near a colour q_k of the palette, and every colour used in its share w_k.
 

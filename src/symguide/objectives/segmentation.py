@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Follower, Objective, required, rows_for, there
+from symguide.registry import register
 
 ANY = -1
 
 
+@register("objective", "segmentation")
 class Segmentation(Objective):
     """The mean over the mask's pixels of -log p(class of the pixel | x_0), by a segmentation network.
 

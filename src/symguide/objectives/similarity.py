@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Fixed, Follower, Objective, pictures, required, rows_for
+from symguide.registry import register
 
 Preprocess = Callable[[Tensor], Tensor]
 
@@ -39,6 +40,7 @@ class Similarity(Objective):
         return 1 - F.cosine_similarity(made, rows_for(wanted, x0, "the target"), dim=1)
 
 
+@register("objective", "text")
 class TextSimilarity(Similarity):
     """1 - cos(image embedding of x_0, text embedding of a text), by a network that embeds both: CLIP guidance.
 
@@ -82,6 +84,7 @@ class TextSimilarity(Similarity):
         return self.network.at(like).text(self.tokens.to(like.device))
 
 
+@register("objective", "image")
 class ImageSimilarity(Similarity):
     """1 - cos(image embedding of x_0, image embedding of a reference): show what the reference shows.
 
@@ -111,6 +114,7 @@ class ImageSimilarity(Similarity):
         return embedding
 
 
+@register("objective", "identity")
 class Identity(Similarity):
     """1 - cos(identity of x_0, identity of a reference): the same individual, whatever else the picture shows.
 

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import Fixed, Follower, Objective, pictures, required, rows_for
+from symguide.registry import register
 
 
+@register("objective", "style")
 class Style(Objective):
     """Which features go together, wherever they are: Gram matrices of a network's feature maps, as in a reference.
 

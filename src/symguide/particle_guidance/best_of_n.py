@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from symguide.errors import GuidanceError, whole
+from symguide.registry import register
 from symguide.step import Step
 
 
+@register("particle guidance", "best_of_n")
 class BestOfN:
     """Of n independent samples the one with the lowest loss: the baseline that every particle method has to beat.
 

@@ -1,10 +1,9 @@
 """Prediction guidance: rules that make one prediction out of several network calls. One rule a file."""
 
-from symguide.prediction_guidance.apg import APG
-from symguide.prediction_guidance.branches import TwoBranches
-from symguide.prediction_guidance.cfg import CFG
-from symguide.prediction_guidance.cfg_pp import CFGPlusPlus
+from symguide.prediction_guidance.apg import APG as APG
+from symguide.prediction_guidance.branches import TwoBranches as TwoBranches
+from symguide.prediction_guidance.cfg import CFG as CFG
+from symguide.prediction_guidance.cfg_pp import CFGPlusPlus as CFGPlusPlus
+from symguide.registry import Registry, registry_of
 
-RULES: dict[str, type[TwoBranches]] = {"cfg": CFG, "cfg++": CFGPlusPlus, "apg": APG}
-
-__all__ = ["APG", "CFG", "RULES", "CFGPlusPlus", "TwoBranches"]
+RULES: Registry[type[TwoBranches]] = registry_of("prediction guidance")

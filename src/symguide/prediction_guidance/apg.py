@@ -10,8 +10,10 @@ from symguide.denoiser import Prediction
 from symguide.errors import ConfigError
 from symguide.per_sample import norm
 from symguide.prediction_guidance.branches import TwoBranches
+from symguide.registry import register
 
 
+@register("prediction guidance", "apg")
 class APG(TwoBranches):
     """Adaptive projected guidance, on clean estimates: with d = c - u, shortened to a length of at most `threshold`,
 

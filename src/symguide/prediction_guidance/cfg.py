@@ -5,8 +5,10 @@ from typing import Any
 
 from symguide.denoiser import Prediction
 from symguide.prediction_guidance.branches import TwoBranches
+from symguide.registry import register
 
 
+@register("prediction guidance", "cfg")
 class CFG(TwoBranches):
     """Classifier-free guidance: y = u + scale (c - u), with both branches in one batched call.
 

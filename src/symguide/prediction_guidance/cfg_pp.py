@@ -7,8 +7,10 @@ from typing import Any
 from symguide.denoiser import Prediction, times
 from symguide.errors import ConfigError
 from symguide.prediction_guidance.branches import TwoBranches
+from symguide.registry import register
 
 
+@register("prediction guidance", "cfg++")
 class CFGPlusPlus(TwoBranches):
     """CFG++: the clean estimate of x0 = u.x0 + scale (c.x0 - u.x0), noised again with u's own noise.
 

@@ -1,22 +1,13 @@
 """Optimisation of a whole sampling trajectory: its start, or a control at every step. One method a file."""
 
-from symguide.trajectory.dflow import DFlow
-from symguide.trajectory.doodl import DOODL
-from symguide.trajectory.ocflow import OCFlow
-from symguide.trajectory.ogd import OptimalGaussian
-from symguide.trajectory.optimise import IterationRecord, Optimised, optimise
-from symguide.trajectory.path import Method
+from symguide.registry import Registry, registry_of
+from symguide.trajectory.dflow import DFlow as DFlow
+from symguide.trajectory.doodl import DOODL as DOODL
+from symguide.trajectory.ocflow import OCFlow as OCFlow
+from symguide.trajectory.ogd import OptimalGaussian as OptimalGaussian
+from symguide.trajectory.optimise import IterationRecord as IterationRecord
+from symguide.trajectory.optimise import Optimised as Optimised
+from symguide.trajectory.optimise import optimise as optimise
+from symguide.trajectory.path import Method as Method
 
-TRAJECTORIES: dict[str, type[Method]] = {"doodl": DOODL, "dflow": DFlow, "ocflow": OCFlow}
-
-__all__ = [
-    "DOODL",
-    "TRAJECTORIES",
-    "DFlow",
-    "IterationRecord",
-    "Method",
-    "OCFlow",
-    "OptimalGaussian",
-    "Optimised",
-    "optimise",
-]
+TRAJECTORIES: Registry[type[Method]] = registry_of("trajectory optimisation")

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from symguide.errors import ConfigError
 from symguide.per_sample import expand, norm
+from symguide.registry import register
 from symguide.trajectory.lbfgs import lbfgs
 from symguide.trajectory.path import Path, Point, check_iterations, check_settings
 
 
+@register("trajectory optimisation", "dflow")
 class DFlow:
     """L-BFGS on the starting noise z (x_T in units of its noise), with a line search, every sample for itself.
 

@@ -6,9 +6,11 @@ from typing import ClassVar
 import torch
 
 from symguide.per_sample import norm
+from symguide.registry import register
 from symguide.trajectory.path import Path, Point, check_iterations, check_settings
 
 
+@register("trajectory optimisation", "doodl")
 class DOODL:
     """Momentum descent on the starting noise z (x_T in units of its noise), kept at the length that it was drawn with.
 

@@ -6,10 +6,12 @@ from typing import ClassVar
 
 import torch
 
+from symguide.registry import register
 from symguide.solver import control_weight
 from symguide.trajectory.path import Path, Point, check_iterations, check_settings
 
 
+@register("trajectory optimisation", "ocflow")
 class OCFlow:
     """A control c_j at every step, which bends the trajectory from a start that stays as it is.
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from symguide.errors import WeightsError
+from symguide.registry import Registry, registry_of
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,4 @@ def installed(path: Path) -> Path:
     return path
 
 
-_DIGITS, _SCENES = WEIGHTS / "digits", WEIGHTS / "scenes"
-_KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
-
-
-def _scenes(folder: str, description: str) -> World:
-    """A model of the scenes world, whose models share their scorers and judges."""
-    scorers, judges = ({kind: _SCENES / role / kind for kind in _KINDS} for role in ("scorers", "judges"))
-    return World(description, _SCENES / folder, scorers, judges, shapes=((3, 32, 32), (3, 64, 64)))
-
-
-WORLDS: dict[str, World] = {
-    "digits": World(
-        "handwritten digits, 8x8 pixels, grey; condition: label 0-9, or 10 for none",
-        _DIGITS / "denoiser",
-        {"classifier": _DIGITS / "scorer", "noisy": _DIGITS / "noisy"},
-        {"classifier": _DIGITS / "judge"},
-        shapes=((1, 8, 8),),
-    ),
-    "scenes": _scenes(
-        "denoiser",
-        "one or two drawn objects, 32x32 pixels, RGB; condition: a caption such as 'a red star on blue stripes'",
-    ),
-    "scenes-flow": _scenes("flow", "the same drawn by a rectified flow"),
-    "scenes-latent": _scenes("latent", "the same at 64x64 pixels, drawn as 4x16x16 latents of an autoencoder"),
-    "scenes-consistency": _scenes("consistency", "the same in one call: distilled from scenes with its guidance"),
-    "scenes-generator": _scenes("generator", "single objects by a generator: one call from 26 numbers, no captions"),
-    "scenes-gan": _scenes("gan", "single objects by a GAN: one call from 64 numbers, no captions and no encoder"),
-    "scenes-weak": _scenes("weak", "a small and barely trained relative of scenes, for autoguidance"),
-}
+WORLDS: Registry[World] = registry_of("world")

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from symguide.objectives import Objective
+from symguide.registry import register
 from symguide.worlds import WEIGHTS as _WEIGHTS
-from symguide.worlds import scorers
+from symguide.worlds import World, scorers
 from symguide.worlds.digits.data import images, labels
 
 WEIGHTS = _WEIGHTS / "digits"
@@ -26,6 +27,16 @@ __all__ = [
     "objective",
     "scorer",
 ]
+
+register("world", "digits")(
+    World(
+        "handwritten digits, 8x8 pixels, grey; condition: label 0-9, or 10 for none",
+        DENOISER,
+        {"classifier": SCORER, "noisy": NOISY},
+        {"classifier": JUDGE},
+        shapes=((1, 8, 8),),
+    )
+)
 
 
 def scorer(device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:

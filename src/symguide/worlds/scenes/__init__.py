@@ -3,8 +3,9 @@
 from typing import Any
 
 from symguide.objectives import Objective
+from symguide.registry import register
 from symguide.worlds import WEIGHTS as _WEIGHTS
-from symguide.worlds import scorers
+from symguide.worlds import World, scorers
 from symguide.worlds.scenes.beauty import beauty
 from symguide.worlds.scenes.caption import LENGTH, VOCABULARY, captions, tokens
 from symguide.worlds.scenes.picture import masks, render
@@ -25,6 +26,23 @@ __all__ = [
     "render",
     "tokens",
 ]
+
+_KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
+_MODELS = {
+    "denoiser": (
+        "scenes",
+        "one or two drawn objects, 32x32 pixels, RGB; condition: a caption such as 'a red star on blue stripes'",
+    ),
+    "flow": ("scenes-flow", "the same drawn by a rectified flow"),
+    "latent": ("scenes-latent", "the same at 64x64 pixels, drawn as 4x16x16 latents of an autoencoder"),
+    "consistency": ("scenes-consistency", "the same in one call: distilled from scenes with its guidance"),
+    "generator": ("scenes-generator", "single objects by a generator: one call from 26 numbers, no captions"),
+    "gan": ("scenes-gan", "single objects by a GAN: one call from 64 numbers, no captions and no encoder"),
+    "weak": ("scenes-weak", "a small and barely trained relative of scenes, for autoguidance"),
+}
+for _folder, (_name, _about) in _MODELS.items():  # they share their scorers and judges
+    _scorers, _judges = ({kind: WEIGHTS / role / kind for kind in _KINDS} for role in ("scorers", "judges"))
+    register("world", _name)(World(_about, WEIGHTS / _folder, _scorers, _judges, shapes=((3, 32, 32), (3, 64, 64))))
 
 
 def objective(name: str, *given: Any, **settings: Any) -> Objective:
