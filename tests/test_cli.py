@@ -26,7 +26,7 @@ from PIL import Image
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import COMMANDS, config, drawing, files, kinds, main, methods, outputs, references, spec, steering
+from symguide.cli import COMMANDS, config, drawing, files, main, methods, outputs
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
 from symguide.networks import CaptionUNet, ConvClassifier, PyramidSegmenter, TokenClassifier, TwinEncoder, UNet, save
@@ -34,6 +34,7 @@ from symguide.objectives import OBJECTIVES
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, PRESETS, SOLVERS
+from symguide.specs import grammar, kinds, references, steering
 from symguide.trajectory import TRAJECTORIES
 from symguide.worlds import WORLDS, World, digits, scenes
 
@@ -274,7 +275,7 @@ def test_unknown_names_come_with_suggestions(line, hint, model):
 
 parts = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1)
 terms = st.builds(
-    spec.Term,
+    grammar.Term,
     st.floats(allow_nan=False, allow_infinity=False),
     st.from_regex(r"[a-z_][a-z0-9_.]{0,6}", fullmatch=True),
     st.lists(parts, max_size=3).map(tuple),
@@ -283,13 +284,13 @@ terms = st.builds(
 
 @given(st.lists(terms, min_size=1, max_size=4))
 def test_what_is_shown_is_read_back(some):
-    assert spec.parse(spec.show(some)) == some
+    assert grammar.parse(grammar.show(some)) == some
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text):
     with contextlib.suppress(ConfigError):
-        spec.parse(text)
+        grammar.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_any_text_is_read_or_refused(text):
     ],
 )
 def test_specs(text, expected):
-    assert spec.parse(text) == expected
+    assert grammar.parse(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def test_specs(text, expected):
 )
 def test_bad_specs(text):
     with pytest.raises(ConfigError, match="expected"):
-        spec.parse(text)
+        grammar.parse(text)
 
 
 def aim(text, model="tiny", shape=(1, 8, 8), indices=range(2), **settings):

@@ -16,11 +16,12 @@ from conftest import RUNNER
 
 import symguide as sg
 from symguide.bench.kept import Kept
-from symguide.cli import config, digests, kinds, loading, main, params
+from symguide.cli import config, digests, loading, main, params
 from symguide.cli.group import BAD_DISK, _explain
 from symguide.cli.shards import Record, Shards
 from symguide.errors import ConfigError, WeightsError
 from symguide.networks import io
+from symguide.specs import kinds
 from symguide.tuning.log import Log
 from symguide.tuning.trial import Trial
 from symguide.worlds import digits
@@ -147,14 +148,14 @@ def test_options_that_cannot_be_meant(line, why):
 
 @pytest.mark.parametrize("text", ["9" * 5000, f"{2**31}", "-1"], ids=["long", "large", "negative"])
 def test_labels_that_are_none(text):
-    place = kinds.Place((1, 8, 8), print)
+    context = kinds.Context((1, 8, 8), print)
     with pytest.raises(ConfigError, match=r"labels count from 0|must have a label"):
-        kinds.KINDS["classifier"].read((text,), place)
+        kinds.KINDS["classifier"].read((text,), context)
 
 
 def test_numbers_of_thousands_of_digits_are_a_sentence():
     with pytest.raises(ConfigError, match="positive whole number"):
-        kinds.KINDS["superres"].read(("a.png", "9" * 5000), kinds.Place((1, 8, 8), print))
+        kinds.KINDS["superres"].read(("a.png", "9" * 5000), kinds.Context((1, 8, 8), print))
     with pytest.raises(click.BadParameter, match="is not a size"):
         params.Size().convert("9" * 5000, None, None)
     for sigma in (1e300, float("inf"), float("nan"), 0):

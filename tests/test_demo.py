@@ -8,8 +8,8 @@ import torch
 from click.testing import CliRunner
 
 from symguide.cli import main
-from symguide.cli.demo.run import one_thread
-from symguide.cli.demo.steer import real
+from symguide.demo.run import one_thread
+from symguide.demo.steer import real
 from symguide.worlds import digits
 
 

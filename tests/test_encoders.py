@@ -25,7 +25,6 @@ from pipelines.zoo import build, clip_tokenizer  # noqa: E402
 
 import symguide as sg  # noqa: E402
 from symguide import encoders  # noqa: E402
-from symguide.cli import steering  # noqa: E402
 from symguide.encoders import (  # noqa: E402
     CLIP,
     FFHQ,
@@ -47,6 +46,7 @@ from symguide.objectives import (  # noqa: E402
     Style,
     TextSimilarity,
 )
+from symguide.specs import steering  # noqa: E402
 
 VISION = {
     "hidden_size": 16,
@@ -651,7 +651,7 @@ def _run(code):
 
 def test_transformers_and_diffusers_are_imported_when_they_are_needed_and_not_before():
     code = (
-        "import sys, symguide, symguide.encoders, symguide.pipelines, symguide.cli.kinds, symguide.cli.pipeline\n"
+        "import sys, symguide, symguide.encoders, symguide.pipelines, symguide.specs.kinds, symguide.cli.pipeline\n"
         "assert not {'transformers', 'diffusers', 'accelerate', 'torchvision'} & set(sys.modules)"
     )
     assert _run(code).returncode == 0

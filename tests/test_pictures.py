@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from symguide.cli import pictures, references
 from symguide.errors import ConfigError
+from symguide.specs import pictures, references
 
 RAMP = np.linspace(0, 65535, 64).round().astype(np.uint16).reshape(8, 8)
 """Grey of 16 bits, which no two rows or columns share."""

@@ -17,11 +17,11 @@ from symguide import encoders
 from symguide import files as disk
 from symguide.cli import config, digests, methods, model, outputs, pipeline
 from symguide.cli.files import locked, sweep
-from symguide.cli.pictures import Say
 from symguide.cli.shards import Record, Shards
 from symguide.cli.source import Show, Source
-from symguide.cli.steering import Steering, files, resolved
 from symguide.errors import ConfigError, WeightsError
+from symguide.specs.pictures import Say
+from symguide.specs.steering import Steering, files, resolved
 from symguide.worlds import WORLDS
 
 

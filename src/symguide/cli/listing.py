@@ -156,9 +156,9 @@ def objectives(name: str | None, json_to: str | None) -> None:
     Objectives add up and take factors: 0.5*classifier:3 + 2*region:ref.png@mask.png. Any callable x0 (B, ...) -> loss
     (B,) is one: module:Name, where Name is the callable, a class, or a function without arguments that returns it.
     """
-    from symguide.cli.kinds import KINDS
     from symguide.cli.methods import first_line
     from symguide.objectives import OBJECTIVES
+    from symguide.specs.kinds import KINDS
 
     if name is not None and name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
@@ -186,7 +186,7 @@ def objectives(name: str | None, json_to: str | None) -> None:
 
 def _asks(name: str) -> str:
     """Which networks an objective asks on the command line."""
-    from symguide.cli.kinds import KINDS
+    from symguide.specs.kinds import KINDS
     from symguide.worlds.scorers import ASKS
 
     parts = [f"the {ASKS[name]} of the model's world"] if name in ASKS else []

@@ -11,10 +11,10 @@ from torch import Tensor
 import symguide as sg
 from symguide.cli import conditions, digests, methods
 from symguide.cli.device import DTYPES, usable
-from symguide.cli.kinds import Aim, cycle
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
 from symguide.loss_guidance import Recipe
+from symguide.specs.kinds import Loss, cycle
 from symguide.tuning.tune import calls
 from symguide.worlds import WORLDS
 
@@ -52,7 +52,7 @@ class Model:
     """Values by name, which go to the samples in turn."""
 
     def draw(
-        self, indices: range, aim: Aim | None, recipe: Callable[[Aim], Recipe] | None, show: Show
+        self, indices: range, aim: Loss | None, recipe: Callable[[Loss], Recipe] | None, show: Show
     ) -> tuple[Tensor, sg.Cost]:
         s = self.settings
         if aim is not None and self.denoiser.decoder is not None:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 import symguide as sg
 from symguide.cli import loading, methods
 from symguide.cli.device import DTYPES, usable
-from symguide.cli.kinds import Aim, cycle
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
 from symguide.loss_guidance import Recipe
 from symguide.meter import Peak
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
+from symguide.specs.kinds import Loss, cycle
 
 COPIED = (
     "num",
@@ -66,7 +66,7 @@ class Pipeline:
     """What every run of the pipeline is given; lists go to the samples in turn."""
 
     def draw(
-        self, indices: range, aim: Aim | None, recipe: Callable[[Aim], Recipe] | None, show: Show
+        self, indices: range, aim: Loss | None, recipe: Callable[[Loss], Recipe] | None, show: Show
     ) -> tuple[Tensor, sg.Cost]:
         s, pipe, device = self.settings, self.pipe, torch.device(self.settings["device"])
         call = {key: cycle(v, indices) if isinstance(v, list) else v for key, v in self.call.items()}

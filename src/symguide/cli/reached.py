@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from symguide.cli.shards import Shards
-from symguide.cli.steering import Scored, Steering
 from symguide.objectives import Classifier
+from symguide.specs.steering import Scored, Steering
 
 
 @torch.no_grad()

@@ -10,11 +10,11 @@ import click
 from click.core import ParameterSource
 from torch import Tensor
 
-from symguide.cli.kinds import Aim
 from symguide.cli.methods import flag
 from symguide.errors import ConfigError
 from symguide.loop import Cost
 from symguide.loss_guidance import Recipe
+from symguide.specs.kinds import Loss
 
 Show = Callable[[int, int], None]
 """Told after each step: how many are done, and of how many."""
@@ -64,7 +64,7 @@ class Source(Protocol):
     def made_with(self) -> Mapping[str, str]: ...
 
     def draw(
-        self, indices: range, aim: Aim | None, recipe: Callable[[Aim], Recipe] | None, show: Show
+        self, indices: range, aim: Loss | None, recipe: Callable[[Loss], Recipe] | None, show: Show
     ) -> tuple[Tensor, Cost]:
         """Samples (B, *shape), and what they cost.
 

@@ -17,13 +17,12 @@ from symguide import files as disk
 from symguide.cli import config, drawing, methods, outputs
 from symguide.cli.files import locked, sweep
 from symguide.cli.model import Model
-from symguide.cli.pictures import Say
-from symguide.cli.scorers import judge_of
-from symguide.cli.steering import Steering
 from symguide.errors import ConfigError, unknown
 from symguide.evaluation.tasks import shapes_read
 from symguide.ranges import Choice, Domain, Maybe, Range, Window
 from symguide.report import Column, Table, draw_front
+from symguide.specs.pictures import Say
+from symguide.specs.steering import Steering, judge_of
 from symguide.tuning import Trial, Tuned
 from symguide.tuning.measure import At, Measure
 from symguide.tuning.search import search as run_search

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symguide.cli import references
-from symguide.cli.pictures import Say
 from symguide.encoders import CLIP, AestheticPredictor, DepthEstimator, Segmenter
 from symguide.errors import ConfigError, unknown
 from symguide.objectives import (
@@ -31,10 +29,13 @@ from symguide.objectives import (
     Style,
     TextSimilarity,
 )
+from symguide.specs import references
+from symguide.specs.pictures import Say
 from symguide.worlds.scenes import scene, tokens
 
-Aim = Callable[[Tensor], Tensor]
-Maker = Callable[[Any, Sequence[int]], Aim]
+Loss = Callable[[Tensor], Tensor]
+"""Clean samples (B, ...) -> (B,)."""
+Maker = Callable[[Any, Sequence[int]], Loss]
 """From a network, of a kind that has one, and the indices of samples to their objective."""
 
 PALETTE = 5  # colours taken from a picture
@@ -53,7 +54,7 @@ LABELS: dict[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Context:
     """What objectives are read for: the shape of a sample, and where remarks go."""
 
     shape: tuple[int, ...]
@@ -66,7 +67,7 @@ class Kind:
 
     forms: tuple[str, ...]
     """How it is written."""
-    read: Callable[[tuple[str, ...], Place], Maker]
+    read: Callable[[tuple[str, ...], Context], Maker]
     counts: Collection[int] = (1,)
     """How many arguments it takes."""
     encoder: type[nn.Module] | None = None
@@ -84,16 +85,16 @@ def cycle(values: Sequence[Any], indices: Iterable[int]) -> list[Any]:
     return [values[i % len(values)] for i in indices]
 
 
-def _same(objective: Aim) -> Maker:
+def _same(objective: Loss) -> Maker:
     """One objective for all samples."""
     return lambda network, indices: objective
 
 
-def _classifier(parts: tuple[str, ...], place: Place) -> Maker:
+def _classifier(parts: tuple[str, ...], context: Context) -> Maker:
     head, equals, values = (part.strip() for part in parts[0].rpartition("="))
     labels = [_label(head if equals else None, value.strip(), parts[0]) for value in values.split(",")]
 
-    def make(network: nn.Module, indices: Sequence[int]) -> Aim:
+    def make(network: nn.Module, indices: Sequence[int]) -> Loss:
         if not equals and getattr(network, "heads", None):
             raise ConfigError(
                 f"classifier:{parts[0]} must say what it labels, such as classifier:shape=star: {', '.join(LABELS)}"
@@ -103,7 +104,7 @@ def _classifier(parts: tuple[str, ...], place: Place) -> Maker:
     return make
 
 
-def _noisy(parts: tuple[str, ...], place: Place) -> Maker:
+def _noisy(parts: tuple[str, ...], context: Context) -> Maker:
     labels = [_label(None, value.strip(), parts[0]) for value in parts[0].split(",")]
     return lambda network, indices: NoisyClassifier(network, cycle(labels, indices))
 
@@ -128,28 +129,28 @@ def _label(head: str | None, text: str, whole: str) -> int:
     return label
 
 
-def _text(parts: tuple[str, ...], place: Place) -> Maker:
+def _text(parts: tuple[str, ...], context: Context) -> Maker:
     texts = [text.strip() for text in parts[0].split(",")]
 
-    def make(network: Any, indices: Sequence[int]) -> Aim:
+    def make(network: Any, indices: Sequence[int]) -> Loss:
         numbers = (network.tokenize if isinstance(network, CLIP) else tokens)(texts)
         return TextSimilarity(numbers[cycle(range(len(texts)), indices)], network)
 
     return make
 
 
-def _like(make: Callable[..., Aim]) -> Callable[[tuple[str, ...], Place], Maker]:
+def _like(make: Callable[..., Loss]) -> Callable[[tuple[str, ...], Context], Maker]:
     """Of an objective that takes a picture of any size and a network."""
 
-    def read(parts: tuple[str, ...], place: Place) -> Maker:
-        picture = references.resized(parts[0], place.shape, place.say)
+    def read(parts: tuple[str, ...], context: Context) -> Maker:
+        picture = references.resized(parts[0], context.shape, context.say)
         return lambda network, indices: make(picture, network)
 
     return read
 
 
-def _aesthetic(parts: tuple[str, ...], place: Place) -> Maker:
-    def make(network: nn.Module, indices: Sequence[int]) -> Aim:
+def _aesthetic(parts: tuple[str, ...], context: Context) -> Maker:
+    def make(network: nn.Module, indices: Sequence[int]) -> Loss:
         if isinstance(network, CLIP) != bool(parts):
             raise ConfigError(
                 "the objective must be aesthetic, by the embedded predictor, or aesthetic:HEAD.safetensors with a CLIP "
@@ -160,65 +161,65 @@ def _aesthetic(parts: tuple[str, ...], place: Place) -> Maker:
     return make
 
 
-def _depth(parts: tuple[str, ...], place: Place) -> Maker:
-    picture = references.resized(parts[0], place.shape, place.say)
+def _depth(parts: tuple[str, ...], context: Context) -> Maker:
+    picture = references.resized(parts[0], context.shape, context.say)
     return lambda network, indices: Depth.of(picture, network)
 
 
-def _segmentation(parts: tuple[str, ...], place: Place) -> Maker:
-    mask = references.classes(parts[0], place.shape, place.say)
+def _segmentation(parts: tuple[str, ...], context: Context) -> Maker:
+    mask = references.classes(parts[0], context.shape, context.say)
     return lambda network, indices: Segmentation(mask, network)
 
 
-def _palette(parts: tuple[str, ...], place: Place) -> Maker:
+def _palette(parts: tuple[str, ...], context: Context) -> Maker:
     if not _COLOURS.fullmatch(parts[0]):
         count = _whole(parts[1], "colours of a palette") if len(parts) > 1 else PALETTE
-        return _same(Palette.of(references.resized(parts[0], place.shape, place.say), count))
+        return _same(Palette.of(references.resized(parts[0], context.shape, context.say), count))
     if len(parts) > 1:
         raise ConfigError(f"palette:{parts[0]} has its colours already: leave out @{parts[1]}")
-    if len(place.shape) != 3 or place.shape[0] != 3:
-        raise ConfigError(f"a palette needs RGB samples, (3, H, W), and these have shape {place.shape}")
+    if len(context.shape) != 3 or context.shape[0] != 3:
+        raise ConfigError(f"a palette needs RGB samples, (3, H, W), and these have shape {context.shape}")
     numbers = [list(bytes.fromhex(colour.strip().lstrip("#"))) for colour in parts[0].split(",")]
     return _same(Palette(torch.tensor(numbers) / 127.5 - 1))
 
 
-def _edges(parts: tuple[str, ...], place: Place) -> Maker:
-    return _same(Edges(references.sketch(parts[0], place.shape, place.say)))
+def _edges(parts: tuple[str, ...], context: Context) -> Maker:
+    return _same(Edges(references.sketch(parts[0], context.shape, context.say)))
 
 
-def _motion(parts: tuple[str, ...], place: Place) -> Maker:
-    picture = references.reference(parts[0], place.shape, place.say)
-    return _same(MotionField(picture, references.flow(parts[1], place.shape)))
+def _motion(parts: tuple[str, ...], context: Context) -> Maker:
+    picture = references.reference(parts[0], context.shape, context.say)
+    return _same(MotionField(picture, references.flow(parts[1], context.shape)))
 
 
-def _region(parts: tuple[str, ...], place: Place) -> Maker:
-    reference = references.reference(parts[0], place.shape, place.say)
-    return _same(Region(reference, references.mask(parts[1], place.shape, place.say)))
+def _region(parts: tuple[str, ...], context: Context) -> Maker:
+    reference = references.reference(parts[0], context.shape, context.say)
+    return _same(Region(reference, references.mask(parts[1], context.shape, context.say)))
 
 
-def _superres(parts: tuple[str, ...], place: Place) -> Maker:
+def _superres(parts: tuple[str, ...], context: Context) -> Maker:
     factor = _whole(parts[1], "factor of super-resolution")
-    channels, *sides = _sides(place)
+    channels, *sides = _sides(context)
     if any(side % factor for side in sides):
         raise ConfigError(f"samples of {sides[1]}x{sides[0]} pixels have no whole blocks of {factor}")
     low = (channels, *(side // factor for side in sides))
-    return _same(Measurement(Downsample(factor), references.reference(parts[0], low, place.say)))
+    return _same(Measurement(Downsample(factor), references.reference(parts[0], low, context.say)))
 
 
-def _deblur(parts: tuple[str, ...], place: Place) -> Maker:
+def _deblur(parts: tuple[str, ...], context: Context) -> Maker:
     try:
         sigma = float(parts[1])
     except ValueError:
         sigma = 0.0
     if not sigma > 0 or not isfinite(sigma):
         raise ConfigError(f"the sigma of a blur is a positive number of pixels, not {parts[1]!r}")
-    return _same(Measurement(GaussianBlur(sigma), references.reference(parts[0], _sides(place), place.say)))
+    return _same(Measurement(GaussianBlur(sigma), references.reference(parts[0], _sides(context), context.say)))
 
 
-def _sides(place: Place) -> tuple[int, int, int]:
-    if len(place.shape) != 3:
-        raise ConfigError(f"a picture's measurement needs samples (C, H, W), and these have shape {place.shape}")
-    channels, height, width = place.shape
+def _sides(context: Context) -> tuple[int, int, int]:
+    if len(context.shape) != 3:
+        raise ConfigError(f"a picture's measurement needs samples (C, H, W), and these have shape {context.shape}")
+    channels, height, width = context.shape
     return channels, height, width
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from symguide.cli import own
-from symguide.cli.kinds import KINDS, Aim, Kind, Maker, Place
-from symguide.cli.scorers import has_scorer, judge_of
-from symguide.cli.spec import Term, parse, show
 from symguide.errors import ConfigError
 from symguide.objectives import OBJECTIVES, BlackBox, Objective, Sum
-from symguide.worlds import load
+from symguide.specs import own
+from symguide.specs.grammar import Term, parse, show
+from symguide.specs.kinds import KINDS, Context, Kind, Loss, Maker
+from symguide.worlds import WORLDS, load
 from symguide.worlds.scorers import ASKS
 
 NAMES = frozenset({*OBJECTIVES, *KINDS})
@@ -70,7 +69,7 @@ class Steering:
     """The objective of a spec; `at` gives it for the samples of some indices.
 
     Args:
-        spec: see `symguide.cli.spec`.
+        spec: see `symguide.specs.grammar`.
         model: name of the model; its world has the networks that some objectives need.
         shape: shape of one sample.
         encoders: real networks, which the objectives that can take one ask in place of the world's.
@@ -91,7 +90,7 @@ class Steering:
         black_box: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.model, self.place, self.black_box = model, Place(tuple(shape), say), black_box
+        self.model, self.context, self.black_box = model, Context(tuple(shape), say), black_box
         self.scored: list[Scored] = []
         self._encoders, self._asked = encoders, set[nn.Module]()
         self._terms = [self._term(term) for term in parse(spec)]
@@ -99,17 +98,17 @@ class Steering:
             raise ConfigError(f"no objective here asks the {type(idle[0]).__name__}: leave that --encoder out")
         self.at(range(1))  # what only shows once the objectives are made
 
-    def at(self, indices: Sequence[int]) -> Aim:
+    def at(self, indices: Sequence[int]) -> Loss:
         """The objective for these samples."""
         return _summed([(factor, aim(indices)) for factor, aim, _ in self._terms])
 
-    def judged(self) -> Callable[[Sequence[int]], Aim] | None:
+    def judged(self) -> Callable[[Sequence[int]], Loss] | None:
         """The objective with a judge in the place of every embedded scorer; None where there is none."""
         judges = {id(scored): scored.judge() for scored in self.scored}
         if not judges or None in judges.values():
             return None
 
-        def at(indices: Sequence[int]) -> Aim:
+        def at(indices: Sequence[int]) -> Loss:
             return _summed(
                 (factor, aim(indices) if scored is None else scored.make(judges[id(scored)], indices))
                 for factor, aim, scored in self._terms
@@ -117,16 +116,16 @@ class Steering:
 
         return at
 
-    def _term(self, term: Term) -> tuple[float, Callable[[Sequence[int]], Aim], Scored | None]:
+    def _term(self, term: Term) -> tuple[float, Callable[[Sequence[int]], Loss], Scored | None]:
         """A term's factor, its objective by index, and what judges it where it is scored by an embedded network."""
         before = len(self.scored)
-        aim = self._aim(term)
+        aim = self._by_index(term)
         return term.factor, aim, self.scored[before] if len(self.scored) > before else None
 
-    def _aim(self, term: Term) -> Callable[[Sequence[int]], Aim]:
+    def _by_index(self, term: Term) -> Callable[[Sequence[int]], Loss]:
         """A function from indices to the term's objective."""
         if term.name in KINDS:
-            return self._known(term, KINDS[term.name])
+            return self._of_kind(term, KINDS[term.name])
         if term.name == "measurement":
             raise ConfigError(
                 "a measurement needs an operator: superres:PICTURE@FACTOR and deblur:PICTURE@SIGMA have one; for "
@@ -138,16 +137,16 @@ class Steering:
             aim = BlackBox(aim)
         return lambda indices: aim
 
-    def _known(self, term: Term, kind: Kind) -> Callable[[Sequence[int]], Aim]:
+    def _of_kind(self, term: Term, kind: Kind) -> Callable[[Sequence[int]], Loss]:
         if len(term.parts) not in kind.counts:
             raise ConfigError(f"the objective {show([term])!r} must be {' or '.join(kind.forms)}")
         if kind.encoder is not None and (encoder := self._encoder(kind.encoder)) is not None:
-            ask = kind.read(term.parts, self.place)
+            ask = kind.read(term.parts, self.context)
             return lambda indices: ask(encoder, indices)
         asked = ASKS.get(term.name)
         if (asked or kind.encoder) and not (asked and has_scorer(asked, self.model)):
             raise ConfigError(self._without_network(term.name, kind))
-        make = kind.read(term.parts, self.place)
+        make = kind.read(term.parts, self.context)
         if asked is None:
             return lambda indices: make(None, indices)
         scorer = load.scorer(self.model, asked, dtype=torch.float32)
@@ -167,13 +166,27 @@ class Steering:
         """The first of the encoders that is of the kind."""
         for encoder in self._encoders:
             if isinstance(encoder, kind):
-                if len(self.place.shape) != 3 or self.place.shape[0] != 3:
-                    raise ConfigError(f"encoders see RGB pictures, and samples have shape {self.place.shape}")
+                if len(self.context.shape) != 3 or self.context.shape[0] != 3:
+                    raise ConfigError(f"encoders see RGB pictures, and samples have shape {self.context.shape}")
                 self._asked.add(encoder)
                 return encoder
         return None
 
 
-def _summed(terms: Iterable[tuple[float, Aim]]) -> Aim:
+def _summed(terms: Iterable[tuple[float, Loss]]) -> Loss:
     aims = list(terms)
     return aims[0][1] if len(aims) == 1 and aims[0][0] == 1 else Sum(aims)
+
+
+def has_scorer(kind: str, model: str) -> bool:
+    """Whether the model belongs to a world that has a scorer of that kind.
+
+    Samples of other models may have the same shape; the world's scorers know nothing of them.
+    """
+    return model in WORLDS and kind in WORLDS[model].scorers
+
+
+def judge_of(kind: str, model: str) -> nn.Module | None:
+    """The judge beside a scorer, or None where the world has none or its weights were left out."""
+    folder = WORLDS[model].judges.get(kind) if model in WORLDS else None
+    return load.judge(model, kind) if folder is not None and folder.is_dir() else None

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from symguide.cli.demo.shows import SHOWS, Show
-from symguide.cli.device import usable
+from symguide.demo.shows import SHOWS, Show
 from symguide.errors import ConfigError
 from symguide.report import environment, png, render_page, write
 
@@ -61,7 +60,6 @@ class Done:
 
 def run(world: str, num: int, steps: int, seed: int, device: str, command: str) -> Done:
     """Draw and measure all panels of a world."""
-    usable(device)
     show = SHOWS[world].make(num, device)
     total = steps * sum(panel.work for panel in show.panels.values()) + (show.opening.work if show.opening else 0)
     with one_thread(), tqdm(total=total, unit=" calls", leave=False) as bar:

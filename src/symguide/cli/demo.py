@@ -50,9 +50,11 @@ def demo(
     Writes a picture for each task, results.json, and index.html with pictures, figures and curves (which needs
     pip install "symguide[report]").
     """
-    from symguide.cli.demo.run import run
-    from symguide.cli.demo.shows import SHOWS
+    from symguide.cli.device import usable
+    from symguide.demo.run import run
+    from symguide.demo.shows import SHOWS
 
+    usable(device)
     num = num or SHOWS[world].num[quick]
     steps = steps or SHOWS[world].steps[quick]
     given = {"num": num, "steps": steps, "seed": seed, "device": device}

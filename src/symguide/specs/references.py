@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from symguide.cli import pictures
-from symguide.cli.pictures import Picture, Say
 from symguide.errors import ConfigError
+from symguide.specs import pictures
+from symguide.specs.pictures import Picture, Say
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
-from symguide.cli.spec import Term, show
 from symguide.errors import ConfigError, unknown
+from symguide.specs.grammar import Term, show
 
 
 def named(term: Term) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def load(term: Term, known: Collection[str]) -> Any:
         if not hasattr(thing, name):
             raise unknown(f"name in {module}:", name, [n for n in dir(thing) if not n.startswith("_")])
         thing = getattr(thing, name)
-    return _made(thing, f"{module}:{where}")
+    return _callable(thing, f"{module}:{where}")
 
 
 def imported(term: Term, known: Collection[str]) -> ModuleType:
@@ -70,7 +70,7 @@ def imported(term: Term, known: Collection[str]) -> ModuleType:
         raise ConfigError(f"cannot import {module}: {error}") from error
 
 
-def _made(thing: Any, text: str) -> Any:
+def _callable(thing: Any, text: str) -> Any:
     if not callable(thing):
         raise ConfigError(f"{text} is {type(thing).__name__}: an objective is a callable x0 -> loss (B,)")
     try:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from symguide.cli.demo.panel import COSTS, Method, Panel, Watch
+from symguide.demo.panel import COSTS, Method, Panel, Watch
 from symguide.denoiser import Denoiser
 from symguide.loss_guidance import SAG, FreeDoM, Sphere
 from symguide.objectives import Classifier

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from symguide.cli.demo.inpaint import Inpaint
-from symguide.cli.demo.misaligned import Misaligned
-from symguide.cli.demo.panel import Panel
-from symguide.cli.demo.steer import Steer
-from symguide.cli.demo.tasks import WEIGHT, TaskPanel, overview
+from symguide.demo.inpaint import Inpaint
+from symguide.demo.misaligned import Misaligned
+from symguide.demo.panel import Panel
+from symguide.demo.steer import Steer
+from symguide.demo.tasks import WEIGHT, TaskPanel, overview
 from symguide.evaluation.tasks import TASKS
 from symguide.report import Section
 from symguide.worlds.load import load

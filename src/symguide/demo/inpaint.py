@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from symguide.cli.demo.panel import COSTS, Method, Panel
+from symguide.demo.panel import COSTS, Method, Panel
 from symguide.denoiser import Denoiser
 from symguide.loss_guidance import DPS, DSG, SAG
 from symguide.objectives import Region
