@@ -36,7 +36,7 @@ from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, PRESETS, SOLVERS
 from symguide.specs import grammar, kinds, references, steering
 from symguide.trajectory import TRAJECTORIES
-from symguide.worlds import WORLDS, World, digits, scenes
+from symguide.worlds import WORLDS, World, digits, load, scenes
 
 READY = [name for name in COMMANDS if name != "demo" or importlib.util.find_spec("symguide.cli.demo")]
 OWN = """
@@ -444,7 +444,7 @@ def shown(name="ref.png"):
 
 
 def embedded(kind):
-    return sg.load.scorer("scenes", kind)
+    return load.scorer("scenes", kind)
 
 
 def flow():
