@@ -31,6 +31,7 @@ from symguide.call import GuidedPredictor
 from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push
+from symguide.memory_plan import Keep
 from symguide.per_sample import norm
 from symguide.solver import Builder, Program, dpmpp_2m, flow
 from symguide.step import Run, Step
@@ -50,6 +51,11 @@ def with_history(schedule: sg.Schedule, t: float, n: int, before: float | None) 
     return made.program()
 
 
+def everything(step: Step, program: Program) -> Keep:
+    """The plan that keeps every graph."""
+    return Keep("fast", step.run.predict.weights, program.calls, step.x)
+
+
 class Trick(sg.SAG):
     """SAG whose gradient is `gradient`'s; every run begins with nothing remembered."""
 
@@ -64,7 +70,7 @@ class Trick(sg.SAG):
 
     def ahead(self, step: Step, program: Program, *inputs: Tensor) -> tuple[list, Tensor, Tensor]:
         """(calls, loss, cotangent at the clean estimate) of a look-ahead; the sampler's own call is its first."""
-        x0, calls = record(step.run.predict, [step.x, *inputs], program, memory="fast", first=step._first)
+        x0, calls = record(step.run.predict, [step.x, *inputs], program, everything(step, program), step._first)
         step._first = calls[0]
         return calls, *value_and_gradient(self.objective_at(step), x0)
 
@@ -124,7 +130,7 @@ class OldCotangent(EverySecond):
 
     def between(self, step: Step) -> Pair:
         program = self.program(step, 1)
-        _, calls = record(step.run.predict, [step.x], program, memory="fast", first=step._first)
+        _, calls = record(step.run.predict, [step.x], program, everything(step, program), step._first)
         step._first = calls[0]
         return read_backwards(program, calls, self.last[2])[0], self.last[1]
 

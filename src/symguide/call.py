@@ -9,24 +9,12 @@ from torch import Tensor
 
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import GuidanceError, SymguideError
-from symguide.memory_plan import Forecast
+from symguide.memory_plan import Weights
 from symguide.meter import SavedBytes
 from symguide.modules import lend_weights, vjp
 
 Require = Callable[[Tensor, Callable[[], SymguideError]], None]
 """Raises the error of the second unless all of the first is true, as `Step.require` does."""
-
-
-@dataclass
-class Weights:
-    """Bytes that one call and the objective save for backward, once the memory plan "auto" has weighed them."""
-
-    graph: int | None = None
-    objective: int | None = None
-
-    def forecast(self, n: int, states: int) -> Forecast:
-        """Of n calls; what is not weighed yet counts nothing."""
-        return Forecast(n, self.graph or 0, self.graph or 0, self.objective or 0, states)
 
 
 class GuidedPredictor:
@@ -141,14 +129,6 @@ class Call:
         graph, self._graph = self._graph, None
         self.predict.denoiser.counter.backward += self.rows
         return vjp(graph.x0, graph.leaf, cotangent, graph.reentrant)[0]
-
-
-def weighed(predict: GuidedPredictor, x: Tensor, t: float) -> Call:
-    """A call whose graph is kept and weighed."""
-    with SavedBytes() as saved:
-        made = Call(predict, x, t, keep=True)
-    predict.weights.graph = saved.live
-    return made
 
 
 def _coarsest(value: Tensor, dtype: torch.dtype | None) -> float:

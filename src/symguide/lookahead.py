@@ -12,20 +12,19 @@ one network graph at a time, or as many as `memory` says.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from symguide.call import Call, GuidedPredictor, weighed
+from symguide.call import Call, GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError, unknown, whole
-from symguide.loss import Objective, require_finite, value_and_gradient
-from symguide.memory_plan import Forecast, MemoryPlan, budget_of, check_memory, graphs_to_keep
-from symguide.meter import SavedBytes
+from symguide.loss import Cotangent, GradientOf, Objective, require_finite
+from symguide.memory_plan import Keep, MemoryPlan, check_memory
 from symguide.modules import refuse_training
 from symguide.per_sample import norm
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
@@ -159,8 +158,8 @@ def lookahead_gradient(
         value, loss, x0, first = sweep(
             predict,
             x,
-            objective,
             _program(denoiser, x, t, n, solver, grid),
+            GradientOf(objective),
             memory=memory,
             jacobian=jacobian,
         )
@@ -172,86 +171,49 @@ def lookahead_gradient(
 def sweep(
     predict: GuidedPredictor,
     x: Tensor,
-    objective: Objective,
     program: Program,
+    cotangent: Cotangent,
     *,
-    memory: MemoryPlan,
-    jacobian: str,
+    memory: MemoryPlan = "minimal",
+    jacobian: str = "exact",
     first: Call | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Call]:
-    """(gradient, loss, clean estimate, first call) of the objective behind `program`.
+    """(gradient at x, loss, x_0, first call): the program read forwards, the cotangent of its x_0 read backwards.
 
-    `first` is the program's first call where the sampler has already made it; it is not made twice.
+    An objective's cotangent is `GradientOf(objective)`. `first` is the program's first call where the sampler has
+    already made it; it is not made twice.
     """
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
-    check_memory(memory)
-    x0, calls = record(
-        predict,
-        [x],
-        program,
-        memory=memory if jacobian == "exact" else 0,
-        first=first,
-        first_too=jacobian == "first",
-    )
-    unweighed = jacobian == "exact" and predict.weights.objective is None
-    budget = budget_of(memory, x.device) if unweighed else None
-    meter, ask = predict.meter, partial(value_and_gradient, objective, x0)
-    if budget is None:
-        loss, cotangent = ask() if meter is None else meter.once((objective, x0.shape), ask)
-    else:
-        forecast = predict.weights.forecast(program.calls, _states(program, x))
-        with _MakingRoom(calls, forecast, budget) as saved:
-            loss, cotangent = ask()
-        predict.weights.objective = saved.peak
-    if jacobian == "identity":
-        return cotangent, loss, x0, calls[0]
-    if jacobian == "first":
-        return calls[0].vjp(cotangent), loss, x0, calls[0]
-    return read_backwards(program, calls, cotangent)[0], loss, x0, calls[0]
+    memory = check_memory(memory) if jacobian == "exact" else 0
+    keep = Keep(memory, predict.weights, program.calls, x, first=jacobian == "first")
+    x0, calls = record(predict, [x], program, keep, first)
+    ask, meter = partial(cotangent, x0), predict.meter
+    with keep.beside(calls):
+        loss, bar = ask() if meter is None else meter.once((cotangent, x0.shape), ask)
+    if jacobian == "exact":
+        bar = read_backwards(program, calls, bar)[0]
+    elif jacobian == "first":
+        bar = calls[0].vjp(bar)
+    return bar, loss, x0, calls[0]
 
 
 def record(
-    predict: GuidedPredictor,
-    inputs: list[Tensor],
-    program: Program,
-    *,
-    memory: MemoryPlan,
-    first: Call | None = None,
-    first_too: bool = False,
+    predict: GuidedPredictor, inputs: list[Tensor], program: Program, keep: Keep, first: Call | None = None
 ) -> tuple[Tensor, list[Call]]:
-    """(output, calls): the program read forwards, with what the sweep needs of it.
-
-    Kept are the graphs of the last calls, as many as `memory` says; with `first_too` that of the first call as well.
-    """
-    total = program.calls
-    budget, states = budget_of(memory, inputs[0].device), _states(program, inputs[0])
+    """(output, calls): the program read forwards, with what the sweep needs of it."""
     calls: list[Call] = []
 
-    def planned() -> int | None:
-        known = predict.weights.graph is not None
-        return graphs_to_keep(memory, total, predict.weights.forecast(total, states) if known else None, budget)
-
-    keep = planned()
-
-    def call(state: Tensor, time: float) -> Tensor:
-        nonlocal keep
-        k = len(calls)
-        if k == 0 and first is not None:
+    def call(state: Tensor, t: float) -> Tensor:
+        if first is not None and not calls:
             made = first
-            made.wanted = first_too or (keep is not None and keep >= total)
-        elif k == 0 and keep is None:  # "auto", and nobody knows yet what a graph weighs
-            made = weighed(predict, state, time)
-            keep = planned()
-            if keep != total:
-                made.free()
+            made.wanted = keep.wants(0)
         else:
-            wanted = k >= total - (1 if keep is None else keep) or (k == 0 and first_too)
-            made = weighed(predict, state, time) if wanted and keep is None else Call(predict, state, time, wanted)
-        calls.append(made)
+            made = keep.call(len(calls), lambda graph: Call(predict, state, t, graph))
         x0 = made.prediction.x0
-        if k > 0:
+        if calls:
             del made.prediction  # the sweep needs the input alone; the first one is the sampler's too
+        calls.append(made)
         return x0
 
     with torch.no_grad():
@@ -295,25 +257,6 @@ def read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> li
 
 def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
-
-
-def _states(program: Program, x: Tensor) -> int:
-    """Bytes of the inputs that are stored for the sweep."""
-    return program.calls * x.nbytes
-
-
-class _MakingRoom(SavedBytes):
-    """Weighs an objective, and frees kept graphs, the first call's first, where all come to more than a budget."""
-
-    def __init__(self, calls: list[Call], forecast: Forecast, budget: int) -> None:
-        super().__init__()
-        self._kept = [call for call in calls if call.kept]
-        self._forecast, self._budget = forecast, budget
-
-    def _hold(self, key: int | None, size: int) -> None:
-        super()._hold(key, size)
-        while self._kept and replace(self._forecast, objective=self.live).peak(len(self._kept)) > self._budget:
-            self._kept.pop(0).free()
 
 
 def _program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:

@@ -1,6 +1,7 @@
 """The loss at clean samples, its gradient there, and what is said where one of them cannot be used."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from symguide.modules import vjp
 
 Objective = Callable[[Tensor], Tensor]
 """Clean samples (B, ...) -> loss (B,)."""
+Cotangent = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Clean samples x_0 (B, ...) -> loss (B,) and what is to be carried back from x_0, (B, ...)."""
 
 
 def evaluate(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,6 +41,16 @@ def value_and_gradient(objective: Objective, x0: Tensor) -> tuple[Tensor, Tensor
     """Loss (B,) and its gradient at the clean estimate (B, ...), the objective's graph freed; raises as `evaluate`."""
     loss, leaf = evaluate(objective, x0)
     return loss.detach(), vjp(loss, leaf, torch.ones_like(loss))[0]
+
+
+@dataclass(frozen=True)
+class GradientOf:
+    """The cotangent of an objective: its gradient. Equal for equal objectives."""
+
+    objective: Objective
+
+    def __call__(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        return value_and_gradient(self.objective, x0)
 
 
 def finite(loss: Tensor, gradient_norm: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     """Context manager that counts the bytes saved for backward inside it: `.live` now, `.peak` at most so far.
 
     Hooks that are in force around it (another meter, or torch's save_on_cpu) go on working: autograd asks only the
-    innermost ones, so these hand on what they are given.
+    innermost ones, so these hand on what they are given. `grown` is called with `live` whenever that has grown.
 
     >>> x = torch.ones(8, dtype=torch.float32, requires_grad=True)
     >>> with SavedBytes() as saved:
@@ -32,8 +32,9 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     64
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grown: Callable[[int], None] | None = None) -> None:
         self.live = self.peak = 0
+        self._grown = grown
         self._uses: dict[int, int] = {}
         self._around: tuple[Hook, Hook] | None = None
         self._weighed: tuple[Any, int] = (None, 0)
@@ -101,6 +102,8 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         if key is None or self._uses[key] == 1:
             self.live += size
             self.peak = max(self.peak, self.live)
+            if self._grown is not None:
+                self._grown(self.live)
 
     def _drop(self, key: int | None, size: int) -> None:
         if key is not None:

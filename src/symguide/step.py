@@ -16,7 +16,7 @@ from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import SymguideError
 from symguide.lookahead import lookahead_program, run, sweep
-from symguide.loss import Objective
+from symguide.loss import Cotangent, GradientOf, Objective
 from symguide.memory import Memory
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import Noise
@@ -207,16 +207,25 @@ class Step:
         jacobian: str = "exact",
     ) -> tuple[Tensor, Tensor]:
         """Gradient (B, ...) and loss (B,) of the objective n calls ahead; the sampler's own call is the first."""
+        return self.carried_back(GradientOf(objective), n, solver, grid, memory, jacobian)
+
+    def carried_back(
+        self,
+        cotangent: Cotangent,
+        n: int,
+        solver: str = "best",
+        grid: str | Grid | None = None,
+        memory: MemoryPlan = "minimal",
+        jacobian: str = "exact",
+    ) -> tuple[Tensor, Tensor]:
+        """Any cotangent of the clean estimate n calls ahead, carried back to x_t, (B, ...), and its loss (B,).
+
+        cotangent(x_0) -> loss (B,), u (B, ...);    the result is (d x_0 / d x_t)^T u
+        """
         program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
         self.run.predict.require = self.require
         gradient, loss, _, self._first = sweep(
-            self.run.predict,
-            self.x,
-            objective,
-            program,
-            memory=memory,
-            jacobian=jacobian,
-            first=self._first,
+            self.run.predict, self.x, program, cotangent, memory=memory, jacobian=jacobian, first=self._first
         )
         return gradient, loss
 
@@ -233,7 +242,7 @@ class Step:
         """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
         program = lookahead_program(self.run.predict.denoiser, self.s, n, solver, grid)
         self.run.predict.require = self.require
-        return sweep(self.run.predict, x_s, objective, program, memory=memory, jacobian=jacobian)[:2]
+        return sweep(self.run.predict, x_s, program, GradientOf(objective), memory=memory, jacobian=jacobian)[:2]
 
     def back_in_time(self, x_s: Tensor) -> Tensor:
         """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""

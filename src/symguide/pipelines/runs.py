@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from symguide.call import Weights
 from symguide.loop import Cost, StepRecord
 from symguide.memory import Memory
+from symguide.memory_plan import Weights
 from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.levels import Clock
