@@ -1,5 +1,7 @@
 """What a user gets who installs wheels: built here, installed into a fresh environment, run outside of the checkout."""
 
+import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import symguide as sg
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ROOT / "packages" / "symguide-worlds"
@@ -66,3 +70,36 @@ def test_an_installed_wheel_finds_the_installed_weights_and_says_what_to_install
     assert list((tmp_path / "out").rglob("*.png"))
     said = run(python.parent / "symguide", "models", folder=tmp_path).stdout
     assert str(python.parents[1]) in said and "missing" not in said
+
+
+def fresh(code, folder):
+    """What code prints in a new process that imports this checkout."""
+    return run(
+        sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); {code}", folder=folder
+    ).stdout
+
+
+def test_importing_symguide_imports_nothing_else_of_it_and_no_torch(tmp_path):
+    said = fresh("import symguide; print(*sys.modules)", tmp_path).split()
+    assert not {"torch", "numpy", "tqdm", "PIL", "yaml", "click"} & set(said)
+    assert [name for name in said if name.startswith("symguide")] == ["symguide"]
+
+
+def test_modules_do_not_hide_the_functions_of_their_names(tmp_path):
+    code = "import symguide.lookahead, symguide.checkpointed; import symguide as sg"
+    assert fresh(f"{code}; print(type(sg.lookahead), type(sg.checkpointed))", tmp_path) == (
+        "<class 'function'> <class 'function'>\n"
+    )
+
+
+def test_names_are_the_same_for_type_checkers_and_for_python():
+    source = ast.parse(Path(sg.__file__).read_text())
+    (block,) = (node for node in source.body if isinstance(node, ast.If))
+    stated = {name.name: importlib.import_module(node.module) for node in block.body for name in node.names}
+    assert sorted(stated) == sorted(sg.__all__) and set(stated) <= set(dir(sg))
+    assert [name for name in stated if getattr(sg, name) is not getattr(stated[name], name)] == []
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'looking_ahead'"):
+        sg.looking_ahead  # noqa: B018

@@ -7,46 +7,54 @@
 torch.Size([4, 2])
 """
 
-from symguide import objectives
-from symguide.checkpointed import checkpointed
-from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
-from symguide.denoiser import Denoiser, Prediction
-from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
-from symguide.integrations import from_azula, from_diffusers, from_generator
-from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
-from symguide.loop import Cost, Result, StepRecord, sample
-from symguide.loss_guidance import (
-    ABMS,
-    DPS,
-    DSG,
-    ECM,
-    LGD,
-    MPGD,
-    SAG,
-    TFG,
-    AdamDPS,
-    ClassifierGuidance,
-    Dreamguider,
-    EluCD,
-    FreeDoM,
-    Recipe,
-    Sphere,
-    UniversalGuidance,
-    noise_window,
-    on_sphere,
-    rules,
-)
-from symguide.particle_guidance import BestOfN
-from symguide.pipelines import guide
-from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
-from symguide.ranges import Range
-from symguide.restart import Restart
-from symguide.schedule import VE, VP, RectifiedFlow, Schedule
-from symguide.solver import starting_at, timesteps
-from symguide.step import Step
-from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
-from symguide.tuning import Trial, Tuned, tune
-from symguide.worlds.load import load, save
+from importlib import import_module
+from importlib.util import find_spec
+from sys import modules
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names by _MODULES, when they are asked for
+    from symguide import objectives
+    from symguide.checkpointed import checkpointed
+    from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
+    from symguide.denoiser import Denoiser, Prediction
+    from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
+    from symguide.integrations import from_azula, from_diffusers, from_generator
+    from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
+    from symguide.loop import Cost, Result, StepRecord, sample
+    from symguide.loss_guidance import (
+        ABMS,
+        DPS,
+        DSG,
+        ECM,
+        LGD,
+        MPGD,
+        SAG,
+        TFG,
+        AdamDPS,
+        ClassifierGuidance,
+        Dreamguider,
+        EluCD,
+        FreeDoM,
+        Recipe,
+        Sphere,
+        UniversalGuidance,
+        noise_window,
+        on_sphere,
+        rules,
+    )
+    from symguide.particle_guidance import BestOfN
+    from symguide.pipelines import guide
+    from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
+    from symguide.ranges import Range
+    from symguide.restart import Restart
+    from symguide.schedule import VE, VP, RectifiedFlow, Schedule
+    from symguide.solver import starting_at, timesteps
+    from symguide.step import Step
+    from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
+    from symguide.tuning.trial import Trial, Tuned
+    from symguide.tuning.tune import tune
+    from symguide.worlds.load import load, save
 
 __version__ = "0.1.0"
 
@@ -118,3 +126,52 @@ __all__ = [
     "timesteps",
     "tune",
 ]
+
+_MODULES = {
+    "checkpointed": "checkpointed",
+    "closed_form": "GaussianDenoiser MixtureDenoiser",
+    "denoiser": "Denoiser Prediction",
+    "errors": "ConfigError GuidanceError SymguideError WeightsError",
+    "integrations": "from_azula from_diffusers from_generator",
+    "lookahead": "Estimate Gradient lookahead lookahead_gradient",
+    "loop": "Cost Result StepRecord sample",
+    "loss_guidance": "ABMS DPS DSG ECM LGD MPGD SAG TFG AdamDPS ClassifierGuidance Dreamguider EluCD FreeDoM Recipe "
+    "Sphere UniversalGuidance noise_window on_sphere rules",
+    "particle_guidance": "BestOfN",
+    "pipelines": "guide",
+    "prediction_guidance": "APG CFG CFGPlusPlus",
+    "ranges": "Range",
+    "restart": "Restart",
+    "schedule": "VE VP RectifiedFlow Schedule",
+    "solver": "starting_at timesteps",
+    "step": "Step",
+    "trajectory": "DOODL DFlow IterationRecord OCFlow OptimalGaussian Optimised optimise",
+    "tuning.trial": "Trial Tuned",
+    "tuning.tune": "tune",
+    "worlds.load": "load save",
+}
+_HOME = {name: f"symguide.{module}" for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        globals()[name] = value = getattr(import_module(_HOME[name]), name)
+        return value
+    if not name.startswith("_") and find_spec(f"symguide.{name}") is not None:
+        return import_module(f"symguide.{name}")
+    raise AttributeError(f"module 'symguide' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The package: an import of symguide.lookahead, the module, leaves symguide.lookahead, the function, as it is."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        shadows = isinstance(value, ModuleType) and _HOME.get(name) == value.__name__
+        super().__setattr__(name, getattr(value, name) if shadows else value)
+
+
+modules[__name__].__class__ = _Package
