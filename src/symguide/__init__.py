@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
     from symguide.denoiser import Denoiser, Prediction
     from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
     from symguide.integrations import from_azula, from_diffusers, from_generator
+    from symguide.jacobian import Jacobian, linearise
     from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
     from symguide.loop import Cost, Result, StepRecord, sample
     from symguide.loss_guidance import (
@@ -88,6 +89,7 @@ __all__ = [
     "Gradient",
     "GuidanceError",
     "IterationRecord",
+    "Jacobian",
     "MixtureDenoiser",
     "OCFlow",
     "OptimalGaussian",
@@ -112,6 +114,7 @@ __all__ = [
     "from_diffusers",
     "from_generator",
     "guide",
+    "linearise",
     "load",
     "lookahead",
     "lookahead_gradient",
@@ -133,6 +136,7 @@ _MODULES = {
     "denoiser": "Denoiser Prediction",
     "errors": "ConfigError GuidanceError SymguideError WeightsError",
     "integrations": "from_azula from_diffusers from_generator",
+    "jacobian": "Jacobian linearise",
     "lookahead": "Estimate Gradient lookahead lookahead_gradient",
     "loop": "Cost Result StepRecord sample",
     "loss_guidance": "ABMS DPS DSG ECM LGD MPGD SAG TFG AdamDPS ClassifierGuidance Dreamguider EluCD FreeDoM Recipe "

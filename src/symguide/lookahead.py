@@ -92,7 +92,7 @@ def lookahead(
     True
     """
     predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device, graph=True), prediction)
-    program = _program(denoiser, x, t, n, solver, grid)
+    program = checked_program(denoiser, x, t, n, solver, grid)
     first: list[Prediction] = []
 
     def call(state: Tensor, time: float) -> Tensor:
@@ -158,7 +158,7 @@ def lookahead_gradient(
         value, loss, x0, first = sweep(
             predict,
             x,
-            _program(denoiser, x, t, n, solver, grid),
+            checked_program(denoiser, x, t, n, solver, grid),
             GradientOf(objective),
             memory=memory,
             jacobian=jacobian,
@@ -239,15 +239,18 @@ def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, float], 
     return values[program.inputs + len(program.nodes) - 1]
 
 
-def read_backwards(program: Program, calls: list[Call], cotangent: Tensor) -> list[Tensor]:
-    """The sweep: cotangents of all inputs of a program, one VJP for each of its calls whatever their number."""
+def read_backwards(program: Program, calls: list[Call], cotangent: Tensor, again: bool = False) -> list[Tensor]:
+    """The sweep: cotangents of all inputs of a program, one VJP for each of its calls whatever their number.
+
+    With `again` the graphs of the calls stay.
+    """
     bars: dict[int, Tensor] = {program.inputs + len(program.nodes) - 1: cotangent}
     remaining = list(calls)
     for k in reversed(range(len(program.nodes))):
         node = program.nodes[k]
         bar = bars.pop(program.inputs + k)  # every node feeds a later one, so its cotangent is there
         if isinstance(node, Predict):
-            passed = [(node.node, remaining.pop().vjp(bar))]
+            passed = [(node.node, remaining.pop().vjp(bar, again))]
         else:
             passed = [(j, c * bar) for c, j in node.terms]
         for j, part in passed:
@@ -259,7 +262,7 @@ def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
 
 
-def _program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
+def checked_program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
     if x.ndim < 2:
         raise ConfigError(f"x must be a batch of samples (B, ...), not of shape {tuple(x.shape)}")
     if not 0 < t <= 1:

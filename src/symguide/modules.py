@@ -142,6 +142,7 @@ def vjp(
     leaves: Tensor | Sequence[Tensor],
     cotangents: Tensor | Sequence[Tensor] | None = None,
     reentrant: bool = False,
+    again: bool = False,
 ) -> tuple[Tensor, ...]:
     """torch.autograd.grad, after which no weight is lent any longer, also where it fails.
 
@@ -149,14 +150,15 @@ def vjp(
         made, leaves, cotangents: outputs, inputs and grad_outputs.
         reentrant: whether torch's reentrant checkpoints are in the graph, for which torch has torch.autograd.backward
             alone: that is asked then, and must find no other leaf that requires a gradient. Weights are frozen.
+        again: whether the graph is kept for another time.
 
     Raises:
         GuidanceError: at a reentrant checkpoint that nobody told of.
     """
     try:
         if not reentrant:
-            return torch.autograd.grad(made, leaves, cotangents)
-        torch.autograd.backward(made, cotangents)
+            return torch.autograd.grad(made, leaves, cotangents, retain_graph=again)
+        torch.autograd.backward(made, cotangents, retain_graph=again)
         leaves = [leaves] if isinstance(leaves, Tensor) else leaves
         gradients = tuple(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves)
         for leaf in leaves:

@@ -19,6 +19,8 @@ from torch import Tensor
 from symguide.errors import ConfigError, unknown
 
 T = TypeVar("T", float, Tensor, "float | Tensor")
+Time = float | tuple[float, ...]
+"""One t for a whole sample, or one for each of its frames (axis 1 of x)."""
 
 
 def _lib(t: Any) -> Any:

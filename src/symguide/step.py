@@ -15,6 +15,7 @@ from torch import Tensor
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import SymguideError
+from symguide.jacobian import Jacobian
 from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Cotangent, GradientOf, Objective
 from symguide.memory import Memory
@@ -228,6 +229,20 @@ class Step:
             self.run.predict, self.x, program, cotangent, memory=memory, jacobian=jacobian, first=self._first
         )
         return gradient, loss
+
+    def linearised(self, n: int = 1, solver: str = "best", grid: str | Grid | None = None) -> Jacobian:
+        """The look-ahead of n calls and its Jacobian, to be asked inside a `with` block.
+
+            with step.linearised() as ahead:
+                ahead.x0, ahead.vjp(v), ahead.jvp(v)
+
+        Cost: see `Jacobian`; the sampler's own call is the first, and made once more where it is known already.
+        """
+        program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
+        self.run.predict.require = self.require
+        made = Jacobian(self.run.predict, self.x, program, self._first)
+        self._first = made.first
+        return made
 
     def gradient_after(
         self,
