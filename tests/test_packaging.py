@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import symguide as sg
+from symguide.registry import registry_of
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ROOT / "packages" / "symguide-worlds"
@@ -82,7 +83,7 @@ def fresh(code, folder):
 def test_importing_symguide_imports_nothing_else_of_it_and_no_torch(tmp_path):
     said = fresh("import symguide; print(*sys.modules)", tmp_path).split()
     assert not {"torch", "numpy", "tqdm", "PIL", "yaml", "click"} & set(said)
-    assert [name for name in said if name.startswith("symguide")] == ["symguide"]
+    assert [name for name in said if name.startswith("symguide")] == ["symguide", "symguide.version"]
 
 
 def test_modules_do_not_hide_the_functions_of_their_names(tmp_path):
@@ -103,3 +104,10 @@ def test_names_are_the_same_for_type_checkers_and_for_python():
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'looking_ahead'"):
         sg.looking_ahead  # noqa: B018
+
+
+def test_a_method_of_a_plug_in_is_a_name_too(monkeypatch):
+    class Mine: ...
+
+    monkeypatch.setitem(registry_of("particle guidance").things, "mine", Mine)
+    assert sg.Mine is Mine

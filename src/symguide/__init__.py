@@ -13,6 +13,8 @@ from sys import modules
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from symguide.version import __version__ as __version__
+
 if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names by _MODULES, when they are asked for
     from symguide import objectives
     from symguide.checkpointed import checkpointed
@@ -56,8 +58,6 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
     from symguide.tuning.trial import Trial, Tuned
     from symguide.tuning.tune import tune
     from symguide.worlds.load import load, save
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ABMS",
@@ -161,8 +161,12 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         globals()[name] = value = getattr(import_module(_HOME[name]), name)
         return value
-    if not name.startswith("_") and find_spec(f"symguide.{name}") is not None:
-        return import_module(f"symguide.{name}")
+    if not name.startswith("_"):
+        if find_spec(f"symguide.{name}") is not None:
+            return import_module(f"symguide.{name}")
+        for method in import_module("symguide.registry").methods():  # also those that plug-ins bring
+            if method.__name__ == name:
+                return method
     raise AttributeError(f"module 'symguide' has no attribute {name!r}")
 
 

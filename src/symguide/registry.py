@@ -116,6 +116,16 @@ def registry_of(kind: str) -> Registry[Any]:
     return REGISTRIES[kind]
 
 
+def methods() -> Iterator[Any]:
+    """All methods of guidance and of optimisation, whatever their kind."""
+    return (
+        thing
+        for kind in REGISTRIES
+        if kind.endswith(("guidance", "optimisation"))
+        for thing in REGISTRIES[kind].values()
+    )
+
+
 @cache
 def import_modules(home: str) -> None:
     """Imports a package with the modules in its folder, so that what they register is known."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from symguide.version import __version__
+
 
 def environment(device: torch.device | str = "cpu") -> dict[str, str]:
     """Versions, machine and device as short strings, to print or to keep beside results.
@@ -16,8 +18,6 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
     >>> sorted(environment())
     ['device', 'platform', 'python', 'symguide', 'torch']
     """
-    from symguide import __version__
-
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
