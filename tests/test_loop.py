@@ -123,7 +123,7 @@ def test_a_multistep_solvers_history_is_not_polluted_by_repeats():
 
     class Watch(sg.SAG):
         def push(self, step):
-            seen.append((step.index, step.repeat, None if step._past is None else step._past[0]))
+            seen.append((step.index, step.repeat, None if step.state.past is None else step.state.past[0]))
             return super().push(step)
 
     sg.sample(tiny(), steps=4, solver="dpmpp_2m", loss=Watch(squares, n=1, repeats=2))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
     from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
     from symguide.denoiser import Denoiser, Prediction
     from symguide.errors import ConfigError, GuidanceError, SymguideError, WeightsError
+    from symguide.hooks import Keep
     from symguide.integrations import from_azula, from_diffusers, from_generator
     from symguide.jacobian import Jacobian, linearise
     from symguide.lookahead import Estimate, Gradient, lookahead, lookahead_gradient
@@ -53,7 +54,8 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
     from symguide.restart import Restart
     from symguide.schedule import VE, VP, RectifiedFlow, Schedule
     from symguide.solver import starting_at, timesteps
-    from symguide.step import Step
+    from symguide.stages import Stage, staged
+    from symguide.step import Moved, Step
     from symguide.trajectory import DOODL, DFlow, IterationRecord, OCFlow, OptimalGaussian, Optimised, optimise
     from symguide.tuning.trial import Trial, Tuned
     from symguide.tuning.tune import tune
@@ -90,7 +92,9 @@ __all__ = [
     "GuidanceError",
     "IterationRecord",
     "Jacobian",
+    "Keep",
     "MixtureDenoiser",
+    "Moved",
     "OCFlow",
     "OptimalGaussian",
     "Optimised",
@@ -102,6 +106,7 @@ __all__ = [
     "Result",
     "Schedule",
     "Sphere",
+    "Stage",
     "Step",
     "StepRecord",
     "SymguideError",
@@ -125,6 +130,7 @@ __all__ = [
     "rules",
     "sample",
     "save",
+    "staged",
     "starting_at",
     "timesteps",
     "tune",
@@ -135,6 +141,7 @@ _MODULES = {
     "closed_form": "GaussianDenoiser MixtureDenoiser",
     "denoiser": "Denoiser Prediction",
     "errors": "ConfigError GuidanceError SymguideError WeightsError",
+    "hooks": "Keep",
     "integrations": "from_azula from_diffusers from_generator",
     "jacobian": "Jacobian linearise",
     "lookahead": "Estimate Gradient lookahead lookahead_gradient",
@@ -148,7 +155,8 @@ _MODULES = {
     "restart": "Restart",
     "schedule": "VE VP RectifiedFlow Schedule",
     "solver": "starting_at timesteps",
-    "step": "Step",
+    "stages": "Stage staged",
+    "step": "Moved Step",
     "trajectory": "DOODL DFlow IterationRecord OCFlow OptimalGaussian Optimised optimise",
     "tuning.trial": "Trial Tuned",
     "tuning.tune": "tune",

@@ -1,8 +1,7 @@
-"""What a run of the whole time grid begins with: its settings checked, its predictor, its noise, and x at the start."""
+"""What a run of the whole time grid begins with: its settings checked, all that is fixed for it, and x at the start."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,22 +10,14 @@ from torch import Tensor
 from symguide.call import GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Counter, Denoiser
-from symguide.errors import ConfigError, whole
+from symguide.errors import ConfigError, is_number, whole
 from symguide.modules import refuse_training
 from symguide.per_sample import Noise
 from symguide.solver import Grid, check_times, choose, get_grid
-from symguide.step import PredictionHook
+from symguide.step import LossHook, ParticleHook, PredictionHook, Run, StepHook
 
-
-@dataclass(frozen=True)
-class Beginning:
-    """What a run begins with: its predictor with a counter of its own, its noise, its times, and x at the first."""
-
-    predict: GuidedPredictor
-    noise: Noise
-    times: tuple[float, ...]
-    solver: str
-    x: Tensor
+Start = Tensor | Callable[[Noise, float], Tensor]
+"""x at a run's first time, (B, ...), or what makes it of the run's noise and that time."""
 
 
 def prepare(
@@ -39,21 +30,30 @@ def prepare(
     condition: Mapping[str, Any] | None,
     solver: str,
     grid: str | Grid,
+    eta: float = 0.0,
     prediction: PredictionHook | None,
+    loss: LossHook | None = None,
+    particles: ParticleHook | None = None,
+    hooks: Sequence[StepHook] = (),
     indices: Iterable[int] | None,
-    start: Tensor | None,
+    start: Start | None,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
     on_nan: str,
-    particles: int = 1,
     gradients: bool = True,
-) -> Beginning:
-    """The settings of `sample` that other runs of the whole grid share, checked and made ready; raises as it does."""
-    if prediction is not None and not callable(prediction):
-        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
+    stage: int = 0,
+) -> tuple[Run, Tensor]:
+    """(run, x at its first time) of the settings of `sample`, checked and made ready; raises as it does.
+
+    With `gradients` the network is one that gradients pass through.
+    """
+    _check_hooks(prediction, loss, particles, hooks)
     if on_nan not in ("raise", "skip"):
         raise ConfigError(f"on_nan is 'raise' or 'skip', not {on_nan!r}")
-    if start is not None and (not isinstance(start, Tensor) or start.ndim < 2 or not start.is_floating_point()):
+    if not is_number(eta) or not 0 <= eta <= 1:
+        raise ConfigError(f"eta must be between 0 (deterministic) and 1 (ancestral), not {eta!r}")
+    given = start if isinstance(start, Tensor) else None
+    if start is not None and not callable(start) and (given is None or given.ndim < 2 or not given.is_floating_point()):
         raise ConfigError(
             f"start must be a tensor of floats (B, ...), such as torch.as_tensor(start), not {kind(start)}"
         )
@@ -62,14 +62,27 @@ def prepare(
     denoiser = denoiser.differentiable() if gradients else denoiser
     device = torch.device(device) if device is not None else denoiser.device or torch.device("cpu")
     dtype = dtype or torch.get_default_dtype()
-    numbers = sample_indices(batch, indices, start)
-    size = sample_shape(shape, denoiser, start)
+    count = 1 if particles is None else whole(particles.particles, "the number of particles", 1)
+    numbers = sample_indices(batch, indices, given)
+    size = sample_shape(shape, denoiser, given)
     times = sample_times(denoiser, solver, grid, steps)
-    told = expand_condition(condition, len(numbers), device, particles)
+    told = expand_condition(condition, len(numbers), device, count)
     predict = GuidedPredictor(denoiser.counted(Counter(), device), told, prediction)
-    noise = Noise(whole(seed, "seed"), numbers, size, dtype, device, particles)
-    x = starting_noise(start, noise, denoiser, times[0], dtype, device, particles)
-    return Beginning(predict, noise, times, choose(solver, None)[0], x)
+    noise = Noise(whole(seed, "seed"), numbers, size, dtype, device, count, stage)
+    x = starting_noise(start, noise, denoiser, times[0])
+    run = Run(predict, noise, times, choose(solver, None)[0], float(eta), on_nan, loss, particles, tuple(hooks))
+    return run, x
+
+
+def _check_hooks(prediction: Any, loss: Any, particles: Any, hooks: Any) -> None:
+    if prediction is not None and not callable(prediction):
+        raise ConfigError(f"prediction= takes a rule such as CFG(3.0), not {prediction!r}")
+    if loss is not None and not hasattr(loss, "guide"):
+        raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
+    if particles is not None and not hasattr(particles, "choose"):
+        raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
+    if not isinstance(hooks, Sequence) or not all(hasattr(hook, "before") and hasattr(hook, "after") for hook in hooks):
+        raise ConfigError(f"hooks= takes a list of hooks with before(step, x) and after(step, x_s), not {hooks!r}")
 
 
 def sample_indices(batch: int | None, indices: Iterable[int] | None, start: Tensor | None) -> list[int]:
@@ -108,20 +121,19 @@ def sample_times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) 
     return times
 
 
-def starting_noise(
-    start: Tensor | None,
-    noise: Noise,
-    denoiser: Denoiser,
-    t: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    particles: int,
-) -> Tensor:
-    """x at the first time: noise at the level that data of unit variance have there."""
-    if start is not None:
-        start = start.clone() if start.is_inference() else start.detach()
-        return start.to(device=device, dtype=dtype).repeat_interleave(particles, dim=0)
-    return math.hypot(denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)) * noise.draw("start")
+def starting_noise(start: Start | None, noise: Noise, denoiser: Denoiser, t: float) -> Tensor:
+    """x at the first time, with a row for each particle: noise at the level that data of unit variance have there."""
+    if start is None:
+        return math.hypot(denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)) * noise.draw("start")
+    if not isinstance(start, Tensor):
+        made = start(noise, t)
+        if not isinstance(made, Tensor) or made.shape != (rows := (len(noise.indices) * noise.particles, *noise.shape)):
+            raise ConfigError(
+                f"start(noise, t) must return x at t, a tensor of shape {rows}, and returned {kind(made)}"
+            )
+        return made.detach().to(device=noise.device, dtype=noise.dtype)
+    start = start.clone() if start.is_inference() else start.detach()
+    return start.to(device=noise.device, dtype=noise.dtype).repeat_interleave(noise.particles, dim=0)
 
 
 def kind(value: Any) -> str:

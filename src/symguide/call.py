@@ -1,5 +1,6 @@
 """One network call of a look-ahead: its prediction, its stored input, and its graph while that is kept."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from symguide.condition import repeat_rows
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import GuidanceError, SymguideError
 from symguide.memory_plan import Weights
@@ -39,6 +41,14 @@ class GuidedPredictor:
         if self.guidance is None:
             return self.denoiser(x, t, **self.condition)
         return self.guidance(self.denoiser, x, t, self.condition)
+
+    def repeated(self, k: int) -> "GuidedPredictor":
+        """The same for k rows in the place of every row, those of a row together."""
+        if k == 1:
+            return self
+        other = copy.copy(self)
+        other.condition = repeat_rows(self.condition, k)
+        return other
 
     def require_same(self, before: Tensor, again: Tensor) -> None:
         """GuidanceError where a prediction that was made again, (B, ...), is another one than before.
@@ -97,6 +107,14 @@ class Call:
         else:
             with torch.no_grad():
                 self.prediction = predict(self.x, t)
+
+    @classmethod
+    def of(cls, predict: GuidedPredictor, t: float, prediction: Prediction) -> "Call":
+        """A call that has been made already."""
+        made = cls.__new__(cls)
+        made.predict, made.t, made.x, made.prediction = predict, t, prediction.x.detach(), prediction.detach()
+        made._graph, made.rows, made.wanted = None, 0, False
+        return made
 
     def _build(self) -> Prediction:
         with torch.enable_grad():

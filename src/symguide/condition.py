@@ -28,9 +28,14 @@ def expand_condition(
                 raise ConfigError(
                     f"condition {name!r} has {len(rows)} rows for a batch of {batch}: give one for each sample"
                 )
-            rows = rows.expand(batch, *rows.shape[1:]).repeat_interleave(particles, dim=0)
+            rows = rows.expand(batch, *rows.shape[1:])
         out[name] = rows
-    return out
+    return repeat_rows(out, particles)
+
+
+def repeat_rows(condition: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Conditions with k rows in the place of every row, those of a row together; what is no tensor stays."""
+    return {name: v.repeat_interleave(k, dim=0) if isinstance(v, Tensor) else v for name, v in condition.items()}
 
 
 def rows_of(value: Any, device: torch.device) -> Any:

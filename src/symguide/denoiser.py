@@ -111,6 +111,15 @@ class Prediction:
         """The prediction without its graph."""
         return replace(self, x=self.x.detach(), value=self.value.detach())
 
+    def rows(self, index: Tensor) -> "Prediction":
+        """The prediction of these rows of the batch."""
+
+        def of(level: Any) -> Any:
+            return level[index] if isinstance(level, Tensor) and level.ndim else level
+
+        levels = {"alpha": of(self.alpha), "sigma": of(self.sigma), "v_weights": tuple(map(of, self.v_weights))}
+        return replace(self, x=self.x[index], value=self.value[index], shift=of(self.shift), **levels)
+
     def chunk(self, parts: int) -> list["Prediction"]:
         """The prediction of a batch made of `parts` batches, taken apart again."""
 

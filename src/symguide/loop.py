@@ -1,40 +1,53 @@
-"""sample(): the one sampling loop of the package, with three hooks.
+"""sample(): the one sampling loop of the package, with its hooks.
 
     for every step t -> s:
         prediction guidance   makes the prediction at (x_t, t) out of network calls
         loss guidance         changes x_0 or x_s along the gradient of an objective   (repeated with time travel)
-        particle guidance     moves or selects among the particles of every sample
+        particle guidance     moves, weighs and selects among the particles of every sample
+        step hooks            change x before and after it
     (restarts lead back to earlier steps)
 
-The loop knows the hooks' protocols (symguide.step) and none of the methods. A sample depends on (seed, index) and on
-nothing else: not on its batch, its shard, or on how many numbers a method draws.
+`steps_of` is the algorithm. It knows the hooks' protocols (symguide.step) and none of the methods. A sample depends on
+(seed, index) and on nothing else: not on its batch, its shard, or on how many numbers a method draws.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symguide.beginning import kind, prepare
+from symguide.beginning import Start, kind, prepare
 from symguide.denoiser import Denoiser
-from symguide.errors import ConfigError, GuidanceError, SymguideError, is_number, whole
+from symguide.errors import ConfigError, GuidanceError, SymguideError, number
 from symguide.meter import Peak
-from symguide.per_sample import rows_of_samples
+from symguide.per_sample import effective_sample_size, rows_of_samples
 from symguide.restart import Restart
 from symguide.solver import Grid, get_solver
-from symguide.step import Guided, LossHook, Moved, ParticleHook, PredictionHook, Run, Step, noised
+from symguide.step import (
+    Guided,
+    LossHook,
+    Moved,
+    ParticleHook,
+    PredictionHook,
+    Run,
+    State,
+    Step,
+    StepHook,
+    noised,
+)
 
 
 @dataclass(frozen=True)
 class StepRecord:
     """One step of the trace. Loss and gradient norm are (B,), None where the step was not guided; calls per sample.
 
-    With particle guidance of K particles for every sample they are (B, K).
+    With particle guidance of K particles for every sample they are (B, K), and there are `ess`, the effective sample
+    sizes (B,) of weighed particles before a resampling, and `parents`, (B, K), who descends from whom after one.
 
     Seconds are the loop's: on a GPU, which works on while the loop goes ahead, those of a run are in its `Cost`.
     """
@@ -47,6 +60,8 @@ class StepRecord:
     forward_calls: int
     backward_calls: int
     seconds: float
+    ess: Tensor | None = None
+    parents: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +107,11 @@ def sample(
     prediction: PredictionHook | None = None,
     loss: LossHook | None = None,
     particles: ParticleHook | None = None,
+    hooks: Sequence[StepHook] = (),
     restart: Restart | None = None,
+    until: float = 0.0,
     indices: Iterable[int] | None = None,
-    start: Tensor | None = None,
+    start: Start | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     on_nan: str = "raise",
@@ -117,9 +134,12 @@ def sample(
         grid: "uniform" (default), "arctan", "flow", "karras", `timesteps([...])`, or a callable.
         eta: 0 deterministic, 1 ancestral (DDPM with "ddim").
         prediction, loss, particles: the three kinds of guidance, e.g. CFG(3.0), SAG(objective, n=4), BestOfN(...).
+        hooks: what changes x before and after every step, in this order, such as Keep(mask, values).
         restart: Restart(low, high, times), to go back up and sample a stretch of the steps again.
+        until: the run ends at its first time at or below it, where the samples still have noise; 0 is clean.
         indices: the samples' indices, to draw part of a larger set: sample i is the same wherever it is drawn.
-        start: starting noise (B, ...) at the grid's first time, in place of the seed's.
+        start: x at the grid's first time, in place of the seed's noise: (B, ...), or a function (noise, t) that makes
+            it of the run's `Noise`, with a row for each particle.
         dtype: precision of the run, torch's default where not given. A network of another one is copied into it if
             dtype is given, in every run (`denoiser.to(dtype)` does it once), and called in its own (inputs and outputs
             cast) if not.
@@ -145,11 +165,9 @@ def sample(
     >>> result.samples.shape, result.cost.forward_calls
     (torch.Size([3, 2]), 5)
     """
-    _check_hooks(loss, particles, restart)
-    count = None if particles is None else whole(particles.particles, "the number of particles", 1)
-    if not is_number(eta) or not 0 <= eta <= 1:
-        raise ConfigError(f"eta must be between 0 (deterministic) and 1 (ancestral), not {eta!r}")
-    begin = prepare(
+    if restart is not None and not isinstance(restart, Restart):
+        raise ConfigError(f"restart= takes Restart(low, high, times), not {restart!r}")
+    run, x = prepare(
         denoiser,
         batch=batch,
         steps=steps,
@@ -158,102 +176,149 @@ def sample(
         condition=condition,
         solver=solver,
         grid=grid,
+        eta=eta,
         prediction=prediction,
+        loss=loss,
+        particles=particles,
+        hooks=hooks,
         indices=indices,
         start=start,
         dtype=dtype,
         device=device,
         on_nan=on_nan,
-        particles=count or 1,
         gradients=loss is not None,
     )
-    predict, noise, times, x, device = begin.predict, begin.noise, begin.times, begin.x, begin.x.device
-    denoiser, counter, samples_drawn = predict.denoiser, predict.denoiser.counter, len(noise.indices)
-    plan = [(i, 0) for i in range(len(times) - 1)] if restart is None else restart.plan(denoiser.schedule, times)
-    everything = Run(predict, noise, times, begin.solver, float(eta), on_nan)
-
-    trace: list[StepRecord] = []
+    every = [(i, 0) for i in range(run.steps)] if restart is None else restart.plan(run.schedule, run.times)
+    plan = [(i, visit) for i, visit in every if run.times[i] > number(until, "until", least=0)]
+    if not plan:
+        raise ConfigError(f"until is a time below the run's first one, {run.times[0]:.4g}, and is {until}")
+    denoiser, device, particles = run.predict.denoiser, x.device, run.particles
+    counter, drawn = denoiser.counter, len(run.noise.indices)
+    count = None if particles is None else run.noise.particles
+    times = [run.times[index] for index, _ in plan]
+    trace, largest = list[StepRecord](), list[Tensor]()
     trajectory = [x] if return_trajectory else []
-    largest: list[Tensor] = []
-    past: tuple[float, Tensor] | None = None
-    reached = 0
+    weights: Tensor | None = None
     meter = Peak(device)
-    predict.meter = meter.saved
+    run.predict.meter = meter.saved
     with denoiser.frozen(), rows_of_samples(count or 1), meter as peak:
-        if loss is not None:
-            loss.prepare(everything)
-        begun = time.perf_counter()
-        for index, visit in tqdm(plan, desc="sampling", disable=not progress, leave=False):
-            before = (counter.forward, counter.backward, time.perf_counter())
-            if index < reached:  # a restart; what a multistep solver remembers is of another path
-                z = noise.draw("restart", index, visit)
-                x, past = noised(denoiser.schedule, x, times[reached], times[index], z), None
-            reached = index + 1
-            try:
-                step, moved, guided = _advance(everything, index, visit, x, past, loss, particles)
-            except SymguideError as error:
-                raise _at_step(error, index, times) from error
-            x = moved.x_s
-            if get_solver(everything.solver).multistep:
-                past = (step.t, step.prediction.x0)
-            if moved.parents is not None:
-                past = None if past is None else (past[0], past[1][moved.parents])
-                everything.memory.rows(moved.parents)
+        if run.loss is not None:
+            run.loss.prepare(run)
+        begun = before = time.perf_counter()
+        spent = 0, 0
+        for taken in tqdm(steps_of(run, x, plan), "sampling", len(plan), disable=not progress, leave=False):
+            step, guided, moved = taken
+            x, weights = moved.x_s, moved.log_weights
             largest.append(torch.linalg.vector_norm(x, math.inf))
             if device.type == "cpu" and not bool(torch.isfinite(largest[-1])):  # a GPU is asked after the last step
-                _check_finite(largest, [times[i] for i, _ in plan])
+                _check_finite(largest, times)
+            now, calls = time.perf_counter(), (counter.forward, counter.backward)
             record = StepRecord(
-                index,
+                step.index,
                 step.t,
                 step.s,
                 None if guided is None else _by_particle(guided.loss, count),
                 None if guided is None else _by_particle(guided.gradient_norm, count),
-                (counter.forward - before[0]) // samples_drawn,
-                (counter.backward - before[1]) // samples_drawn,
-                time.perf_counter() - before[2],
+                (calls[0] - spent[0]) // drawn,
+                (calls[1] - spent[1]) // drawn,
+                now - before,
+                moved.ess,
+                None if moved.parents is None else _by_particle(moved.parents % run.noise.particles, count),
             )
             trace.append(record)
             if return_trajectory:
                 trajectory.append(x)
             if callback is not None:
                 callback(record, x)
+            before, spent = time.perf_counter(), calls
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - begun
-    if unmet := everything.unmet():
-        raise _at_step(unmet.error(), unmet.index, times)
-    _check_finite(largest, [times[index] for index, _ in plan])
-    with rows_of_samples(count or 1):
-        samples = x if particles is None else x[particles.choose(x)]
-    cost = Cost(counter.forward // samples_drawn, counter.backward // samples_drawn, seconds, peak())
+        if unmet := run.unmet():
+            raise _at_step(unmet.error(), unmet.index, run)
+        _check_finite(largest, times)
+        samples = x
+        if particles is not None:
+            samples = x[particles.choose(x, x.new_zeros(len(x)) if weights is None else weights)]
+    cost = Cost(counter.forward // drawn, counter.backward // drawn, seconds, peak())
     whole_path = torch.stack([_by_particle(x, count) for x in trajectory]) if return_trajectory else None
     return Result(samples, trace, cost, whole_path)
 
 
-def _advance(
-    run: Run,
-    index: int,
-    visit: int,
-    x: Tensor,
-    past: tuple[float, Tensor] | None,
-    loss: LossHook | None,
-    particles: ParticleHook | None,
-) -> tuple[Step, Moved, Guided | None]:
-    """One step with its repeats: (the last repeat's step, what comes of it, what loss guidance made of it)."""
-    repeat = 0
-    while True:
-        step = Step(run, index, repeat, x, past, visit)
-        guided = None if loss is None else loss.guide(step)
-        x_s = step.x_s() if guided is None else guided.x_s
-        repeat += 1
-        if loss is None or repeat >= loss.repeats_at(step):
-            break
-        x = step.back_in_time(x_s)
-    moved = x_s if particles is None else particles.move(step, x_s)
-    moved = moved if isinstance(moved, Moved) else Moved(moved)
+Taken = tuple[Step, Guided | None, Moved]
+"""A step that was made, what loss guidance made of it, and where the run is after it."""
+
+
+def steps_of(run: Run, x: Tensor, plan: Sequence[tuple[int, int]]) -> Iterator[Taken]:
+    """The algorithm: from x through these steps of a run, (index, visit), one by one."""
+    state, reached = State(x), 0
+    for index, visit in plan:
+        try:
+            if index < reached:  # a restart; what a multistep solver remembers is of another path
+                z = run.noise.draw("restart", index, visit)
+                state = State(noised(run.schedule, state.x, run.times[reached], run.times[index], z))
+            reached = index + 1
+
+            def make(x: Tensor, repeat: int, state: State = state, index: int = index, visit: int = visit) -> Step:
+                step = Step(run, index, state if repeat == 0 else replace(state, x=x, first=None), repeat, visit)
+                for hook in run.hooks:
+                    step = step.at(hook.before(step, step.x))
+                return step
+
+            step, guided = guided_step(make, state.x, run.loss)
+            moved = _after(run, step, step.x_s() if guided is None else guided.x_s)
+            state = _next(run, step, moved)
+        except SymguideError as error:
+            raise _at_step(error, index, run) from error
+        yield step, guided, moved
+
+
+AStep = TypeVar("AStep", bound=Step)
+
+
+def guided_step(make: Callable[[Tensor, int], AStep], x: Tensor, loss: LossHook | None) -> tuple[AStep, Guided | None]:
+    """A step from x with its repeats, between which time travel leads back: the last one, and what guidance made of it.
+
+    Args:
+        make: (x, repeat) -> step.
+        x: where the step begins.
+        loss: loss guidance, if there is any.
+    """
+    step, repeat = make(x, 0), 0
+    while loss is not None:
+        guided, repeat = loss.guide(step), repeat + 1
+        if repeat >= loss.repeats_at(step):
+            return step, guided
+        step = make(step.back_in_time(step.x_s() if guided is None else guided.x_s), repeat)
+    return step, None
+
+
+def _after(run: Run, step: Step, x_s: Tensor) -> Moved:
+    """Where the run is after a step that led to x_s: particle guidance, then the hooks."""
+    made = x_s if run.particles is None else run.particles.move(step, x_s)
+    moved = made if isinstance(made, Moved) else Moved(made)
     if moved.parents is not None:
         _check_parents(step, moved.parents)
-    return step, moved, guided
+    if moved.log_weights is None and run.particles is not None:
+        carried = step.state.log_weights
+        moved = replace(
+            moved, log_weights=carried if moved.parents is None or carried is None else carried[moved.parents]
+        )
+    if moved.ess is None and moved.log_weights is not None:
+        moved = replace(moved, ess=effective_sample_size(moved.log_weights, run.noise.particles))
+    x_s = moved.x_s
+    for hook in run.hooks:
+        x_s = hook.after(step, x_s)
+    return moved if x_s is moved.x_s else replace(moved, x_s=x_s, first=None)
+
+
+def _next(run: Run, step: Step, moved: Moved) -> State:
+    """Where the next step begins; what the run keeps by row is moved to the rows that descend from it."""
+    past = (step.t, step.prediction.x0) if get_solver(run.solver).multistep else None
+    if moved.parents is not None:
+        past = None if past is None else (past[0], past[1][moved.parents])
+        run.memory.rows(moved.parents)
+    return State(moved.x_s, past, moved.first, moved.log_weights)
 
 
 def _check_parents(step: Step, parents: Tensor) -> None:
@@ -271,18 +336,9 @@ def _by_particle(rows: Tensor, particles: int | None) -> Tensor:
     return rows if particles is None else rows.reshape(-1, particles, *rows.shape[1:])
 
 
-def _at_step(error: SymguideError, index: int, times: Sequence[float]) -> SymguideError:
+def _at_step(error: SymguideError, index: int, run: Run) -> SymguideError:
     """The same error, with the step where it came up."""
-    return type(error)(f"step {index} of {len(times) - 1} (t = {times[index]:.4f}): {error}")
-
-
-def _check_hooks(loss: Any, particles: Any, restart: Any) -> None:
-    if loss is not None and not hasattr(loss, "guide"):
-        raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
-    if particles is not None and not hasattr(particles, "choose"):
-        raise ConfigError("particles= takes a method such as BestOfN(objective, 4)")
-    if restart is not None and not isinstance(restart, Restart):
-        raise ConfigError(f"restart= takes Restart(low, high, times), not {restart!r}")
+    return type(error)(f"step {index} of {run.steps} (t = {run.times[index]:.4f}): {error}")
 
 
 def _check_finite(largest: Sequence[Tensor], times: Sequence[float]) -> None:

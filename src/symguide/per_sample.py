@@ -49,6 +49,16 @@ def expand(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def effective_sample_size(log_weights: Tensor, particles: int) -> Tensor:
+    """(sum w)² / sum w² of the particles of every sample, (B,), of log-weights (B K,).
+
+    >>> effective_sample_size(torch.tensor([0.0, 0.0, 3.0, -torch.inf]), 2)
+    tensor([2., 1.])
+    """
+    w = torch.softmax(log_weights.reshape(-1, particles), dim=1)
+    return 1 / w.square().sum(dim=1)
+
+
 @contextmanager
 def rows_of_samples(particles: int) -> Iterator[None]:
     """Every sample has so many rows inside, one after the other: for this thread's objectives, see `rows_for`."""
@@ -74,12 +84,26 @@ class Noise:
     alone, in any batch, on any shard and device, in any order of draws; so two methods that draw differently still
     share the noise of their steps. Drawn in float64 and rounded, so float32 and float64 runs see the same noise.
 
+    Runs in a row for the same samples are told apart by `stage`.
+
     >>> whole = Noise(0, [0, 1, 2], (4,)).draw("step", 7)
     >>> torch.equal(whole[1:2], Noise(0, [1], (4,)).draw("step", 7))
     True
     """
 
-    streams = ("start", "step", "travel", "smooth", "propose", "measure", "augment", "grain", "restart")
+    streams = (
+        "start",
+        "step",
+        "travel",
+        "smooth",
+        "propose",
+        "measure",
+        "augment",
+        "grain",
+        "restart",
+        "resample",
+        "keep",
+    )
 
     def __init__(
         self,
@@ -89,8 +113,10 @@ class Noise:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         particles: int = 1,
+        stage: int = 0,
     ) -> None:
         self.seed, self.indices, self.shape, self.particles = seed, tuple(indices), tuple(shape), particles
+        self.stage = stage
         self.dtype, self.device = dtype or torch.get_default_dtype(), device
         self._philox = np.random.Philox(0)
         self._generator = np.random.Generator(self._philox)
@@ -107,7 +133,7 @@ class Noise:
         own = self.shape if shape is None else tuple(shape)
         shape = own if times is None else (times, *own)
         state = self._philox.state
-        state["state"]["counter"][2:] = ((repeat << 32) + step, self.streams.index(stream))
+        state["state"]["counter"][2:] = ((repeat << 32) + step, (self.stage << 32) + self.streams.index(stream))
         drawn = np.empty((len(self.indices) * self.particles, *shape))
         for row, out in enumerate(drawn):
             state["state"]["key"][:] = (self.seed % 2**64, self.indices[row // self.particles])

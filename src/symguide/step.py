@@ -6,7 +6,7 @@ of every look-ahead from here.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
-from symguide.errors import SymguideError
+from symguide.errors import GuidanceError, SymguideError, whole
 from symguide.jacobian import Jacobian
 from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Cotangent, GradientOf, Objective
@@ -55,17 +55,24 @@ class PredictionHook(Protocol):
 
 @dataclass(frozen=True)
 class Moved:
-    """What particle guidance makes of a step: x_s, and where it was resampled the rows that its rows descend from.
+    """What particle guidance makes of a step: the particles, and what is known of them.
 
     Attributes:
         x_s: the particles after the step, (B K, ...).
-        parents: (B K,), rows of the same sample; None where every particle is its own. What the run keeps by row (the
-            history of a multistep solver, what rules remember) is moved along; x_s already is. Noise to come belongs to
-            the row, so that particles of one parent part.
+        parents: (B K,), where the population was resampled: the rows, of the same sample, that the rows of x_s descend
+            from; None where every particle is its own. What the run keeps by row (a multistep solver's history, what
+            rules remember) is moved along; x_s, `first` and `log_weights` already are. Noise to come belongs to the
+            row, so that particles of one parent part.
+        first: the prediction at (x_s, s), where it has been made already: the next step does not make it again.
+        log_weights: (B K,), of the particles of x_s, for `Step.log_weights` and `choose`; None keeps them as they are.
+        ess: (B,), effective sample sizes before the resampling, for the trace; of `log_weights` where not given.
     """
 
     x_s: Tensor
     parents: Tensor | None = None
+    first: Prediction | None = None
+    log_weights: Tensor | None = None
+    ess: Tensor | None = None
 
 
 class ParticleHook(Protocol):
@@ -77,15 +84,25 @@ class ParticleHook(Protocol):
     particles: int
 
     def move(self, step: "Step", x_s: Tensor) -> Tensor | Moved:
-        """The particles after a step; `Moved` where they were resampled."""
+        """The particles after a step, of x_s, where it would lead with loss guidance; `Moved` where more is known."""
 
-    def choose(self, samples: Tensor) -> Tensor:
-        """Row of the chosen particle of every sample at the end, (B,)."""
+    def choose(self, samples: Tensor, log_weights: Tensor) -> Tensor:
+        """Row of the chosen particle of every sample at the end, (B,), of samples (B K, ...) and weights (B K,)."""
+
+
+class StepHook(Protocol):
+    """What is done to x before and after every step: replacement conditioning, correctors."""
+
+    def before(self, step: "Step", x: Tensor) -> Tensor:
+        """x_t in the place of x, which is step.x; x itself where nothing changes."""
+
+    def after(self, step: "Step", x_s: Tensor) -> Tensor:
+        """x_s in the place of what the step and all guidance lead to; x_s itself where nothing changes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is fixed for a whole run and shared by its steps."""
+    """What is fixed for a whole run and shared by its steps, and what its hooks remember."""
 
     predict: GuidedPredictor
     noise: Noise
@@ -93,12 +110,19 @@ class Run:
     solver: str
     eta: float
     on_nan: str
+    loss: LossHook | None = None
+    particles: ParticleHook | None = None
+    hooks: tuple[StepHook, ...] = ()
     requirements: list["Requirement"] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
 
     @property
     def steps(self) -> int:
         return len(self.times) - 1
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.predict.denoiser.schedule
 
     def unmet(self) -> "Requirement | None":
         """The first of the requirements so far that was not met. On a GPU this waits for all that was asked of it."""
@@ -116,24 +140,46 @@ class Requirement:
     error: Callable[[], SymguideError]
 
 
+@dataclass(frozen=True)
+class State:
+    """Where a run stands between two steps.
+
+    Attributes:
+        x: (rows, ...).
+        past: time and clean estimate of the last prediction, for multistep solvers.
+        first: the prediction at x, where it has been made already.
+        log_weights: of the particles, (rows,); None where all weigh the same.
+    """
+
+    x: Tensor
+    past: tuple[float, Tensor] | None = None
+    first: Prediction | None = None
+    log_weights: Tensor | None = None
+
+
 class Step:
     """One step from t to s, as the hooks see it. Nothing is computed before it is asked for, and nothing twice.
 
     `repeat` counts how often time travel has made it again, `visit` how often a restart has led back to it.
     """
 
-    def __init__(
-        self, run: Run, index: int, repeat: int, x: Tensor, past: tuple[float, Tensor] | None, visit: int = 0
-    ) -> None:
-        self.run, self.index, self.repeat, self.x, self._past = run, index, repeat, x, past
+    def __init__(self, run: Run, index: int, state: State, repeat: int = 0, visit: int = 0) -> None:
+        self.run, self.index, self.repeat, self.visit, self.state = run, index, repeat, visit, state
+        self.x = state.x
         self._key = index + visit * run.steps  # of its noise, so that no two visits share any
         self.t, self.s = run.times[index], run.times[index + 1]
-        self.schedule = run.predict.denoiser.schedule
-        before = None if past is None else past[0]
+        self.schedule = run.schedule
+        before = None if state.past is None else state.past[0]
         self.transition = transition(run.solver, self.schedule, self.t, self.s, run.eta, before)
-        self._first: Call | None = None
+        self._first = None if state.first is None else Call.of(run.predict, self.t, state.first)
         self._noise: Tensor | None = None
         self._mean: Tensor | None = None
+
+    def at(self, x: Tensor) -> "Step":
+        """This step from another x; itself where it is the same."""
+        if x is self.x:
+            return self
+        return Step(self.run, self.index, replace(self.state, x=x, first=None), self.repeat, self.visit)
 
     @property
     def std(self) -> float:
@@ -172,10 +218,9 @@ class Step:
         def call(state: Tensor, t: float) -> Tensor:
             return pending.pop() if pending else self.run.predict(state, t).x0
 
+        past = [] if self.state.past is None else [self.state.past[1]]
         with torch.no_grad():
-            mean = run(
-                self.transition.program, [self.prediction.x] + ([] if self._past is None else [self._past[1]]), call
-            )
+            mean = run(self.transition.program, [self.prediction.x, *past], call)
         if x0 is None:
             self._mean = mean
         return mean
@@ -184,6 +229,59 @@ class Step:
         """mean + std * noise."""
         mean = self.mean(x0)
         return mean + self.std * self.noise if self.std > 0 else mean
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Of the particles, (rows,), as the particle guidance last gave them; 0 before it did."""
+        weights = self.state.log_weights
+        return torch.zeros(len(self.x), dtype=self.x.dtype, device=self.x.device) if weights is None else weights
+
+    def propose(self, k: int) -> Tensor:
+        """k draws of x_s for every row by the step's own transition, (rows k, ...), those of a row together.
+
+        x_s = mean + std * z, each z of the row's own. GuidanceError in a deterministic step, whose draws are all alike.
+        """
+        self._refuse_no_noise("propose")
+        drawn = self.draw("propose", whole(k, "k", 1, of="proposals")).transpose(0, 1)
+        return (self.mean()[:, None] + self.std * drawn).flatten(0, 1)
+
+    def log_density(self, x_s: Tensor, mean: Tensor | None = None) -> Tensor:
+        """log N(x_s; mean, std² I) of every row of x_s, (rows k,), the step's own mean where none is given.
+
+            -|x_s - mean|² / (2 std²) - d log(std sqrt(2 pi))
+
+        x_s has as many rows for every row of the mean, those of a row together, as `propose` gives them.
+        """
+        self._refuse_no_noise("log_density")
+        mean = self.mean() if mean is None else mean
+        mean = mean.repeat_interleave(len(x_s) // len(mean), dim=0)
+        d = x_s[0].numel()
+        square = (x_s - mean).to(torch.promote_types(x_s.dtype, torch.float32)).flatten(1).square().sum(dim=1)
+        return -square / (2 * self.std**2) - d * math.log(self.std * math.sqrt(2 * math.pi))
+
+    def predict_at(self, x: Tensor, t: float) -> Prediction:
+        """The prediction at (x, t) without graph, of k rows for every row of the step, those of a row together.
+
+        Every row is given the condition of the row that it belongs to. Where it is at s and the rows that go on are
+        chosen from it, `Moved(first=prediction.rows(chosen))` saves the next step's own call. Cost: one call a row.
+        """
+        k, rest = divmod(len(x), len(self.x))
+        if rest or not k:
+            raise GuidanceError(f"predict_at takes a multiple of the step's {len(self.x)} rows, not {len(x)}")
+        with torch.no_grad():
+            return self.run.predict.repeated(k)(x, t)
+
+    def uniform(self, stream: str, count: int = 1) -> Tensor:
+        """(B, count) uniform numbers in (0, 1), of the sample and the step, whatever its particles."""
+        drawn = self.draw(stream, shape=(count,))[:: self.run.noise.particles]
+        tiny = torch.finfo(drawn.dtype).eps
+        return torch.special.ndtr(drawn).clamp(tiny, 1 - tiny)
+
+    def _refuse_no_noise(self, what: str) -> None:
+        if not self.std > 0:
+            raise GuidanceError(
+                f"{what} needs a stochastic step, and this one has std = 0: use eta > 0, and leave the last step out"
+            )
 
     def require(self, good: Tensor, error: Callable[[], SymguideError]) -> None:
         """Raises error() unless all of `good` is true: at once on a CPU; after the run where a look waits for a GPU."""

@@ -27,7 +27,7 @@ class BestOfN:
     def move(self, step: Step, x_s: Tensor) -> Tensor:
         return x_s
 
-    def choose(self, samples: Tensor) -> Tensor:
+    def choose(self, samples: Tensor, log_weights: Tensor) -> Tensor:
         with torch.no_grad():
             loss = self.objective(samples.clone())  # which may change it in place
         if not isinstance(loss, Tensor) or loss.shape != (len(samples),):

@@ -23,7 +23,7 @@ from torch import Tensor
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
-from symguide.loop import Cost, StepRecord
+from symguide.loop import Cost, StepRecord, guided_step
 from symguide.meter import Peak
 from symguide.modules import frozen, look_again
 from symguide.objectives import Decoded
@@ -255,27 +255,27 @@ class Bridge:
             if self.objective is not None and (self.decode or self.levels.data != 1):
                 self.loss.objective = Decoded(self.objective, self._seen(call, replay))
             self.loss.prepare(everything)
-        s, repeat, held = run.times[run.index + 1], 0, 0 if first.graphs is None else first.graphs.held
-        known: Call = first
-        while True:  # as symguide.loop's step, with the scheduler's in place of the solver's
+        s, held = run.times[run.index + 1], 0 if first.graphs is None else first.graphs.held
+
+        def make(x: Tensor, repeat: int) -> PipelineStep:
+            nonlocal result
+            known: Call = first
+            if repeat:
+                refuse_to_repeat(self.scheduler)
+                known = Call(predict, x, call.t, keep=known.wanted)
+                state.put_back(self.scheduler, before)
+                result = call.of(known.prediction)
             given = self._reached(call, known.prediction, result, s)
             moments = partial(self._moments, call, before, known.prediction, s)
-            step = PipelineStep(everything, run.index, repeat, known, given, moments)
-            with Peak(call.x.device) as peak:
-                guided = self.loss.guide(step)
-            run.peak = max(run.peak, held + peak())
-            if unmet := everything.unmet():
-                raise unmet.error()
-            repeat += 1
-            if repeat >= self.loss.repeats_at(step):
-                break
-            refuse_to_repeat(self.scheduler)
-            x = step.back_in_time(given if guided is None else guided.x_s)
-            known = Call(predict, x, call.t, keep=known.wanted)
-            state.put_back(self.scheduler, before)
-            result = call.of(known.prediction)
+            return PipelineStep(everything, run.index, repeat, known, given, moments)
+
+        with Peak(call.x.device) as peak:
+            step, guided = guided_step(make, first.x, self.loss)
+        run.peak = max(run.peak, held + peak())
+        if unmet := everything.unmet():
+            raise unmet.error()
         one = len({id(made.network) for made in replay.calls}) == 1
-        run.slots = replay.slots if known.wanted and one else ()
+        run.slots = replay.slots if first.wanted and one else ()
         run.active = run.active or (hasattr(self.loss, "active") and self.loss.active(step))
         return step, guided, result
 

@@ -17,7 +17,7 @@ from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Graphs, Replay
 from symguide.prediction_guidance import TwoBranches
 from symguide.schedule import Schedule
-from symguide.step import Run, Step
+from symguide.step import Run, State, Step
 
 
 class PipelineNetwork:
@@ -196,7 +196,7 @@ class PipelineStep(Step):
         stock: Tensor,
         moments: Callable[[], tuple[Tensor, float]],
     ) -> None:
-        super().__init__(run, index, repeat, known.x, None)
+        super().__init__(run, index, State(known.x), repeat)
         self._first, self._stock, self._moments = known, stock, functools.cache(moments)
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from symguide.beginning import prepare
+from symguide.beginning import Start, prepare
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, GuidanceError, SymguideError
 from symguide.loop import Cost
@@ -65,7 +65,7 @@ def optimise(
     grid: str | Grid = "uniform",
     prediction: PredictionHook | None = None,
     indices: Iterable[int] | None = None,
-    start: Tensor | None = None,
+    start: Start | None = None,
     memory: MemoryPlan = "minimal",
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -107,7 +107,7 @@ def optimise(
     if not callable(objective):
         raise ConfigError(f"an objective is a callable x0 -> loss (B,), not {type(objective).__name__}")
     memory = check_memory(memory)
-    begin = prepare(
+    run, x = prepare(
         denoiser,
         batch=batch,
         steps=steps,
@@ -123,14 +123,14 @@ def optimise(
         device=device,
         on_nan=on_nan,
     )
-    predict, noise, times, x, device = begin.predict, begin.noise, begin.times, begin.x, begin.x.device
+    predict, times, device = run.predict, run.times, x.device
     denoiser, counter = predict.denoiser, predict.denoiser.counter
-    calls = get_solver(begin.solver).of_steps(len(times) - 1)
-    program = through(begin.solver, denoiser.schedule, times, calls, method.controlled)
+    calls = get_solver(run.solver).of_steps(run.steps)
+    program = through(run.solver, denoiser.schedule, times, calls, method.controlled)
     unit = math.hypot(denoiser.schedule.alpha(times[0]), denoiser.schedule.sigma(times[0]))
-    path = Path(predict, objective, program, x, unit, noise, times, memory, on_nan)
+    path = Path(predict, objective, program, x, unit, run.noise, times, memory, on_nan)
 
-    drawn, trace = len(noise.indices), list[IterationRecord]()
+    drawn, trace = len(run.noise.indices), list[IterationRecord]()
     meter = Peak(device)
     predict.meter = meter.saved
     with denoiser.frozen(), meter as peak:
