@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.bench.world import FIGURES, World, over_seeds
+from benchmarks.world import FIGURES, World, over_seeds
 from symguide.evaluation.tasks import TASKS, Task
 from symguide.files import write
 from symguide.report import grid, png
@@ -67,8 +67,10 @@ def sampled(n: int = 0, steps: int = STEPS, solver: str = "dpmpp_2m") -> Way:
     """SAG by n with this solver's look-ahead on the flow grid; 0 is unguided."""
 
     def draw(world: World, goal: Task, strength: float, seed: int, num: int) -> Any:
-        recipe = sg.SAG(world.aim(goal), n=n, scale=strength, solver=solver, grid="flow", memory="fast") if n else None
-        return sg.sample(world.denoiser, batch=num, steps=steps, seed=seed, **world.told(goal), loss=recipe)
+        recipe = (
+            sg.SAG(world.objective(goal), n=n, scale=strength, solver=solver, grid="flow", memory="fast") if n else None
+        )
+        return sg.sample(world.denoiser, batch=num, steps=steps, seed=seed, **world.conditioning(goal), loss=recipe)
 
     return Way(draw, SCALES if n else (0.0,))
 
@@ -81,7 +83,7 @@ def descended(sphere: bool, updates: int = UPDATES, start: Start | None = None, 
         method = sg.DOODL(updates, scale=1e3, clip=clip, perturbation=0.0, renormalise=sphere)
         begin = None if start is None else start(goal, seed, num)
         settings = {"batch": num, "steps": 1, "seed": seed, "solver": solver, "start": begin, "memory": "fast"}
-        return sg.optimise(world.denoiser, world.aim(goal), method, **world.told(goal), **settings)
+        return sg.optimise(world.denoiser, world.objective(goal), method, **world.conditioning(goal), **settings)
 
     return Way(draw, CLIPS if updates else (0.0,))
 
@@ -90,9 +92,9 @@ def best_of(count: int) -> Way:
     """The best of so many z, by the scorer."""
 
     def draw(world: World, goal: Task, strength: float, seed: int, num: int) -> Any:
-        chosen = sg.BestOfN(world.aim(goal), count)
+        chosen = sg.BestOfN(world.objective(goal), count)
         settings = {"batch": num, "steps": 1, "seed": seed, "solver": "midpoint", "eta": 0.0}
-        return sg.sample(world.denoiser, **world.told(goal), **settings, particles=chosen)
+        return sg.sample(world.denoiser, **world.conditioning(goal), **settings, particles=chosen)
 
     return Way(draw)
 
@@ -105,7 +107,7 @@ def latent_model() -> World:
 def diffused(goal: Task, seed: int, num: int) -> Tensor:
     """Latents of unguided samples of the latent diffusion model."""
     world = latent_model()
-    return sg.sample(world.denoiser, batch=num, steps=STEPS, seed=seed, **world.told(goal)).samples
+    return sg.sample(world.denoiser, batch=num, steps=STEPS, seed=seed, **world.conditioning(goal)).samples
 
 
 class Counted(nn.Module):

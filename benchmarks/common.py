@@ -1,7 +1,10 @@
-"""What the benchmarks share: the results file, their command line, and measurements that are kept."""
+"""What the studies share: the results file, their command line, and measurements that are kept.
+
+Imported first by each, which makes the package `benchmarks` known wherever it is run.
+"""
 
 import argparse
-import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 import torch
 
 from symguide.report import with_machine, write
+from symguide.rows import Rows
 
+sys.path.insert(1, str(Path(__file__).parents[1]))
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -56,27 +61,20 @@ def arguments(
 
 
 class Cells:
-    """Measurements that are kept one a line as soon as they are made, and not made again.
+    """Measurements that are kept as soon as they are made, and not made again.
 
     Args:
-        path: the file, JSON lines; those that have not all the keys are from another form of the benchmark, and left.
-        keys: what tells cells apart; `measure` takes these arguments and returns a record that holds them.
+        path: the file of rows; those of other keys are from another form of the benchmark, and forgotten.
+        keys: what tells cells apart; `measure` takes these arguments.
         measure: makes a cell.
         fresh: forget what the file has.
     """
 
     def __init__(self, path: Path, keys: Sequence[str], measure: Callable[..., dict[str, Any]], fresh: bool) -> None:
-        self.path, self.measure = path, measure
-        path.parent.mkdir(parents=True, exist_ok=True)
         if fresh:
             path.unlink(missing_ok=True)
-        cells = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        self.known = {tuple(cell[key] for key in keys): cell for cell in cells if cell.keys() >= set(keys)}
+        self.rows, self.keys, self.measure = Rows(path, {"keys": keys}), keys, measure
 
     def get(self, *key: Any) -> dict[str, Any]:
         """The cell of this key, measured now where it was not yet."""
-        if key not in self.known:
-            self.known[key] = self.measure(*key)
-            with self.path.open("a") as file:
-                file.write(json.dumps(self.known[key]) + "\n")
-        return self.known[key]
+        return self.rows.get(dict(zip(self.keys, key, strict=True)), lambda: self.measure(*key))

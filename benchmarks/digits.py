@@ -28,7 +28,7 @@ from common import Cells, save, table
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.bench.world import over_seeds
+from benchmarks.world import over_seeds
 from symguide.report.quality import frechet, judged
 from symguide.worlds import digits
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.bench.world import FIGURES, STEPS, World, over_seeds
+from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.files import write
 from symguide.per_sample import norm
 from symguide.report import grid, png
@@ -121,8 +121,8 @@ def lengths(task: str, world: World, num: int, steps: int, plans: list[tuple[str
     """|x_t| to what it should be, mean over samples, a row for each run and a column for each time."""
     goal, rows = world.task(task, range(num)), []
     for name, sphere, strength in tqdm(plans, desc=f"{task}: norm"):
-        loss = recipe(name, sphere, strength)(world.aim(goal)) if strength else None
-        told = world.told(goal) | {"batch": num, "steps": steps, "return_trajectory": True}
+        loss = recipe(name, sphere, strength)(world.objective(goal)) if strength else None
+        told = world.conditioning(goal) | {"batch": num, "steps": steps, "return_trajectory": True}
         run = sg.sample(world.denoiser, **told, loss=loss)
         assert run.trajectory is not None
         size, schedule = run.samples[0].numel(), world.denoiser.schedule
@@ -151,8 +151,8 @@ def overhead(task: str, world: World, names: list[str], num: int, steps: int) ->
     goal, rows = world.task(task, range(num)), []
     for name in names:
         sphere = Timed(0.2)
-        loss = RECIPES[name](world.aim(goal), constraint=sphere)
-        run = sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.told(goal))
+        loss = RECIPES[name](world.objective(goal), constraint=sphere)
+        run = sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.conditioning(goal))
         share = f"{100 * sphere.seconds / run.cost.seconds:.2f} %"
         rows.append({"recipe": name, "calls": run.cost.forward_calls + run.cost.backward_calls, "share": share})
     return rows
@@ -163,8 +163,8 @@ def pictures(task: str, world: World, num: int, steps: int) -> bytes:
     goal, rows = world.task(task, range(num)), {}
     for sphere, each in ((False, SCALES[1:]), (True, RATES[1:])):
         for strength in each:
-            loss = recipe("FreeDoM", sphere, strength)(world.aim(goal))
-            run = sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.told(goal))
+            loss = recipe("FreeDoM", sphere, strength)(world.objective(goal))
+            run = sg.sample(world.denoiser, batch=num, steps=steps, loss=loss, **world.conditioning(goal))
             rows[f"{'rate' if sphere else 'scale'} {strength}"] = world.denoiser.decode(run.samples)
     return png(grid(list(rows.values()), list(rows), list(goal.texts), cell=96, smooth=False))
 

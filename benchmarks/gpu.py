@@ -47,7 +47,7 @@ GRACE = 30
 """Seconds between a stage's cap and the end of its process."""
 
 
-class Kept:
+class StageRows:
     """A stage's rows in its JSON file, which is whole whenever it is read.
 
     Args:
@@ -75,7 +75,7 @@ class Kept:
         write(self.path, with_machine({"by": self.by, "rows": self.rows}, self.device))
 
 
-def measure(cells: Iterator[Cell], kept: Kept, cap: float, clock: Callable[[], float] = time.monotonic) -> int:
+def measure(cells: Iterator[Cell], kept: StageRows, cap: float, clock: Callable[[], float] = time.monotonic) -> int:
     """Measures what is not kept, until the cap; gives the number of cells that were not begun."""
     end, left = clock() + cap, 0
     for cell in tqdm(cells, desc=kept.path.stem, unit="cell", leave=False):
@@ -95,7 +95,7 @@ def measure(cells: Iterator[Cell], kept: Kept, cap: float, clock: Callable[[], f
 
 def stage(name: str, setting: Setting, out: Path, fresh: bool) -> int:
     """One stage, in this process."""
-    kept = Kept(out / f"gpu-{name}.json", setting, fresh)
+    kept = StageRows(out / f"gpu-{name}.json", setting, fresh)
     return measure(STAGES[name].cells(setting), kept, STAGES[name].cap)
 
 

@@ -21,7 +21,7 @@ from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.bench.world import FIGURES, STEPS, WEIGHT, World, over_seeds
+from benchmarks.world import FIGURES, STEPS, WEIGHT, World, over_seeds
 from symguide.evaluation.tasks import TASKS
 from symguide.worlds import scenes
 

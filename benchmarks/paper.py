@@ -26,7 +26,7 @@ from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.bench.world import FIGURES, STEPS, World, over_seeds
+from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.evaluation.tasks import TASKS, shapes_read
 from symguide.tuning import ByIndex, Choice, Maybe, Range, Trial, Tuned, Window
 from symguide.tuning.space import build
@@ -139,7 +139,7 @@ class Bench:
         return sg.tune(
             self.world.denoiser,
             recipe,
-            objective=ByIndex(lambda indices: self.world.aim(self.world.task(name, indices))),
+            objective=ByIndex(lambda indices: self.world.objective(self.world.task(name, indices))),
             metric=ByIndex(lambda indices: self.world.task(name, indices).judge),
             keep=ByIndex(lambda indices: lambda x: shapes_read(x, self.world.task(name, indices).shape)),
             floor=floor,
@@ -151,7 +151,7 @@ class Bench:
             fixed=fixed,
             log=self.logs / f"{name}-{method.partition(',')[0].replace(' ', '-')}.jsonl",
             progress=True,
-            **self.world.told(self.world.task(name, range(each))),
+            **self.world.conditioning(self.world.task(name, range(each))),
         )
 
     def cell(self, name: str, method: str, settings: str, seed: int, num: int) -> dict[str, Any]:
@@ -165,8 +165,8 @@ class Bench:
         if method == "DOODL":
             goal = self.world.task(name, range(num))
             way = sg.DOODL(iterations=self.size.iterations, **settings)
-            told = self.world.told(goal) | {"steps": self.size.path, "memory": "fast"}
-            made = sg.optimise(self.world.denoiser, self.world.aim(goal), way, batch=num, seed=seed, **told)
+            told = self.world.conditioning(goal) | {"steps": self.size.path, "memory": "fast"}
+            made = sg.optimise(self.world.denoiser, self.world.objective(goal), way, batch=num, seed=seed, **told)
             return self.world.figures(goal, made.samples, made.cost)
         # SAG of one call is FreeDoM
         recipe, space, fixed = METHODS["SAG" if method in LIKE_FREEDOM else method]

@@ -29,7 +29,7 @@ from common import Cells, save, table
 from torch import Tensor
 
 import symguide as sg
-from symguide.bench.networks import SMALL_UNET
+from benchmarks.peers.networks import SMALL_UNET
 from symguide.loss_guidance.recipe import Push
 from symguide.meter import SavedBytes, show_bytes
 from symguide.planning import Estimate, Plan, estimate_memory

@@ -25,8 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
-from symguide.bench.quality import cosine
-from symguide.bench.world import FIGURES, STEPS, World, over_seeds
+from benchmarks.peers.quality import cosine
+from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.call import GuidedPredictor
 from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
@@ -203,7 +203,7 @@ GUIDED = (
 def estimates(world: World, num: int, steps: int, ns: tuple[int, ...], fine: int) -> list[dict[str, Any]]:
     """Relative errors |x_0' - x_0| / |x_0| of clean estimates, mean over samples, x_0 that of the fine look-ahead."""
     goal, rows = world.task("identity", range(num)), []
-    told = world.told(goal)
+    told = world.conditioning(goal)
     predict = GuidedPredictor(world.denoiser, told["condition"])
     for eta in (0.0, 1.0):
         way = sg.sample(world.denoiser, batch=num, steps=steps, eta=eta, return_trajectory=True, **told)

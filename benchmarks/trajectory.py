@@ -20,7 +20,7 @@ from common import save, table
 from torch import Tensor
 
 import symguide as sg
-from symguide.bench.invertible import Edict
+from benchmarks.peers.invertible import Edict
 from symguide.denoiser import Counter
 from symguide.loss import value_and_gradient
 from symguide.meter import SavedBytes, show_bytes

@@ -78,7 +78,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def guided_world():
     """The scenes model with its judge and a few held-out pictures, and what counts its calls."""
-    from symguide.bench import quality
+    from benchmarks.peers import quality
 
     return quality.world(replace(quality.QUICK, real=16), "cpu")
 

@@ -15,12 +15,12 @@ import torch
 from conftest import RUNNER
 
 import symguide as sg
-from symguide.bench.kept import Kept
 from symguide.cli import config, digests, loading, main, params
 from symguide.cli.group import BAD_DISK, _explain
 from symguide.cli.shards import Record, Shards
 from symguide.errors import ConfigError, WeightsError
 from symguide.networks import io
+from symguide.rows import Rows
 from symguide.specs import kinds
 from symguide.tuning.log import Log
 from symguide.tuning.trial import Trial
@@ -228,23 +228,25 @@ def test_shards_with_broken_records_are_corrupt(figures):
 def test_records_of_searches_that_no_search_wrote():
     log, path = {"search": {"budget": 3}}, Path("trials.jsonl")
     trial = {field.name: 0 for field in fields(Trial)} | {"settings": {}, "values": [1.0], "kept": [], "calls": 3}
-    for line in ({"search": 3}, [log, 3], [log, {}], [log, trial | {"values": "x"}], [log, trial | {"calls": "x"}]):
-        path.write_text("".join(json.dumps(each) + "\n" for each in (line if isinstance(line, list) else [line])))
+    for line in ({}, trial | {"values": "x"}, trial | {"calls": "x"}):
+        path.write_text(f"{json.dumps(log)}\n{json.dumps(line)}\n")
         with pytest.raises(ConfigError, match="no search wrote"):
             Log(path, {"budget": 3})
-    path.write_text("[" * 100_000)
-    with pytest.raises(ConfigError, match="no record of a search"):
-        Log(path, {"budget": 3})
-    path.write_text(json.dumps(log) + "\n" + json.dumps(trial) + "\n")
+    for text in ('{"search": 3}\n', "[" * 100_000, ""):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="no record of a search"):
+            Log(path, {"budget": 3})
+    path.write_text(f"{json.dumps(log)}\n{json.dumps(trial)}\n3\n")
     assert Log(path, {"budget": 3}).replay(0, {})[1] == 3
 
 
 def test_rows_of_benchmarks_that_are_none_are_measured_again():
     path = Path("rows.jsonl")
-    Kept(path, {})({"n": 1}, lambda: {"x": 2})
+    Rows(path).get({"n": 1}, lambda: {"x": 2})
     with path.open("ab") as file:
-        file.write(b"\n3\n[1, 2]\n[[], {}]\n" + b"[" * 100_000 + b"\n\xff\n")
-    assert list(Kept(path, {}).rows.values()) == [{"n": 1, "x": 2}]
+        file.write(b'3\n[1, 2]\n{"key": {"n": 2}, "found": 3}\n' + b"[" * 100_000 + b"\n\xff\n")
+    assert Rows(path).get({"n": 1}, dict) == {"n": 1, "x": 2} and Rows(path).get({"n": 2}, lambda: {"x": 4})["x"] == 4
+    assert [line.keys() for line in map(json.loads, path.read_text().splitlines()[1:])] == [{"key", "found"}] * 3
 
 
 @pytest.mark.parametrize(

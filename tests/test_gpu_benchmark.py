@@ -54,7 +54,7 @@ def test_all_stages_fit_in_eight_minutes_and_every_forecast_is_written():
 
 
 def kept(path, setting=CPU, fresh=False):
-    return gpu.Kept(path / "gpu-laws.json", setting, fresh)
+    return gpu.StageRows(path / "gpu-laws.json", setting, fresh)
 
 
 def test_cells_are_written_at_once_and_measured_once(tmp_path):

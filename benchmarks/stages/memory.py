@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from pipelines_gpu import MEMORIES, Bench, plan_name, settings
-
 from stages import Cell, Row, Setting
+
 from symguide.planning import Estimate, Plan
 
 FORECAST = Path(__file__).parents[1] / "results" / "gpu-forecast.json"

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.peers import memory
+from benchmarks.peers.invertible import EdictWay
+from benchmarks.peers.memory import LIVE, SAVED, Plan, ratio
+from benchmarks.peers.networks import ON_CPU, ON_GPU, SUBJECTS
+from benchmarks.peers.programs import Autograd, Sweep
+from benchmarks.peers.sde import ReversibleHeun
 from conftest import RUNNER
 
-from symguide.bench import memory, memory_tables
-from symguide.bench.invertible import EdictWay
-from symguide.bench.memory import LIVE, SAVED, Plan, ratio
-from symguide.bench.networks import ON_CPU, ON_GPU, SUBJECTS
-from symguide.bench.programs import Autograd, Sweep
-from symguide.bench.sde import ReversibleHeun
 from symguide.cli import main
 
 DTYPE = torch.float32
@@ -81,7 +81,7 @@ def test_on_a_gpu_the_allocator_is_asked(monkeypatch):
     """Its functions stood in for: what was there before is left out, and what does not fit is a row that says so."""
     subject = SUBJECTS["digits"]
     network = subject.make(CPU)
-    task, x = network.task(8, 1, "ddim", False), network.start(8, 1, 0)
+    task, x = network.problem(8, 1, "ddim", False), network.start(8, 1, 0)
     network.device = torch.device("cuda")
     for name, value in {"empty_cache": None, "memory_allocated": 40, "max_memory_allocated": 100}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *where, value=value: value)
@@ -94,8 +94,8 @@ def test_on_a_gpu_the_allocator_is_asked(monkeypatch):
 
     assert memory.measured(Large("fast"), task, network, x, False) == {"fits": False}
     row = {"subject": "digits", "way": "w", "n": 1, "size": 8, "batch": 1, "checkpoint": False, "fits": False}
-    assert memory_tables.all_rows([row], "digits").cells()[0] == ["w", "kept", "8", "1", "1"]
-    assert memory_tables.summary([row]) == ""
+    assert memory.all_rows([row], "digits").cells()[0] == ["w", "kept", "8", "1", "1"]
+    assert memory.summary([row]) == ""
 
 
 def test_what_is_missing_is_a_row_that_says_so(monkeypatch):
@@ -104,8 +104,8 @@ def test_what_is_missing_is_a_row_that_says_so(monkeypatch):
     rows = measured(Plan(("small-unet", "digits"), (1,), everything=False), Sweep("fast"), ReversibleHeun())
     assert 'pip install "symguide[pipelines]"' in rows[0]["missing"] and rows[0]["subject"] == "small-unet"
     assert [row.get("missing") for row in rows[1:]] == ["torchsde", None, None]
-    assert "needs torchsde" in str(memory_tables.by_n(rows, "digits"))
-    assert "symguide[pipelines]" in str(memory_tables.by_n(rows, "small-unet"))
+    assert "needs torchsde" in str(memory.by_n(rows, "digits"))
+    assert "symguide[pipelines]" in str(memory.by_n(rows, "small-unet"))
 
 
 def test_tables_keep_the_ratio_that_is_farthest_off():
@@ -115,8 +115,8 @@ def test_tables_keep_the_ratio_that_is_farthest_off():
         {**row, "n": 4, SAVED: 90, f"predicted {SAVED}": 100},
         {**row, "n": 4, "batch": 2, SAVED: 210, f"predicted {SAVED}": 200},
     ]
-    assert memory_tables.by_n(rows, "s").cells() == [["w", "again", "100 B", "90 B", "0.900"]]
-    assert memory_tables.summary(rows) == "measured / predicted saved: 0.900 to 1.050 in 3 measurements"
+    assert memory.by_n(rows, "s").cells() == [["w", "again", "100 B", "90 B", "0.900"]]
+    assert memory.summary(rows) == "measured / predicted saved: 0.900 to 1.050 in 3 measurements"
 
 
 def test_progress_is_told_what_there_is_to_do():

@@ -1,13 +1,17 @@
 """What all commands of `symguide bench` share: errors, help, and runs that go on where they were stopped."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.peers import gradients
+from benchmarks.peers.gradients import Plan
 from conftest import RUNNER
 
-from symguide.bench import gradients
-from symguide.bench.gradients import Plan
+import symguide
 from symguide.cli import main
 
 SMALL = Plan(("gaussian", "mixture"), ("ddim",), (1, 2), ("float64",), 1, 8, 1, 1)
@@ -39,6 +43,22 @@ def test_errors_are_one_sentence(line, hint, tmp_path, monkeypatch):
 def test_a_size_that_a_model_cannot_take_is_one_sentence(tmp_path):
     done = RUNNER.invoke(main, ["bench", "memory", "--subject", "digits", "--size", "16", "--out", str(tmp_path)])
     assert done.exit_code == 2 and done.stderr.startswith("error: digits has no pictures of 16 pixels: choose another")
+
+
+def test_an_installed_package_says_where_the_benchmarks_are(tmp_path, monkeypatch):
+    """In any folder, and wherever python is told to look."""
+    line = [sys.executable, "-m", "symguide.cli", "bench", "memory", "--help"]
+    package = Path(symguide.__file__).parent
+    beside = subprocess.run(
+        line, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(package.parent)}, text=True, capture_output=True
+    )
+    assert beside.returncode == 0 and "symguide bench memory --quick" in beside.stdout
+    monkeypatch.setattr(symguide, "__file__", str(tmp_path / "lib" / "site-packages" / "symguide" / "__init__.py"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, name)
+    done = RUNNER.invoke(main, ["bench", "memory", "--quick"])
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: the benchmarks come with the source") and "clone" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["gradients", "memory", "quality"])

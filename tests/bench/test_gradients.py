@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.peers import gradients
+from benchmarks.peers.gradients import Plan
+from benchmarks.peers.invertible import BdiaWay
+from benchmarks.peers.programs import Autograd, Sweep
+from benchmarks.peers.sde import ReversibleHeun
+from benchmarks.peers.subjects import SUBJECTS, T
 from conftest import RUNNER, relative
 
 import symguide as sg
-from symguide.bench import gradients, tables
-from symguide.bench.gradients import Plan
-from symguide.bench.invertible import BdiaWay
-from symguide.bench.programs import Autograd, Sweep
-from symguide.bench.sde import ReversibleHeun
-from symguide.bench.subjects import SUBJECTS, T
 from symguide.cli import main
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_subjects_are_the_same_again_and_other_with_another_seed(name):
     one, again, other = (SUBJECTS[name](2, seed, CPU) for seed in (0, 0, 1))
     assert torch.equal(one.x, again.x) and not torch.equal(one.x, other.x)
     assert torch.equal(one.x[:1], SUBJECTS[name](1, 0, CPU).x)
-    assert one.task(2, "ddim", "float32").denoiser.dtype in (torch.float32, None)
+    assert one.problem(2, "ddim", "float32").denoiser.dtype in (torch.float32, None)
 
 
 def test_rows_have_both_errors_and_precision_shows():
@@ -98,9 +98,9 @@ def test_a_library_that_is_missing_is_a_row_that_says_so(monkeypatch):
     rows = measured(replace(SMALL, subjects=("gaussian",)), ways)
     assert rows[-1] == {"subject": "gaussian", "way": "sdeint_adjoint", "missing": "torchsde"}
     assert gradients.costs(SMALL, 0, CPU, lambda what: None, ways)[-1]["missing"] == "torchsde"
-    line = str(tables.error_table(rows, "gaussian", [1, 4])).splitlines()[-1]
+    line = str(gradients.error_table(rows, "gaussian", [1, 4])).splitlines()[-1]
     assert line.split()[:3] == ["sdeint_adjoint", "needs", "torchsde"] and line.endswith("-")
-    assert 'pip install "symguide[bench]"' in gradients.missing(ReversibleHeun())
+    assert 'pip install "symguide[bench]"' in ReversibleHeun().missing
 
 
 def test_tables_keep_the_worst_of_the_plans():
@@ -113,7 +113,7 @@ def test_tables_keep_the_worst_of_the_plans():
             ("symguide, fast", "float32", 1e-7),
         ]
     ]
-    assert tables.error_table(rows, "s", [1]).cells() == [
+    assert gradients.error_table(rows, "s", [1]).cells() == [
         ["symguide, all plans", "ddim", "3.0e-16", "2.0e-07", "5.0e-01", "0.900"]
     ]
 

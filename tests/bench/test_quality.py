@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.peers import quality
+from benchmarks.peers.invertible import EdictWay
+from benchmarks.peers.programs import Autograd
+from benchmarks.peers.quality import QUICK, ByWay, Guide, Plan, guides
+from benchmarks.peers.sde import ReversibleHeun
+from benchmarks.peers.way import Problem
+from benchmarks.world import over_seeds
 from conftest import RUNNER, quartic, relative, tiny
 
 import symguide as sg
-from symguide.bench import quality, quality_tables
-from symguide.bench.invertible import EdictWay
-from symguide.bench.programs import Autograd
-from symguide.bench.quality import QUICK, ByWay, Guide, Plan, guides
-from symguide.bench.sde import ReversibleHeun
-from symguide.bench.way import Task
-from symguide.bench.world import over_seeds
 from symguide.cli import main
 
 DTYPE = torch.float32
@@ -46,10 +46,10 @@ def test_a_sample_is_the_same_in_any_batch():
 def test_all_look_as_many_calls_ahead():
     """The samplers' own calls, by a network that counts."""
     for guide in guides(4):
-        if quality.missing(guide.way):
+        if guide.way.missing:
             continue
         denoiser = tiny()
-        guide.way.sample(Task(denoiser, quartic, 0.6, guide.steps, guide.solver), torch.ones(1, 6).double())
+        guide.way.sample(Problem(denoiser, quartic, 0.6, guide.steps, guide.solver), torch.ones(1, 6).double())
         twice = isinstance(guide.way, ReversibleHeun)  # torchsde makes its first call twice
         assert denoiser.network.forward_rows - twice == guide.n
 
@@ -82,7 +82,7 @@ def test_cosines_tell_exact_gradients_from_others(guided_world):
 
 def test_progress_is_told_what_there_is_to_do():
     ways = guides(4)
-    there = [guide for guide in ways if not quality.missing(guide.way)]
+    there = [guide for guide in ways if not guide.way.missing]
     plan = Plan(tasks=("identity", "text"), strengths=(0.3,), seeds=(0, 1))
     assert quality.work(plan, ways) == 2 * (2 + 2 * len(there) + 3 * len(there))
 
@@ -92,7 +92,7 @@ def test_a_library_that_is_missing_is_a_row_that_says_so(guided_world, monkeypat
     ways = [guide for guide in guides(2) if isinstance(guide.way, ReversibleHeun)]
     rows = list(quality.samples(SMALL, ways, *guided_world, lambda what: None))
     assert rows[0]["missing"] == "torchsde" and [row["way"] for row in rows] == ["sdeint_adjoint", "unguided"]
-    line = str(quality_tables.table(rows, [], "identity")).splitlines()[-1]
+    line = str(quality.table(rows, [], "identity")).splitlines()[-1]
     assert "needs torchsde" in line and line.endswith("-")
 
 
@@ -105,7 +105,7 @@ def test_tables_stand_by_strength_and_calls():
         for seed in (0, 1)
     ]
     looked = [{"task": "t", "way": "dear", "solver": "ddim", "n": 1, "t": t, "own": 1.0, "flow": t} for t in (0.2, 0.4)]
-    cells = quality_tables.table(rows, looked, "t").cells()
+    cells = quality.table(rows, looked, "t").cells()
     assert [row[:2] for row in cells] == [["0.3", "cheap"], ["0.3", "dear"], ["0.9", "cheap"]]
     assert cells[1][7] == "0.300 ± 0.141" and cells[1][-2:] == ["1.000", "0.300"] and cells[0][-1] == "-"
 

@@ -4,17 +4,17 @@ import importlib.util
 
 import pytest
 import torch
+from benchmarks.peers.flowgrad import FlowGrad
+from benchmarks.peers.gradients import Plan
+from benchmarks.peers.invertible import Bdia, BdiaWay, Edict, EdictWay
+from benchmarks.peers.ode import RATIO, Odeint, OdeintAdjoint, OdeintAdjointRatio
+from benchmarks.peers.programs import Approximation, Autograd, Checkpoint, Sweep
+from benchmarks.peers.sde import ReversibleHeun
+from benchmarks.peers.way import Problem, by_autograd
+from benchmarks.peers.ways import WAYS
 from conftest import SCHEDULES, quartic, relative, tiny
 
 import symguide as sg
-from symguide.bench.flowgrad import FlowGrad
-from symguide.bench.gradients import Plan
-from symguide.bench.invertible import Bdia, BdiaWay, Edict, EdictWay
-from symguide.bench.ode import RATIO, Odeint, OdeintAdjoint, OdeintAdjointRatio
-from symguide.bench.programs import Approximation, Autograd, Checkpoint, Sweep
-from symguide.bench.sde import ReversibleHeun
-from symguide.bench.way import Task, by_autograd
-from symguide.bench.ways import WAYS
 from symguide.solver import SOLVERS
 
 T = 0.6
@@ -27,7 +27,7 @@ def start(batch=3, seed=1):
 
 
 def task(n, solver, schedule="vp-linear", predicts="eps"):
-    return Task(tiny(schedule, predicts), quartic, T, n, solver)
+    return Problem(tiny(schedule, predicts), quartic, T, n, solver)
 
 
 def differences(way, given, x, h=1e-5):
@@ -69,7 +69,7 @@ def test_the_vanilla_adjoint_is_not_exact_and_comes_nearer_with_n(way, solver):
 @pytest.mark.parametrize("way", [OdeintAdjoint(), OdeintAdjointRatio()])
 def test_the_vanilla_adjoint_begins_at_no_noise_without_dividing_by_it(way):
     prior = sg.GaussianDenoiser(torch.zeros(6), torch.diag(torch.linspace(0.2, 2.0, 6)))
-    given = Task(prior, quartic, T, 256, "ddim")
+    given = Problem(prior, quartic, T, 256, "ddim")
     leaf = start().requires_grad_()
     flow = torch.autograd.grad(quartic(prior.transport(leaf, T)).sum(), leaf)[0]
     assert relative(way.gradient(given, start()), flow) < 0.05
@@ -119,7 +119,7 @@ def test_invertible_samplers_follow_the_flow(sampler):
     prior = sg.GaussianDenoiser(torch.zeros(6), torch.diag(torch.linspace(0.5, 2.0, 6)), sg.RectifiedFlow())
     errors = []
     for n in (8, 32, 128):
-        made = sampler.sample(Task(prior, quartic, T, n, sampler.solvers[0]), start())
+        made = sampler.sample(Problem(prior, quartic, T, n, sampler.solvers[0]), start())
         errors.append(relative(made, prior.transport(start(), T)))
     assert errors[0] > 2 * errors[1] > 4 * errors[2] and errors[2] < 0.02
 
@@ -152,9 +152,9 @@ def test_flowgrad_merges_straight_steps_and_pays_with_an_error():
 def test_flowgrad_does_not_divide_by_steps_that_are_one_straight_line():
     """A field that is constant is straight for ever, and one product with it is exact."""
     prior = sg.Denoiser(lambda x, timestep: torch.ones_like(x) + 0 * x, sg.RectifiedFlow(), "flow")
-    counted, passes = Task(prior, quartic, T, 8, "ddim").metered()
+    counted, passes = Problem(prior, quartic, T, 8, "ddim").metered()
     value = FlowGrad().gradient(counted, start())
-    assert relative(value, by_autograd(Autograd(), Task(prior, quartic, T, 8, "ddim"), start())) < 1e-12
+    assert relative(value, by_autograd(Autograd(), Problem(prior, quartic, T, 8, "ddim"), start())) < 1e-12
     assert passes.backward == 3
 
 
@@ -165,7 +165,7 @@ def test_ours_are_exact_in_every_precision_solver_and_n(solver, n):
     exact = by_autograd(Autograd(), given, x)
     for way in (*(way for way in WAYS if isinstance(way, Sweep)), Checkpoint()):
         assert relative(way.gradient(given, x), exact) < 1e-12
-    narrow = Task(given.denoiser.to(dtype=torch.float32), quartic, T, n, solver)
+    narrow = Problem(given.denoiser.to(dtype=torch.float32), quartic, T, n, solver)
     assert relative(Sweep("minimal").gradient(narrow, x.float()).double(), exact) < 1e-5
 
 

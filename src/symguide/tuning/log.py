@@ -1,4 +1,4 @@
-"""What a search has done, on disk: JSON lines, written whole after every trial, read again to go on."""
+"""What a search has done, on disk: a row for each trial, read again to go on."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from symguide import files
 from symguide.errors import ConfigError
+from symguide.rows import Rows
 from symguide.tuning.trial import Trial
 
 SKIPPED = "skipped"
@@ -28,23 +28,22 @@ class Log:
     """
 
     def __init__(self, path: Path | None, search: Mapping[str, Any]) -> None:
-        self.path, self.search = path, json.loads(json.dumps(search))
-        self._lines: list[dict[str, Any]] = []
-        self._at = 0
-        if path is None or not path.exists():
-            return
         try:
-            head, *self._lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            there: dict[str, Any] = head["search"]
-            whole = isinstance(there, dict) and all(map(_is_record, self._lines))
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-            raise ConfigError(f"{path} is no record of a search: choose another file") from error
-        if not whole:
+            self._rows, self._next = Rows(path, {"search": search}), 0
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: choose another file") from error
+        if self._rows.found is None:
+            return
+        here = self._rows.header["search"]
+        there = self._rows.found.get("search") if isinstance(self._rows.found, dict) else None
+        if not isinstance(there, dict):
+            raise ConfigError(f"{path} is no record of a search: choose another file")
+        if there != here:
+            differ = [k for k in here if there.get(k) != here[k]]
+            both = ", ".join(f"{k} ({_short(there.get(k))} there, {_short(here[k])} here)" for k in differ)
+            raise ConfigError(f"{path} has the trials of another search: {both}; choose another place, or remove it")
+        if not all(map(_is_record, self._rows.rows)):
             raise ConfigError(f"{path} has lines that no search wrote: choose another file, or remove it")
-        if there != self.search:
-            named = [key for key in self.search if there.get(key) != self.search[key]]
-            told = ", ".join(f"{k} ({_short(there.get(k))} there, {_short(self.search[k])} here)" for k in named)
-            raise ConfigError(f"{path} has the trials of another search: {told}; choose another place, or remove it")
 
     def replay(self, method: str | None, settings: Mapping[str, Any]) -> tuple[Trial | None, int] | None:
         """The record of the next proposal: (trial, calls spent), or (None, calls needed) of one that was too dear.
@@ -54,15 +53,15 @@ class Log:
         Raises:
             ConfigError: if the record is of another proposal.
         """
-        if self._at == len(self._lines):
+        if self._next == len(self._rows.rows):
             return None
-        line = dict(self._lines[self._at])
+        line = dict(self._rows.rows[self._next])
         if (line["method"], line["settings"]) != (method, json.loads(json.dumps(settings))):
             raise ConfigError(
-                f"line {self._at + 2} of {self.path} is not what the search proposes there: it was made on another "
-                "machine, or edited; remove it to start over"
+                f"line {self._next + 2} of {self._rows.path} is not what the search proposes there: it was made on "
+                "another machine, or edited; remove it to start over"
             )
-        self._at += 1
+        self._next += 1
         calls = line.pop("calls")
         return (None, calls) if line["state"] == SKIPPED else (Trial(**line), calls)
 
@@ -78,18 +77,13 @@ class Log:
         self._keep({"method": method, "settings": settings, "state": SKIPPED, "calls": calls})
 
     def _keep(self, line: dict[str, Any]) -> None:
-        self._lines.append(json.loads(json.dumps(line)))
-        self._at = len(self._lines)
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [{"search": self.search}, *self._lines]
-        files.write(self.path, "".join(json.dumps(each) + "\n" for each in lines).encode())
+        self._rows.add(line)
+        self._next = len(self._rows.rows)
 
 
-def _is_record(line: Any) -> bool:
+def _is_record(line: dict[str, Any]) -> bool:
     """Whether a line is of a trial, or of a proposal that was too dear."""
-    if not isinstance(line, dict) or not isinstance(line.get("settings"), dict) or type(line.get("calls")) is not int:
+    if not isinstance(line.get("settings"), dict) or type(line.get("calls")) is not int:
         return False
     if line.get("state") == SKIPPED:
         return line.keys() == {"method", "settings", "state", "calls"}

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from symguide.bench.way import DTYPES, Task
+from benchmarks.peers.way import DTYPES, Problem
 from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
 from symguide.denoiser import Denoiser
 from symguide.evaluation.tasks import task
@@ -36,9 +36,9 @@ class Subject:
     x: Tensor
     flow: Callable[[int], Tensor]
 
-    def task(self, n: int, solver: str, dtype: str) -> Task:
-        """The task with the model in a precision."""
-        return Task(self._denoisers[dtype], self.objective, T, n, solver)
+    def problem(self, n: int, solver: str, dtype: str) -> Problem:
+        """The problem with the model in a precision."""
+        return Problem(self._denoisers[dtype], self.objective, T, n, solver)
 
     @cached_property
     def _denoisers(self) -> dict[str, Denoiser]:

@@ -1,4 +1,4 @@
-"""What a way to the gradient of a look-ahead is, and the task that all of them are given."""
+"""What a way to the gradient of a look-ahead is, and the problem that all of them are given."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Counter, Denoiser, Level
+from symguide.errors import ConfigError
+from symguide.extras import library
 from symguide.loss import Objective
 from symguide.memory_plan import Forecast
 from symguide.solver import SOLVERS, flow, get_solver
@@ -15,7 +17,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 
 @dataclass(frozen=True)
-class Task:
+class Problem:
     """The gradient that is asked for: of the objective's sum at the clean sample, with respect to x at time t.
 
     `solver` is one of ours, or the name of a way's own sampler, which makes n steps of one stage on the same grid.
@@ -37,8 +39,8 @@ class Task:
         """Times of all steps, from t to 0: uniform in sigma / (alpha + sigma), as `lookahead` has them."""
         return flow(self.denoiser.schedule, self.t, len(self.stages))
 
-    def metered(self) -> tuple["Task", Counter]:
-        """The same task, and the counter of what its network computes."""
+    def metered(self) -> tuple["Problem", Counter]:
+        """The same problem, and the counter of what its network computes."""
         denoiser = Metered(self.denoiser)
         return replace(self, denoiser=denoiser), denoiser.passes
 
@@ -58,31 +60,41 @@ class Way:
     solvers: tuple[str, ...]
     library: str = ""
 
-    def sample(self, task: Task, x: Tensor) -> Tensor:
+    @property
+    def missing(self) -> str:
+        """The sentence that says how to get the way's library, "" where it is installed or none is needed."""
+        try:
+            if self.library:
+                library(self.library, self.name, "bench")
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    def sample(self, problem: Problem, x: Tensor) -> Tensor:
         """Its clean sample of x, differentiable by plain autograd: what its own discretisation is."""
         raise NotImplementedError
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
         """The gradient at x, (B, ...)."""
         raise NotImplementedError
 
-    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
+    def kept(self, problem: Problem, forecast: Forecast, device: torch.device) -> int | None:
         """Network graphs that live when it asks the objective; None where `Forecast` does not speak of such a way."""
         return None
 
-    def states(self, task: Task) -> int:
+    def states(self, problem: Problem) -> int:
         """Samples that it stores between its passes where autograd does not see them."""
         return 0
 
-    def seen(self, task: Task) -> int:
+    def seen(self, problem: Problem) -> int:
         """Samples that it stores where autograd sees them, beside graphs of the network."""
         return 0
 
 
-def by_autograd(way: Way, task: Task, x: Tensor) -> Tensor:
+def by_autograd(way: Way, problem: Problem, x: Tensor) -> Tensor:
     """The gradient through the way's own discretisation, with all graphs at once."""
     leaf = x.detach().clone().requires_grad_()
-    return torch.autograd.grad(task.objective(way.sample(task, leaf)).sum(), leaf)[0]
+    return torch.autograd.grad(problem.objective(way.sample(problem, leaf)).sum(), leaf)[0]
 
 
 def vjp(denoiser: Denoiser, space: str, x: Tensor, t: float, cotangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.bench.ode import FLOW, Field
-from symguide.bench.way import Task, Way
+from benchmarks.peers.ode import FLOW, Field
+from benchmarks.peers.way import Problem, Way
 from symguide.extras import library
 
 
@@ -26,20 +26,20 @@ class ReversibleHeun(Way):
     solvers = ("reversible Heun",)
     library = "torchsde"
 
-    def sample(self, task: Task, x: Tensor) -> Tensor:
-        return self._integrate(task, x, "sdeint")
+    def sample(self, problem: Problem, x: Tensor) -> Tensor:
+        return self._integrate(problem, x, "sdeint")
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
         leaf = x.detach().clone().requires_grad_()
         method = {"adjoint_method": "adjoint_reversible_heun", "adjoint_params": ()}
-        x0 = self._integrate(task, leaf, "sdeint_adjoint", **method)
-        return torch.autograd.grad(task.objective(x0).sum(), leaf)[0]
+        x0 = self._integrate(problem, leaf, "sdeint_adjoint", **method)
+        return torch.autograd.grad(problem.objective(x0).sum(), leaf)[0]
 
-    def _integrate(self, task: Task, x: Tensor, integrate: str, **settings: Any) -> Tensor:
+    def _integrate(self, problem: Problem, x: Tensor, integrate: str, **settings: Any) -> Tensor:
         torchsde = library("torchsde", self.name, "bench")
-        y = (x / FLOW.scale(task.denoiser.schedule, task.t)).flatten(1)
-        ends = torch.tensor([0.0, task.n], dtype=torch.float64, device=x.device)
-        system = _Noiseless(task, x.shape[1:])
+        y = (x / FLOW.scale(problem.denoiser.schedule, problem.t)).flatten(1)
+        ends = torch.tensor([0.0, problem.n], dtype=torch.float64, device=x.device)
+        system = _Noiseless(problem, x.shape[1:])
         settings = {"method": "reversible_heun", "dt": 1.0, **settings}
         return getattr(torchsde, integrate)(system, y, ends, **settings)[-1].reshape(x.shape)
 
@@ -49,9 +49,9 @@ class _Noiseless:
 
     noise_type, sde_type = "diagonal", "stratonovich"
 
-    def __init__(self, task: Task, shape: torch.Size) -> None:
-        self.field, self.shape, self.n = Field(task.denoiser, FLOW), shape, task.n
-        self.start = FLOW.time(task.denoiser.schedule.ratio(task.t))
+    def __init__(self, problem: Problem, shape: torch.Size) -> None:
+        self.field, self.shape, self.n = Field(problem.denoiser, FLOW), shape, problem.n
+        self.start = FLOW.time(problem.denoiser.schedule.ratio(problem.t))
 
     def f(self, k: Tensor, y: Tensor) -> Tensor:
         u = self.start * (1 - float(k) / self.n)

@@ -1,11 +1,11 @@
 """All ways to the gradient of a look-ahead that are compared, in the order of the tables."""
 
-from symguide.bench.flowgrad import FlowGrad
-from symguide.bench.invertible import BdiaWay, EdictWay
-from symguide.bench.ode import Odeint, OdeintAdjoint, OdeintAdjointRatio
-from symguide.bench.programs import Approximation, Autograd, Checkpoint, Sweep
-from symguide.bench.sde import ReversibleHeun
-from symguide.bench.way import Way
+from benchmarks.peers.flowgrad import FlowGrad
+from benchmarks.peers.invertible import BdiaWay, EdictWay
+from benchmarks.peers.ode import Odeint, OdeintAdjoint, OdeintAdjointRatio
+from benchmarks.peers.programs import Approximation, Autograd, Checkpoint, Sweep
+from benchmarks.peers.sde import ReversibleHeun
+from benchmarks.peers.way import Way
 
 WAYS: tuple[Way, ...] = (
     Sweep(0),

@@ -11,9 +11,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from symguide.bench.ode import FLOW
-from symguide.bench.programs import ProgramWay
-from symguide.bench.way import Task, vjp
+from benchmarks.peers.ode import FLOW
+from benchmarks.peers.programs import ProgramWay
+from benchmarks.peers.way import Problem, vjp
 from symguide.loss import value_and_gradient
 from symguide.per_sample import norm
 
@@ -32,27 +32,27 @@ class FlowGrad(ProgramWay):
     def __init__(self, threshold: float = 5e-3) -> None:
         self.threshold = threshold
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        schedule, times = task.denoiser.schedule, task.times
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        schedule, times = problem.denoiser.schedule, problem.times
         scale, u = [FLOW.scale(schedule, t) for t in times], [FLOW.time(schedule.ratio(t)) for t in times]
-        y, states, changes, last = x / scale[0], [], [0.0] * task.n, None
+        y, states, changes, last = x / scale[0], [], [0.0] * problem.n, None
         with torch.no_grad():
-            for j in range(task.n):
-                v = task.denoiser(scale[j] * y, times[j]).flow
+            for j in range(problem.n):
+                v = problem.denoiser(scale[j] * y, times[j]).flow
                 if last is not None:
                     gap = (v - last).square()
                     changes[j - 1] = max(changes[j - 1], _share(gap, last))
                     changes[j] = _share(gap, v)
                 states.append(y)
                 y, last = y + (u[j + 1] - u[j]) * v, v
-        bar = value_and_gradient(task.objective, y)[1]
+        bar = value_and_gradient(problem.objective, y)[1]
         for j, m in reversed(list(pairwise(merged(changes, self.threshold)))):
-            pulled = vjp(task.denoiser, "flow", scale[j] * states[j], times[j], bar)[1]
+            pulled = vjp(problem.denoiser, "flow", scale[j] * states[j], times[j], bar)[1]
             bar = bar + (u[m] - u[j]) * scale[j] * pulled
         return bar / scale[0]
 
-    def states(self, task: Task) -> int:
-        return task.n
+    def states(self, problem: Problem) -> int:
+        return problem.n
 
 
 def merged(changes: Sequence[float], threshold: float) -> list[int]:

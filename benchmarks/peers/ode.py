@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.bench.way import Task, Way, by_autograd
+from benchmarks.peers.way import Problem, Way, by_autograd
 from symguide.denoiser import Denoiser, Prediction
 from symguide.extras import library
 from symguide.schedule import Schedule
@@ -67,20 +67,20 @@ class Odeint(Way):
     library = "torchdiffeq"
     frame = FLOW
 
-    def sample(self, task: Task, x: Tensor) -> Tensor:
-        return self._integrate(_torchdiffeq(self.name).odeint, task, x)
+    def sample(self, problem: Problem, x: Tensor) -> Tensor:
+        return self._integrate(_torchdiffeq(self.name).odeint, problem, x)
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        return by_autograd(self, task, x)
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        return by_autograd(self, problem, x)
 
-    def _integrate(self, odeint: Callable[..., Tensor], task: Task, x: Tensor, **settings: Any) -> Tensor:
+    def _integrate(self, odeint: Callable[..., Tensor], problem: Problem, x: Tensor, **settings: Any) -> Tensor:
         """Steps of as many stages as our solver makes, those of one kind in one call of the integrator."""
-        schedule, frame, times = task.denoiser.schedule, self.frame, task.times
-        field, y, done = Field(task.denoiser, frame), x / frame.scale(schedule, task.t), 0
-        for stages, steps in groupby(task.stages):
+        schedule, frame, times = problem.denoiser.schedule, self.frame, problem.times
+        field, y, done = Field(problem.denoiser, frame), x / frame.scale(schedule, problem.t), 0
+        for stages, steps in groupby(problem.stages):
             points = times[done : (done := done + len(list(steps))) + 1]
             u = torch.tensor([frame.time(schedule.ratio(t)) for t in points], dtype=torch.float64, device=x.device)
-            method = METHODS[task.solver] if stages > 1 or task.solver == "ddim" else "euler"
+            method = METHODS[problem.solver] if stages > 1 or problem.solver == "ddim" else "euler"
             y = odeint(field, y, u, method=method, **settings)[-1]
         return y  # the scale is 1 where sigma is 0
 
@@ -90,10 +90,10 @@ class OdeintAdjoint(Odeint):
 
     name = "odeint_adjoint"
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
         leaf = x.detach().clone().requires_grad_()
-        x0 = self._integrate(_torchdiffeq(self.name).odeint_adjoint, task, leaf, adjoint_params=())
-        return torch.autograd.grad(task.objective(x0).sum(), leaf)[0]
+        x0 = self._integrate(_torchdiffeq(self.name).odeint_adjoint, problem, leaf, adjoint_params=())
+        return torch.autograd.grad(problem.objective(x0).sum(), leaf)[0]
 
 
 class OdeintAdjointRatio(OdeintAdjoint):

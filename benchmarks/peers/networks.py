@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.bench.subjects import T
-from symguide.bench.way import Task
+from benchmarks.peers.subjects import T
+from benchmarks.peers.way import Problem
 from symguide.checkpointed import checkpointed
 from symguide.denoiser import Denoiser
 from symguide.extras import library
@@ -41,7 +41,7 @@ class Network:
         """Of one sample for pictures of so many pixels."""
         raise NotImplementedError
 
-    def task(self, size: int, n: int, solver: str, checkpoint: bool) -> Task:
+    def problem(self, size: int, n: int, solver: str, checkpoint: bool) -> Problem:
         """The gradient that is asked for."""
         raise NotImplementedError
 
@@ -70,8 +70,8 @@ class Embedded(Network):
         assert self.denoiser.shape is not None
         return self.denoiser.shape[0], size, size
 
-    def task(self, size: int, n: int, solver: str, checkpoint: bool) -> Task:
-        return Task(self.denoiser, self.objective, T, n, solver)
+    def problem(self, size: int, n: int, solver: str, checkpoint: bool) -> Problem:
+        return Problem(self.denoiser, self.objective, T, n, solver)
 
     def within(self, checkpoint: bool) -> AbstractContextManager[None]:
         return checkpointed(self.denoiser.network, *self.BLOCKS) if checkpoint else nullcontext()  # type: ignore[arg-type]
@@ -96,14 +96,14 @@ class Latents(Network):
     def shape(self, size: int) -> tuple[int, ...]:
         return tuple(self.parts.latents(1, size, size)[1:])
 
-    def task(self, size: int, n: int, solver: str, checkpoint: bool) -> Task:
+    def problem(self, size: int, n: int, solver: str, checkpoint: bool) -> Problem:
         _, rows, columns = self.shape(size)
         call = network_call(self.network, rows, columns, guidance=True)
 
         def objective(z: Tensor) -> Tensor:
             return decoded(self.vae, z, checkpoint).square().mean(dim=(1, 2, 3))
 
-        return Task(Denoiser(lambda z, timestep: call(z), VP.linear()), objective, T, n, solver)
+        return Problem(Denoiser(lambda z, timestep: call(z), VP.linear()), objective, T, n, solver)
 
     def within(self, checkpoint: bool) -> AbstractContextManager[None]:
         for module in (self.network, self.vae):

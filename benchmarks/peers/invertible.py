@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from symguide.bench.way import Task, Way, vjp
+from benchmarks.peers.way import Problem, Way, vjp
 from symguide.denoiser import Denoiser
 from symguide.loss import value_and_gradient
 from symguide.schedule import Schedule
@@ -114,18 +114,18 @@ class EdictWay(Way):
     map = "EDICT"
     solvers = ("EDICT",)
 
-    def sample(self, task: Task, x: Tensor) -> Tensor:
-        return Edict(task.denoiser, task.times).forward(x, x)[0]
+    def sample(self, problem: Problem, x: Tensor) -> Tensor:
+        return Edict(problem.denoiser, problem.times).forward(x, x)[0]
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        sampler = Edict(task.denoiser, task.times)
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        sampler = Edict(problem.denoiser, problem.times)
         with torch.no_grad():
             ends = sampler.forward(x, x)
-        bar = value_and_gradient(task.objective, ends[0])[1]
+        bar = value_and_gradient(problem.objective, ends[0])[1]
         _, (x_bar, y_bar) = sampler.backward(ends, (bar, torch.zeros_like(bar)))
         return x_bar + y_bar
 
-    def states(self, task: Task) -> int:
+    def states(self, problem: Problem) -> int:
         return 2
 
 
@@ -136,14 +136,14 @@ class BdiaWay(Way):
     map = "BDIA"
     solvers = ("BDIA",)
 
-    def sample(self, task: Task, x: Tensor) -> Tensor:
-        return Bdia(task.denoiser, task.times).forward(x)[1]
+    def sample(self, problem: Problem, x: Tensor) -> Tensor:
+        return Bdia(problem.denoiser, problem.times).forward(x)[1]
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        sampler = Bdia(task.denoiser, task.times)
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        sampler = Bdia(problem.denoiser, problem.times)
         with torch.no_grad():
             ends = sampler.forward(x)
-        return sampler.backward(ends, value_and_gradient(task.objective, ends[1])[1])[1]
+        return sampler.backward(ends, value_and_gradient(problem.objective, ends[1])[1])[1]
 
-    def states(self, task: Task) -> int:
+    def states(self, problem: Problem) -> int:
         return 2

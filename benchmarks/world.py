@@ -53,13 +53,13 @@ class World:
             self._tasks[name, indices] = task(name, indices, self.side)
         return self._tasks[name, indices]
 
-    def told(self, goal: Task) -> dict[str, Any]:
+    def conditioning(self, goal: Task) -> dict[str, Any]:
         """What the model is told of a task: the captions, where it takes them."""
         if "caption" not in self.denoiser.null:
             return {}
         return {"condition": goal.condition, "prediction": CFG(self.weight) if any(goal.prompts) else None}
 
-    def aim(self, goal: Task) -> Any:
+    def objective(self, goal: Task) -> Any:
         """What guidance follows: the scorer's objective, of the pictures that samples decode to."""
         return goal.scorer if self.denoiser.decoder is None else Decoded(goal.scorer, self.denoiser.decode)
 
@@ -74,8 +74,10 @@ class World:
             seed, num, steps, settings: as for `sample`.
         """
         goal = self.task(name, range(num))
-        loss = None if make is None else make(self.aim(goal))
-        result = sample(self.denoiser, batch=num, steps=steps, seed=seed, **self.told(goal), loss=loss, **settings)
+        loss = None if make is None else make(self.objective(goal))
+        result = sample(
+            self.denoiser, batch=num, steps=steps, seed=seed, **self.conditioning(goal), loss=loss, **settings
+        )
         return self.figures(goal, result.samples, result.cost)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from symguide.bench.way import Task, Way, by_autograd
+from benchmarks.peers.way import Problem, Way, by_autograd
 from symguide.call import GuidedPredictor
 from symguide.lookahead import lookahead, lookahead_gradient, lookahead_program, run
 from symguide.memory_plan import Forecast, MemoryPlan, budget_of, graphs_to_keep
@@ -19,8 +19,8 @@ class ProgramWay(Way):
     map = "program"
     solvers = tuple(SOLVERS)
 
-    def sample(self, task: Task, x: Tensor) -> Tensor:
-        return lookahead(task.denoiser, x, task.t, task.n, task.solver).x0
+    def sample(self, problem: Problem, x: Tensor) -> Tensor:
+        return lookahead(problem.denoiser, x, problem.t, problem.n, problem.solver).x0
 
 
 class Ours(ProgramWay):
@@ -29,12 +29,12 @@ class Ours(ProgramWay):
     def __init__(self, name: str, **settings: Any) -> None:
         self.name, self.settings = name, settings
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        where = task.denoiser, x, task.t, task.objective, task.n, task.solver
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        where = problem.denoiser, x, problem.t, problem.objective, problem.n, problem.solver
         return lookahead_gradient(*where, **self.settings).value
 
-    def states(self, task: Task) -> int:
-        return task.n
+    def states(self, problem: Problem) -> int:
+        return problem.n
 
 
 class Sweep(Ours):
@@ -44,8 +44,8 @@ class Sweep(Ours):
         super().__init__(f"symguide, {memory}", memory=memory)
         self.memory = memory
 
-    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
-        return graphs_to_keep(self.memory, task.n, forecast, budget_of(self.memory, device))
+    def kept(self, problem: Problem, forecast: Forecast, device: torch.device) -> int | None:
+        return graphs_to_keep(self.memory, problem.n, forecast, budget_of(self.memory, device))
 
 
 class Approximation(Ours):
@@ -64,11 +64,11 @@ class Autograd(ProgramWay):
 
     name = "autograd"
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        return by_autograd(self, task, x)
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        return by_autograd(self, problem, x)
 
-    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
-        return task.n
+    def kept(self, problem: Problem, forecast: Forecast, device: torch.device) -> int | None:
+        return problem.n
 
 
 class Checkpoint(ProgramWay):
@@ -79,9 +79,9 @@ class Checkpoint(ProgramWay):
 
     name = "torch checkpoint"
 
-    def gradient(self, task: Task, x: Tensor) -> Tensor:
-        predict = GuidedPredictor(task.denoiser)
-        program = lookahead_program(task.denoiser, task.t, task.n, task.solver, None)
+    def gradient(self, problem: Problem, x: Tensor) -> Tensor:
+        predict = GuidedPredictor(problem.denoiser)
+        program = lookahead_program(problem.denoiser, problem.t, problem.n, problem.solver, None)
         leaf = x.detach().clone().requires_grad_()
 
         def call(state: Tensor, t: float) -> Tensor:
@@ -89,13 +89,13 @@ class Checkpoint(ProgramWay):
             return out
 
         with torch.enable_grad():
-            loss = task.objective(run(program, [leaf], call)).sum()
+            loss = problem.objective(run(program, [leaf], call)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
         return leaf.grad
 
-    def kept(self, task: Task, forecast: Forecast, device: torch.device) -> int | None:
+    def kept(self, problem: Problem, forecast: Forecast, device: torch.device) -> int | None:
         return 0
 
-    def seen(self, task: Task) -> int:
-        return task.n
+    def seen(self, problem: Problem) -> int:
+        return problem.n
