@@ -10,6 +10,7 @@ from benchmarks.peers.way import Problem, Way, by_autograd
 from symguide.call import GuidedPredictor
 from symguide.lookahead import lookahead, lookahead_gradient, lookahead_program, run
 from symguide.memory_plan import Forecast, MemoryPlan, budget_of, graphs_to_keep
+from symguide.schedule import Time
 from symguide.solver import SOLVERS
 
 
@@ -84,7 +85,7 @@ class Checkpoint(ProgramWay):
         program = lookahead_program(problem.denoiser, problem.t, problem.n, problem.solver, None)
         leaf = x.detach().clone().requires_grad_()
 
-        def call(state: Tensor, t: float) -> Tensor:
+        def call(state: Tensor, t: Time) -> Tensor:
             out: Tensor = checkpoint(lambda z: predict(z, t).x0, state, use_reentrant=True)
             return out
 

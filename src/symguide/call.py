@@ -16,6 +16,7 @@ from symguide.errors import GuidanceError, SymguideError
 from symguide.memory_plan import Weights
 from symguide.meter import SavedBytes
 from symguide.modules import lend_weights, vjp
+from symguide.schedule import Time
 
 Require = Callable[[Tensor, Callable[[], SymguideError]], None]
 """Raises the error of the second unless all of the first is true, as `Step.require` does."""
@@ -37,7 +38,7 @@ class GuidedPredictor:
         self.meter: SavedBytes | None = None
         self.graph_bytes = self.graph_rows = 0
 
-    def __call__(self, x: Tensor, t: float) -> Prediction:
+    def __call__(self, x: Tensor, t: Time) -> Prediction:
         if self.guidance is None:
             return self.denoiser(x, t, **self.condition)
         return self.guidance(self.denoiser, x, t, self.condition)
@@ -61,7 +62,7 @@ class GuidedPredictor:
         elif not bool(same):
             raise _said_something_else()
 
-    def with_graph(self, leaf: Tensor, t: float) -> tuple[Prediction, int, Any]:
+    def with_graph(self, leaf: Tensor, t: Time) -> tuple[Prediction, int, Any]:
         """The prediction, the rows that the network was given, and what counts its graph's bytes while it is kept."""
         counter, meter = self.denoiser.counter, self.meter
         before = counter.forward
@@ -97,7 +98,7 @@ class Call:
     compared = True
     """Whether a prediction that is made again is compared with what it was."""
 
-    def __init__(self, predict: GuidedPredictor, x: Tensor, t: float, keep: bool) -> None:
+    def __init__(self, predict: GuidedPredictor, x: Tensor, t: Time, keep: bool) -> None:
         self.predict, self.t = predict, t
         self.x = x.detach()
         self._graph: _Graph | None = None

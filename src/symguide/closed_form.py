@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symguide.denoiser import Denoiser, Level
+from symguide.denoiser import Denoiser, Level, Weight
 from symguide.errors import ConfigError, GuidanceError
 from symguide.schedule import Schedule
 
@@ -36,11 +36,11 @@ class GaussianDenoiser(Denoiser):
         self.variances, self.basis = _eigen(covariance, mean.numel())
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
-        alpha, sigma = (_column(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        alpha, sigma = _levels(self.schedule, t, x)
         gain = alpha * self.variances.to(x) / (alpha**2 * self.variances.to(x) + sigma**2)
         return self._along(x, alpha, gain) + self.mean.to(x)
 
-    def _along(self, x: Tensor, alpha: Level, gain: Tensor) -> Tensor:
+    def _along(self, x: Tensor, alpha: Weight, gain: Tensor) -> Tensor:
         """U diag(gain) U' (x - alpha mean)."""
         basis = self.basis.to(x)
         centred = x.flatten(1) - alpha * self.mean.to(x).flatten()
@@ -106,7 +106,7 @@ class MixtureDenoiser(Denoiser):
 
     def _log_likelihood(self, x: Tensor, t: Level) -> Tensor:
         """log N(x; alpha mean_k, alpha² S_k + sigma² I) up to a shared constant, (B, K)."""
-        alpha, sigma = (_column(v, x) for v in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        alpha, sigma = _levels(self.schedule, t, x)
         rows = []
         for c in self.components:
             spread = alpha**2 * c.variances.to(x) + sigma**2
@@ -119,9 +119,14 @@ def _closed_form(*_: Any, **__: Any) -> Tensor:
     raise GuidanceError("a closed-form denoiser has no network to call")
 
 
-def _column(level: Level, x: Tensor) -> Level:
-    """(B,) as (B, 1), to multiply flattened samples with."""
-    return level.to(x)[:, None] if isinstance(level, Tensor) and level.ndim else level
+def _levels(schedule: Schedule, t: Level, x: Tensor) -> tuple[Weight, Weight]:
+    """alpha and sigma at t, of (B,) as (B, 1), to multiply flattened samples with."""
+    if isinstance(t, tuple):
+        raise ConfigError("a closed-form denoiser has one level for all frames: give one t")
+    alpha, sigma = (
+        v.to(x)[:, None] if isinstance(v, Tensor) and v.ndim else v for v in (schedule.alpha(t), schedule.sigma(t))
+    )
+    return alpha, sigma
 
 
 def _eigen(covariance: Tensor, d: int) -> tuple[Tensor, Tensor]:

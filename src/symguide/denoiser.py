@@ -21,15 +21,19 @@ from symguide.condition import as_floats_of, rows_of, scalar
 from symguide.errors import ConfigError, GuidanceError, unknown
 from symguide.half import in_dtype
 from symguide.modules import differentiable, frozen, lend_weights, look_again, modules_of
-from symguide.per_sample import expand
-from symguide.schedule import VP, Schedule
+from symguide.per_sample import by_frame, expand
+from symguide.schedule import VP, Schedule, Time
 
 SPACES = ("eps", "x0", "v", "flow")
-Level = float | Tensor  # a float, or (B,) where every sample has its own
+Level = Time | Tensor
+"""When: a t for all, or for each frame (a tuple), or for each sample (B,)."""
+Weight = float | Tensor
+"""What alpha and sigma are there: a number, (B,) or (B, F)."""
 
 
-def times(level: Level, x: Tensor) -> Tensor:
-    """level x, with a level for all samples or one for each."""
+def times(level: Weight | tuple[float, ...], x: Tensor) -> Tensor:
+    """level x, with a level for all samples or one for each, or for each frame."""
+    level = by_frame(level, x) if isinstance(level, tuple) else level
     return x * (expand(level, x).to(x) if isinstance(level, Tensor) and level.ndim else level)
 
 
@@ -48,9 +52,9 @@ class Prediction:
     x: Tensor
     value: Tensor
     space: str
-    alpha: Level
-    sigma: Level
-    v_weights: tuple[Level, Level]
+    alpha: Weight
+    sigma: Weight
+    v_weights: tuple[Weight, Weight]
     shift: Tensor | None = None
 
     @cached_property
@@ -96,7 +100,7 @@ class Prediction:
         return times(-1 / self.sigma, self.eps)
 
     @property
-    def _weights(self) -> tuple[Level, Level]:
+    def _weights(self) -> tuple[Weight, Weight]:
         return self.v_weights if self.space == "v" else (-1.0, 1.0)
 
     def with_value(self, value: Tensor, shift: Tensor | None = None) -> "Prediction":
@@ -123,7 +127,7 @@ class Prediction:
     def chunk(self, parts: int) -> list["Prediction"]:
         """The prediction of a batch made of `parts` batches, taken apart again."""
 
-        def split(level: Level) -> Sequence[Level]:
+        def split(level: Weight) -> Sequence[Weight]:
             return level.chunk(parts) if isinstance(level, Tensor) and level.ndim else [level] * parts
 
         columns = (self.x.chunk(parts), self.value.chunk(parts), split(self.alpha), split(self.sigma))
@@ -183,11 +187,40 @@ class Denoiser:
         self._in_place: bool | None = None  # whether the network changes its input; None until it was called
 
     def __call__(self, x: Tensor, t: Level, **condition: Any) -> Prediction:
-        """The prediction at (x, t), t in (0, 1], a float or (B,). Cost: one forward call."""
+        """The prediction at (x, t), t in (0, 1], a float or (B,). Cost: one forward call.
+
+        A tuple is a t for each frame (axis 1 of x), in [0, 1], of which the network is given (B, F). A frame at t = 0
+        is clean and its own estimate; the network is told 0 of it.
+        """
         schedule = self.schedule
         self.counter.forward += len(x)
         value = self._evaluate(x, t, condition)
+        if isinstance(t, tuple):
+            return self._by_frame(x, t, value)
         return Prediction(x, value, self.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
+
+    def _by_frame(self, x: Tensor, t: tuple[float, ...], value: Tensor) -> Prediction:
+        """The prediction of frames that each have a level of their own."""
+
+        def level(of: Callable[[float], float]) -> Weight:
+            every = [of(r) for r in t]
+            return every[0] if len(set(every)) == 1 else by_frame(every, x)
+
+        schedule = self.schedule
+        if self.predicts == "eps" and min(schedule.alpha(r) for r in t) == 0:
+            raise ConfigError("where alpha = 0 an eps prediction says nothing of x_0: start frames later, below t = 1")
+        if self.predicts == "x0" and 0 in t:
+            value = torch.where(expand(by_frame([r == 0 for r in t], x).bool(), x), x, value)
+        weights = level(lambda r: schedule.v_weights(r)[0]), level(lambda r: schedule.v_weights(r)[1])
+        return Prediction(x, value, self.predicts, level(schedule.alpha), level(schedule.sigma), weights)
+
+    def _timestep(self, x: Tensor, t: Level) -> Tensor:
+        """What the network is given for t, (B,) or (B, F)."""
+        told = self.schedule.timestep
+        wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
+        if isinstance(t, tuple):
+            return by_frame([told(r) if r > 0 else max(told(r), 0.0) for r in t], x)
+        return scalar(told(t), wide, x.device).expand(len(x))
 
     def decode(self, x0: Tensor) -> Tensor:
         """Pictures of clean samples: the decoder's where samples are latents, x0 itself where they are pictures.
@@ -202,8 +235,7 @@ class Denoiser:
         return made
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
-        timestep = scalar(self.schedule.timestep(t), wide, x.device).expand(len(x))
+        timestep = self._timestep(x, t)
         own = self.dtype or x.dtype
         given = {name: as_floats_of(value, own) for name, value in condition.items()}
 

@@ -18,6 +18,7 @@ from symguide.errors import ConfigError, GuidanceError
 from symguide.lookahead import checked_program, read_backwards, record, run
 from symguide.memory_plan import Keep
 from symguide.modules import refuse_training
+from symguide.schedule import Time
 from symguide.solver import Grid, Program
 
 
@@ -78,7 +79,7 @@ class Jacobian:
 def linearise(
     denoiser: Denoiser,
     x: Tensor,
-    t: float,
+    t: Time,
     n: int = 1,
     solver: str = "best",
     grid: str | Grid | None = None,

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from symguide.call import Call, GuidedPredictor
 from symguide.condition import expand_condition
-from symguide.denoiser import Denoiser, Prediction
+from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, unknown, whole
 from symguide.loss import Cotangent, GradientOf, Objective, require_finite
 from symguide.memory_plan import Keep, MemoryPlan, check_memory
 from symguide.modules import refuse_training
 from symguide.per_sample import norm
-from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
+from symguide.schedule import Time
+from symguide.solver import Grid, Linear, Predict, Program, by_frames, choose, trajectory
 
 JACOBIANS = ("exact", "first", "identity")
 
@@ -55,7 +56,7 @@ class Gradient:
 def lookahead(
     denoiser: Denoiser,
     x: Tensor,
-    t: float,
+    t: Time,
     n: int = 4,
     solver: str = "best",
     grid: str | Grid | None = None,
@@ -68,7 +69,8 @@ def lookahead(
     Args:
         denoiser: the model.
         x: noisy samples x_t, (B, ...).
-        t: their time in (0, 1].
+        t: their time in (0, 1], or a tuple of a time for each frame (axis 1 of x) in [0, 1]. Then the network is given
+            (B, F) timesteps, all frames arrive after n calls, and frames at t = 0 stay as they are.
         n: network calls; 1 is the one-step (Tweedie) estimate.
         solver: "ddim", "midpoint", "heun", "dpmpp_2m", or a preset: "best" (dpmpp_2m on the flow grid) or "paper"
             (DDIM, uniform in t).
@@ -95,7 +97,7 @@ def lookahead(
     program = checked_program(denoiser, x, t, n, solver, grid)
     first: list[Prediction] = []
 
-    def call(state: Tensor, time: float) -> Tensor:
+    def call(state: Tensor, time: Time) -> Tensor:
         made = predict(state, time)
         if not first:
             first.append(made)
@@ -108,7 +110,7 @@ def lookahead(
 def lookahead_gradient(
     denoiser: Denoiser,
     x: Tensor,
-    t: float,
+    t: Time,
     objective: Objective,
     n: int = 4,
     solver: str = "best",
@@ -204,7 +206,7 @@ def record(
     """(output, calls): the program read forwards, with what the sweep needs of it."""
     calls: list[Call] = []
 
-    def call(state: Tensor, t: float) -> Tensor:
+    def call(state: Tensor, t: Time) -> Tensor:
         if first is not None and not calls:
             made = first
             made.wanted = keep.wants(0)
@@ -220,7 +222,7 @@ def record(
         return run(program, inputs, call), calls
 
 
-def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, float], Tensor]) -> Tensor:
+def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, Time], Tensor]) -> Tensor:
     """The output of a program; values are freed after their last use."""
     last_use = {j: k for k, node in enumerate(program.nodes) for j in _parents(node)}
     values: dict[int, Tensor] = dict(enumerate(inputs))
@@ -229,9 +231,10 @@ def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, float], 
             value = call(values[node.node], node.t)
         else:
             (c, j), *rest = node.terms
-            value = c * values[j]
+            value = times(c, values[j])
             for c, j in rest:
-                value = torch.add(value, values[j], alpha=c)
+                other = values[j]
+                value = value + times(c, other) if isinstance(c, tuple) else torch.add(value, other, alpha=c)
         values[program.inputs + k] = value
         for j in _parents(node):
             if last_use[j] == k:
@@ -252,7 +255,7 @@ def read_backwards(program: Program, calls: list[Call], cotangent: Tensor, again
         if isinstance(node, Predict):
             passed = [(node.node, remaining.pop().vjp(bar, again))]
         else:
-            passed = [(j, c * bar) for c, j in node.terms]
+            passed = [(j, times(c, bar)) for c, j in node.terms]
         for j, part in passed:
             bars[j] = bars[j] + part if j in bars else part
     return [bars[j] for j in range(program.inputs)]
@@ -262,19 +265,24 @@ def _parents(node: Linear | Predict) -> tuple[int, ...]:
     return (node.node,) if isinstance(node, Predict) else tuple(j for _, j in node.terms)
 
 
-def checked_program(denoiser: Denoiser, x: Tensor, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
+def checked_program(denoiser: Denoiser, x: Tensor, t: Time, n: int, solver: str, grid: str | Grid | None) -> Program:
+    """The program of a look-ahead from (x, t); ConfigError where they are none, and for n < 1."""
     if x.ndim < 2:
         raise ConfigError(f"x must be a batch of samples (B, ...), not of shape {tuple(x.shape)}")
-    if not 0 < t <= 1:
+    if isinstance(t, tuple):
+        if len(t) != x.shape[1] or not all(0 <= r <= 1 for r in t) or not any(t):
+            raise ConfigError(f"t is a time in [0, 1] for each of {x.shape[1]} frames, one of them noisy, and not {t}")
+    elif not 0 < t <= 1:
         raise ConfigError(f"t must be in (0, 1], not {t}")
     return lookahead_program(denoiser, t, n, solver, grid)
 
 
-def lookahead_program(denoiser: Denoiser, t: float, n: int, solver: str, grid: str | Grid | None) -> Program:
+def lookahead_program(denoiser: Denoiser, t: Time, n: int, solver: str, grid: str | Grid | None) -> Program:
     """The program of an n-call look-ahead from t; ConfigError for n < 1."""
     try:
         n = whole(n, "n", 1)
     except ConfigError:
         raise ConfigError(f"a look-ahead needs n >= 1 network calls, a whole number, and got n = {n!r}") from None
     name, grid = choose(solver, grid)
-    return trajectory(name, denoiser.schedule, grid, float(t), n)
+    start = partial(trajectory, name, denoiser.schedule, grid, n=n)
+    return by_frames([start(float(r)) if r > 0 else None for r in t]) if isinstance(t, tuple) else start(float(t))

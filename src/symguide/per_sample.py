@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from symguide.errors import ConfigError
+
 PINNED = ("cuda",)
 """Kinds of devices to which a copy from pinned memory is made while they go on working: nobody waits for it."""
 
@@ -45,8 +47,27 @@ def direction(x: Tensor) -> Tensor:
 
 
 def expand(value: Tensor, like: Tensor) -> Tensor:
-    """(B,) as (B, 1, ..., 1), to multiply samples with."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
+    """(B,) as (B, 1, ..., 1), or (B, F) as (B, F, 1, ..., 1), to multiply samples with."""
+    return value.reshape(*value.shape, *[1] * (like.ndim - value.ndim))
+
+
+def by_frame(values: Sequence[float], x: Tensor) -> Tensor:
+    """One number for each frame (axis 1 of x) in all samples, (B, F), at least float32.
+
+    >>> by_frame([0.5, 1.0], torch.zeros(1, 2, 3))
+    tensor([[0.5000, 1.0000]])
+    """
+    if len(values) != x.shape[1]:
+        raise ConfigError(f"{len(values)} times were given for samples of {x.shape[1]} frames, x of {tuple(x.shape)}")
+    made = torch.tensor(values, dtype=torch.promote_types(x.dtype, torch.float32))
+    return to_device(made, x.device).expand(len(x), -1)
+
+
+def to_device(made: Tensor, device: torch.device | str | None) -> Tensor:
+    """A tensor of the CPU on a device; nobody waits for it where that can be."""
+    if torch.device(device or "cpu").type in PINNED:
+        return made.pin_memory().to(device, non_blocking=True)
+    return made.to(device)
 
 
 def effective_sample_size(log_weights: Tensor, particles: int) -> Tensor:
@@ -142,7 +163,4 @@ class Noise:
             self._philox.state = state  # a fresh stream of numbers, at a third of the cost of a new generator
             self._generator.standard_normal(out=out)
         whole = torch.from_numpy(drawn if times is None else np.ascontiguousarray(drawn.swapaxes(0, 1)))
-        whole = whole.to(self.dtype)
-        if torch.device(self.device or "cpu").type in PINNED:
-            return whole.pin_memory().to(self.device, non_blocking=True)
-        return whole.to(self.device)
+        return to_device(whole.to(self.dtype), self.device)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from symguide.errors import ConfigError, unknown
 from symguide.registry import Registry, register, registry_of
-from symguide.schedule import Schedule
+from symguide.schedule import Schedule, Time
 
 Make = TypeVar("Make", bound=Callable[..., Any])
 Written = TypeVar("Written", bound=Callable[..., int])
@@ -28,16 +28,16 @@ Past = list[tuple[float, int]]  # earlier predictions of a multistep solver: (ti
 
 
 class Linear(NamedTuple):
-    """sum of c * node."""
+    """sum of c * node, c a number or one for each frame."""
 
-    terms: tuple[tuple[float, int], ...]
+    terms: tuple[tuple[Time, int], ...]
 
 
 class Predict(NamedTuple):
-    """The clean estimate at a node."""
+    """The clean estimate at a node, at one time or at one for each frame."""
 
     node: int
-    t: float
+    t: Time
 
 
 @dataclass(frozen=True)
@@ -314,6 +314,42 @@ def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: i
     times = tuple(get_grid(grid)(schedule, t, len(stages)))
     check_times(times, len(stages), t)
     return through(solver, schedule, times, stages)
+
+
+def by_frames(programs: Sequence[Program | None]) -> Program:
+    """One program of a program for each frame, all of them alike but for their coefficients and times.
+
+    A sweep through it is the same as through any: its coefficients are diagonal. None stands for a frame that is clean
+    and stays so: all of its nodes are the frame itself, so that any one of them has weight 1 (a `Predict` node too, see
+    `Denoiser`).
+    """
+    moving = [program for program in programs if program is not None]
+    still = Program(moving[0].inputs, tuple(_still(node) for node in moving[0].nodes))
+    every = [still if program is None else program for program in programs]
+    return Program(still.inputs, tuple(_zipped(nodes) for nodes in zip(*(p.nodes for p in every), strict=True)))
+
+
+def _still(node: Linear | Predict) -> Linear | Predict:
+    return Predict(node.node, 0.0) if isinstance(node, Predict) else Linear(((1.0, node.terms[0][1]),))
+
+
+def _zipped(nodes: Sequence[Linear | Predict]) -> Linear | Predict:
+    """The same node of all frames; terms that some of them do not have have weight 0 there."""
+    if isinstance(nodes[0], Predict):
+        return Predict(nodes[0].node, tuple(node.t for node in nodes))  # type: ignore[misc,union-attr]
+    weights = [_numbered(node.terms) for node in nodes]  # type: ignore[arg-type,union-attr]
+    keys = dict.fromkeys(key for own in sorted(weights, key=len, reverse=True) for key in own)
+    return Linear(tuple((_one_or_all([own.get(key, 0.0) for own in weights]), key[0]) for key in keys))
+
+
+def _numbered(terms: Sequence[tuple[float, int]]) -> dict[tuple[int, int], float]:
+    """Weights by node and how many terms of that node came before: a solver may name a node twice."""
+    nodes = [j for _, j in terms]
+    return {(j, nodes[:k].count(j)): c for k, (c, j) in enumerate(terms)}
+
+
+def _one_or_all(values: list[float]) -> Time:
+    return values[0] if len(set(values)) == 1 else tuple(values)
 
 
 def through(

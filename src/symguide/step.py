@@ -21,7 +21,7 @@ from symguide.loss import Cotangent, GradientOf, Objective
 from symguide.memory import Memory
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import Noise
-from symguide.schedule import Schedule
+from symguide.schedule import Schedule, Time
 from symguide.solver import Grid, transition
 
 
@@ -215,7 +215,7 @@ class Step:
             return self._mean
         pending = [self.prediction.x0 if x0 is None else x0]
 
-        def call(state: Tensor, t: float) -> Tensor:
+        def call(state: Tensor, t: Time) -> Tensor:
             return pending.pop() if pending else self.run.predict(state, t).x0
 
         past = [] if self.state.past is None else [self.state.past[1]]
