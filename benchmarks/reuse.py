@@ -31,7 +31,7 @@ from symguide.call import GuidedPredictor
 from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push
-from symguide.memory_plan import Keep
+from symguide.memory_plan import KeptGraphs
 from symguide.per_sample import norm
 from symguide.solver import Builder, Program, dpmpp_2m, flow
 from symguide.step import Run, Step
@@ -51,9 +51,9 @@ def with_history(schedule: sg.Schedule, t: float, n: int, before: float | None) 
     return made.program()
 
 
-def everything(step: Step, program: Program) -> Keep:
+def everything(step: Step, program: Program) -> KeptGraphs:
     """The plan that keeps every graph."""
-    return Keep("fast", step.run.predict.weights, program.calls, step.x)
+    return KeptGraphs("fast", step.run.predict.weights, program.calls, step.x)
 
 
 class Trick(sg.SAG):

@@ -53,6 +53,38 @@ def soft(x0):
     return torch.tanh(x0 - 0.5).square().sum(dim=1)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_fresh_noise_at_the_steps_level_by_hand(eta, repeats):
+    """x_s = alpha_s x_0' + sigma_s z whatever eta, the same z in every batch; the last step gives x_0' itself."""
+    move = rules.scale(0.4)
+
+    def guide(denoiser, i, x, t, bars, x0, **_):
+        x_s = x
+        for r in range(repeats):
+            if r:
+                ratio = bars[i] / bars[i + 1]
+                travel = Noise(0, range(BATCH), (D,)).draw("travel", i, r - 1)
+                x = math.sqrt(ratio) * x_s + math.sqrt(1 - ratio) * travel
+                x0 = denoiser(x, t[i]).x0.detach()
+            moved = x0 - 0.3 * 0.4 * gradient(soft, x0)
+            x_s = math.sqrt(bars[i + 1]) * moved
+            x_s = x_s + math.sqrt(1 - bars[i + 1]) * Noise(0, range(BATCH), (D,)).draw("step", i, r)
+        return x_s
+
+    ours = sg.MPGD(soft, scale=0.3, update=move, eps="fresh", repeats=repeats)
+    assert relative(sample(ours, eta=eta), by_hand(guide, eta=eta)) < 1e-11
+    alone = sg.sample(tiny(), indices=[1], steps=STEPS, loss=ours, eta=eta).samples
+    assert relative(alone[0], sample(ours, eta=eta)[1]) < 1e-12
+
+
+def test_fresh_noise_is_none_in_the_last_step():
+    last = sg.MPGD(soft, scale=0.3, update=rules.scale(0.4), eps="fresh", window=(0.85, 1.0))
+    x = sg.sample(tiny(), batch=BATCH, steps=STEPS, return_trajectory=True).trajectory[-2]
+    x0 = tiny()(x, 1 / STEPS).x0.detach()
+    assert relative(sample(last), x0 - 0.3 * 0.4 * gradient(soft, x0)) < 1e-12
+
+
 def test_tfg_is_the_published_loop():
     def guide(denoiser, i, x, t, bars, std, x0, mean, z):
         ratios = [a / b for a, b in pairwise(bars)]

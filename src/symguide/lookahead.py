@@ -24,7 +24,7 @@ from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, unknown, whole
 from symguide.loss import Cotangent, GradientOf, Objective, require_finite
-from symguide.memory_plan import Keep, MemoryPlan, check_memory
+from symguide.memory_plan import KeptGraphs, MemoryPlan, check_memory
 from symguide.modules import refuse_training
 from symguide.per_sample import norm
 from symguide.schedule import Time
@@ -188,7 +188,7 @@ def sweep(
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
     memory = check_memory(memory) if jacobian == "exact" else 0
-    keep = Keep(memory, predict.weights, program.calls, x, first=jacobian == "first")
+    keep = KeptGraphs(memory, predict.weights, program.calls, x, first=jacobian == "first")
     x0, calls = record(predict, [x], program, keep, first)
     ask, meter = partial(cotangent, x0), predict.meter
     with keep.beside(calls):
@@ -201,7 +201,7 @@ def sweep(
 
 
 def record(
-    predict: GuidedPredictor, inputs: list[Tensor], program: Program, keep: Keep, first: Call | None = None
+    predict: GuidedPredictor, inputs: list[Tensor], program: Program, keep: KeptGraphs, first: Call | None = None
 ) -> tuple[Tensor, list[Call]]:
     """(output, calls): the program read forwards, with what the sweep needs of it."""
     calls: list[Call] = []

@@ -1,7 +1,7 @@
 """Memory plans: how many network graphs of a look-ahead are kept for its sweep, and what that takes.
 
-A kept graph saves one forward call and costs the bytes that one call's backward needs; the gradient is the same. `Keep`
-is a plan at work: made once for a look-ahead, asked at each of its calls, and around its objective.
+A kept graph saves one forward call and costs the bytes that one call's backward needs; the gradient is the same.
+`KeptGraphs` is a plan at work: made once for a look-ahead, asked at each of its calls, and around its objective.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +118,7 @@ class HasGraph(Protocol):
 Made = TypeVar("Made", bound=HasGraph)
 
 
-class Keep:
+class KeptGraphs:
     """A memory plan at work: which graphs of one look-ahead of n calls from x are kept for its sweep.
 
     All plans but "auto" know their number from the start. "auto" has a budget of bytes. It weighs the first graph that

@@ -230,6 +230,11 @@ class Step:
         mean = self.mean(x0)
         return mean + self.std * self.noise if self.std > 0 else mean
 
+    def fresh(self, x0: Tensor) -> Tensor:
+        """x_s drawn from q(x_s | x_0), with the step's own z where it draws one, and with z of its own where not."""
+        noise = self.draw("step")
+        return self.schedule.alpha(self.s) * x0 + self.schedule.sigma(self.s) * noise
+
     @property
     def log_weights(self) -> Tensor:
         """Of the particles, (rows,), as the particle guidance last gave them; 0 before it did."""

@@ -27,7 +27,8 @@ class MPGD(AtEstimate):
         objective, scale, window, repeats, constraint: see `Recipe`.
         update: another update rule in place of the default one.
         eps: "own", or "anew": eps is found from x_t and x_0', (x_t - alpha x_0') / sigma, as in the paper's code for
-            Stable Diffusion. Less of the move arrives then, in most steps a tenth to a third.
+            Stable Diffusion. Less of the move arrives then, in most steps a tenth to a third. Or "fresh": x_s is drawn
+            from q(x_s | x_0'), alpha_s x_0' + sigma_s z, as DiffPIR and DAPS go on.
 
     Cost of a guided step: 1 forward and no backward call.
 

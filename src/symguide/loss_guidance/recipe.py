@@ -25,15 +25,17 @@ Window = tuple[float, float] | Callable[[Step], bool]
 OverTime = float | Callable[[float], float]
 Count = int | Callable[[float], int]
 Rule = Callable[[Tensor, Step, Tensor], Tensor]
-Eps = Literal["own", "anew"]
+Eps = Literal["own", "anew", "fresh"]
 EPS: tuple[str, ...] = get_args(Eps)
 
 
 class Push(NamedTuple):
     """What a recipe wants at a step: the gradient and loss (for the trace), and changes of x_0 and of x_s.
 
-    With a changed x_0 a step may keep the network's own eps, so that alpha_s of the change arrives in x_s whatever the
-    solver, or find eps anew from x_t and the changed x_0, which takes a part of it back (`Step.x0_weight`).
+    With a changed x_0 a step may keep the network's `own` eps, so that alpha_s of the change arrives in x_s whatever
+    the solver; or find eps `anew` from x_t and the changed x_0, which takes a part of it back (`Step.x0_weight`); or
+    forget x_t and draw `fresh` noise, x_s = alpha_s x_0' + sigma_s z with the step's own z, whatever eta is, as methods
+    do that find x_0' by optimising it.
     """
 
     gradient: Tensor
@@ -44,17 +46,18 @@ class Push(NamedTuple):
 
     def apply(self, step: Step) -> Tensor:
         """x_s with these changes."""
-        if self.x0 is not None and self.eps == "anew":
-            x_s = step.x_s(step.prediction.x0 + self.x0)
-            return x_s if self.x_s is None else x_s + self.x_s
-        return step.x_s() + self.change(step)
+        if self.x0 is None or self.eps == "own":
+            return step.x_s() + self.change(step)
+        x0 = step.prediction.x0 + self.x0
+        x_s = step.x_s(x0) if self.eps == "anew" else step.fresh(x0)
+        return x_s if self.x_s is None else x_s + self.x_s
 
     def change(self, step: Step) -> Tensor:
-        """Both changes as one of x_s; a straight step's where eps is found anew. Zero where nothing is pushed."""
+        """Both changes as one of x_s, whatever its noise; a straight step's where eps is found anew. Zero for none."""
         change = torch.zeros_like(step.x) if self.x_s is None else self.x_s
         if self.x0 is None:
             return change
-        weight = step.schedule.alpha(step.s) if self.eps == "own" else step.x0_weight
+        weight = step.x0_weight if self.eps == "anew" else step.schedule.alpha(step.s)
         return change + weight * self.x0
 
 

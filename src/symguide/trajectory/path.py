@@ -15,7 +15,7 @@ from symguide.call import GuidedPredictor
 from symguide.errors import ConfigError, whole
 from symguide.lookahead import read_backwards, record
 from symguide.loss import Objective, evaluate, require_finite
-from symguide.memory_plan import Keep, MemoryPlan
+from symguide.memory_plan import KeptGraphs, MemoryPlan
 from symguide.modules import vjp
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
@@ -57,8 +57,8 @@ class Point:
 
     def __init__(self, path: Path, inputs: list[Tensor]) -> None:
         self.path, self.inputs = path, inputs
-        keep = Keep(path.memory, path.predict.weights, path.program.calls, inputs[0])
-        self.x0, self._calls = record(path.predict, inputs, path.program, keep)
+        kept = KeptGraphs(path.memory, path.predict.weights, path.program.calls, inputs[0])
+        self.x0, self._calls = record(path.predict, inputs, path.program, kept)
         loss, self._leaf = evaluate(path.objective, self.x0)
         self.loss, self._graph = loss.detach(), loss
         self.gradient_norm: Tensor | None = None
