@@ -81,3 +81,9 @@ def number(
     if above is not None and not value > above:
         raise ConfigError(f"{what} must be {f'above {above:g}' if above else 'positive'}, not {value:g}")
     return value
+
+
+def settle(value: object, **fields: Any) -> None:
+    """Sets fields of a frozen dataclass, in its `__post_init__` alone, to what was checked or follows from others."""
+    for name, field in fields.items():
+        object.__setattr__(value, name, field)

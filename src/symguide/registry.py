@@ -7,20 +7,26 @@ One line is all that a new method needs beside its file. Each kind has a folder 
 of its names is first looked up; packages of others add to it by an entry point of the group "symguide.plugins".
 """
 
+import ast
 import inspect
+import math
 import pkgutil
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, partial, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from symguide.errors import ConfigError, unknown
 from symguide.ranges import Around, Domain
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+Q = ParamSpec("Q")
 
 PLUGINS = "symguide.plugins"
 """The group of entry points whose modules register methods of other packages."""
@@ -90,6 +96,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
         "solver": "symguide.solver",
         "objective": "symguide.objectives",
         "world": "symguide.worlds",
+        "update rule": "symguide.loss_guidance.rules",
+        "constraint": "symguide.loss_guidance.dsg",
+        "window": "symguide.loss_guidance.recipe",
     }.items()
 }
 
@@ -126,6 +135,45 @@ def methods() -> Iterator[Any]:
     )
 
 
+@dataclass(frozen=True)
+class NamedFunction(Generic[P, R]):
+    """A function that remembers how it was made: equal to others that were made alike, and shown as it is called."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    settings: tuple[tuple[str, Any], ...]
+    function: Callable[P, R] = field(compare=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        given = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.settings)]
+        return f"{self.name}({', '.join(given)})"
+
+
+def named(kind: str) -> Callable[[Callable[Q, Callable[P, R]]], Callable[Q, NamedFunction[P, R]]]:
+    """A decorator that registers a function which makes functions, such that what it makes are values.
+
+    >>> from symguide import rules
+    >>> rules.rho(0.2) == rules.rho(factor=0.2), rules.chain(rules.normalise(), rules.clip(1.0))
+    (True, chain(normalise(), clip(1.0)))
+    """
+
+    def add(make: Callable[Q, Callable[P, R]]) -> Callable[Q, NamedFunction[P, R]]:
+        signature = inspect.signature(make)
+
+        @wraps(make)
+        def call(*args: Q.args, **kwargs: Q.kwargs) -> NamedFunction[P, R]:
+            function, given = make(*args, **kwargs), signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            return NamedFunction(make.__name__, given.args, tuple(given.kwargs.items()), function)
+
+        return register(kind, make.__name__)(call)
+
+    return add
+
+
 @cache
 def import_modules(home: str) -> None:
     """Imports a package with the modules in its folder, so that what they register is known."""
@@ -158,8 +206,8 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
 
-def parameters(thing: Any) -> dict[str, Parameter]:
-    """The parameters of a registered class or function by name, from its signature.
+def parameters(thing: Any, **defaults: Any) -> dict[str, Parameter]:
+    """The parameters of a registered class or function by name, from its signature; `defaults` in place of its own.
 
     Ranges stand in the annotation, `scale: Annotated[float, Around(8.0)] = 0.5`; `Around` is one around the default.
 
@@ -175,15 +223,133 @@ def parameters(thing: Any) -> dict[str, Parameter]:
         hint = hints.get(p.name, Any)
         kind, *extra = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         domain = next((each for each in extra if hasattr(each, "suggest") or isinstance(each, Around)), None)
-        found[p.name] = Parameter(
-            p.name, p.default, kind, domain.of(p.default) if isinstance(domain, Around) else domain
-        )
+        default = defaults.get(p.name, p.default)
+        domain = domain.of(default) if isinstance(domain, Around) else domain
+        found[p.name] = Parameter(p.name, default, kind, domain)
     return found
 
 
 def _hints(thing: Any) -> Mapping[str, Any]:
     """Annotations of the parameters; of a dataclass those of its fields, whose `__init__` has none of its own."""
-    hints: dict[str, Any] = {}
     if inspect.isclass(thing):
-        hints |= get_type_hints(thing, include_extras=True)
-    return hints | get_type_hints(thing.__init__ if inspect.isclass(thing) else thing, include_extras=True)
+        return get_type_hints(thing, include_extras=True) | get_type_hints(thing.__init__, include_extras=True)
+    if isinstance(thing, partial):
+        return _hints(thing.func)
+    return get_type_hints(thing if inspect.isroutine(thing) else type(thing).__call__, include_extras=True)
+
+
+# Methods and what they are made with as files have them
+
+VALUES = ("update rule", "constraint", "window")
+"""Kinds of what settings may be beside numbers and text; in files and commands they are written as calls."""
+
+_CALL = re.compile(r"\s*\w+\s*\(.*\)\s*", re.DOTALL)
+
+
+def to_settings(method: Any) -> dict[str, Any]:
+    """The name of a registered method and all that it was made with but the objective, as YAML and JSON hold it.
+
+    Raises:
+        ConfigError: for a method that is not registered, and for settings that no file can hold, such as a lambda.
+
+    >>> from symguide import FreeDoM, rules
+    >>> recipe = FreeDoM(abs, update=rules.rho(0.2), window=(0.2, 0.8))
+    >>> settings = to_settings(recipe)
+    >>> settings["method"], settings["update"], settings["window"]
+    ('freedom', 'rho(0.2)', [0.2, 0.8])
+    >>> from_settings("loss guidance", abs, settings) == recipe
+    True
+    """
+    name = next((name for registry in REGISTRIES.values() if (name := registry.name_of(type(method)))), None)
+    if name is None:
+        raise ConfigError(f"{type(method).__name__} is not registered, so that no file can name it: see @register")
+    asked = [each for each in parameters(type(method)) if each != "objective"]
+    return {"method": name} | {each: _plain(getattr(method, each), f"{each} of {name}") for each in asked}
+
+
+def from_settings(kind: str, objective: Any, settings: Mapping[str, Any]) -> Any:
+    """The method of a kind that `to_settings` wrote, for an objective if it takes one.
+
+    Raises:
+        ConfigError: for unknown names, and whatever the method refuses.
+    """
+    if "method" not in settings:
+        raise ConfigError(f"settings of a method name it, method: {next(iter(registry_of(kind)))}")
+    name, given = settings["method"], {key: value for key, value in settings.items() if key != "method"}
+    method = registry_of(kind)[name]
+    known = parameters(method)
+    if strange := [key for key in given if key not in known or key == "objective"]:
+        raise unknown(f"parameter of {name}:", strange[0], known.keys() - {"objective"})
+    aim = {"objective": objective} if "objective" in known else {}
+    return method(**aim, **{key: from_plain(value) for key, value in given.items()})
+
+
+def from_plain(value: Any) -> Any:
+    """A setting as Python has it: a call such as "rho(0.2)" is read, see `read`, and lists are tuples."""
+    if isinstance(value, list):
+        return tuple(map(from_plain, value))
+    return read(value) if isinstance(value, str) and _CALL.fullmatch(value) else value
+
+
+def read(text: str) -> Any:
+    """The rule, constraint or window that a text such as "chain(clip(1.0), rho(0.2))" makes. No other code is run.
+
+    Raises:
+        ConfigError: for unknown names, for arguments that are no numbers, texts or such calls, and what these refuse.
+
+    >>> read("chain(clip(1.0), normalise())"), read("Sphere(0.1)")
+    (chain(clip(1.0), normalise()), Sphere(rate=0.1))
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval") if len(text) <= 1000 else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = None
+    if tree is None:
+        raise ConfigError(f"{text[:80]!r} is no call such as rho(0.2) or chain(clip(1.0), normalise())")
+    return _evaluated(tree.body, text)
+
+
+def _evaluated(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_evaluated(each, text) for each in node.elts)
+    if not isinstance(node, ast.Call):
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            raise ConfigError(f"{text!r} has more in it than calls, numbers and text: write it in Python") from None
+    callables = {name: thing for kind in VALUES for name, thing in registry_of(kind).items()}
+    name = ast.unparse(node.func)
+    if name not in callables:
+        raise unknown("rule, constraint or window", name, callables)
+    arguments = [_evaluated(each, text) for each in node.args]
+    named = {str(each.arg): _evaluated(each.value, text) for each in node.keywords}
+    try:
+        inspect.signature(callables[name]).bind(*arguments, **named)
+    except TypeError as error:
+        raise ConfigError(f"{name} in {text!r}: {error}") from None
+    return callables[name](*arguments, **named)
+
+
+def _plain(value: Any, what: str) -> Any:
+    """A setting as a file holds it: numbers and text as they are, tuples as lists, what `named` makes as a call."""
+    if isinstance(value, tuple | list):
+        return [_plain(each, what) for each in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else _text(value, what)
+
+
+def _text(value: Any, what: str) -> str:
+    """How a setting is called, such that `read` makes it again; ConfigError for others, such as lambdas."""
+    if isinstance(value, NamedFunction):
+        name, arguments, named = value.name, value.arguments, dict(value.settings)
+    elif is_dataclass(value) and (known := [n for kind in VALUES if (n := registry_of(kind).name_of(type(value)))]):
+        name, arguments, named = known[0], (), {f.name: getattr(value, f.name) for f in fields(value)}
+    elif isinstance(value, tuple | list):
+        return f"({', '.join(_text(each, what) for each in value)},)"
+    elif isinstance(value, float) and math.isinf(value):
+        return "1e999" if value > 0 else "-1e999"
+    elif value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    else:
+        raise ConfigError(f"{what} is {value!r}, which no file can hold: give numbers, text, or calls such as rho(0.2)")
+    parts = [*(_text(each, what) for each in arguments), *(f"{k}={_text(v, what)}" for k, v in named.items())]
+    return f"{name}({', '.join(parts)})"

@@ -24,8 +24,8 @@ DTYPE = torch.float32
 class Look(sg.SAG):
     """Guides nothing, but takes the gradient at the second step: its value, its bytes and those of plain autograd."""
 
-    def __init__(self, n, seen):
-        super().__init__(bright, n=n)
+    def __init__(self, n, seen, objective=bright):
+        super().__init__(objective, n=n)
         self.seen = seen
 
     def guide(self, step):
@@ -119,9 +119,7 @@ def test_half_precision_gives_the_gradient_of_single(family, dtype, folder):
     pipe.to(dtype)
     pipe.vae.register_to_config(force_upcast=False)
     seen = {}
-    recipe = Look(4, seen)
-    recipe.objective = lambda x0: 1e-9 * bright(x0)
-    with sg.guide(pipe, loss=recipe):
+    with sg.guide(pipe, loss=Look(4, seen, lambda x0: 1e-9 * bright(x0))):
         draw(pipe, call)
     assert (1e9 * seen["value"] - single).norm() < 0.1 * single.norm()
 

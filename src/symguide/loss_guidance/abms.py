@@ -1,23 +1,22 @@
 """ABMS: guide by the gradient one denoising step further on, at sampled x_s."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 
-from symguide.errors import whole
+from symguide.errors import settle, whole
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
-from symguide.loss_guidance.sag import SAG
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Push, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
-from symguide.ranges import Range, Ranges
+from symguide.ranges import Range
 from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Step
 
 
 @register("loss guidance", "abms")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ABMS(LookAhead):
     """Additional Backward step and Monte-Carlo Sampling.
 
@@ -29,11 +28,18 @@ class ABMS(LookAhead):
     with more they are draws of their own, and the mean of their directions moves the sample. r is that of a stochastic
     step whatever eta is; with eta = 0 all draws are one. The last step, to sigma = 0, is left unguided.
 
-    Args: as SAG; n calls of the look-ahead begin at s, 1 as published. `samples` is m (10 in the published code's full
-    version), and scale its rate (0.3). `constraint=Sphere(rate)` takes the direction to DSG's sphere.
+    Args:
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: 0 is off, 0.3 the published rate.
+        samples: m; 10 in the published code's full version.
+        n: network calls of the look-ahead, which begins at s; 1 as published.
+        window, repeats: when it acts, and how often a step is made; see `Recipe`.
+        update: another update rule in place of the normalised step.
+        constraint: where x_s may lie; `Sphere(rate)` takes the direction to DSG's sphere.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Raises:
-        ConfigError: samples < 1, and as SAG.
+        ConfigError: samples < 1 or n < 1, and other bad settings. GuidanceError: see `lookahead_gradient`.
 
     Cost of a guided step per sample, the sampler's own call included: forward 1 + m n (memory="fast"),
     1 + m (2n - 1) ("minimal"); backward m n. A sampler of two stages makes its second call before the gradient.
@@ -42,23 +48,21 @@ class ABMS(LookAhead):
     published code.
     """
 
-    ranges: ClassVar[Ranges] = {**SAG.ranges, "samples": Range(1, 4)}
-
-    scale: float = 0.3
-    samples: int = 1
-    n: Count = 1
+    scale: Scale = 0.3
+    samples: Annotated[int, Range(1, 4)] = 1
+    n: Calls = 1
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
+        settle(self, samples=whole(self.samples, f"{type(self).__name__}'s samples", 1))
 
     @property
     def guides_last(self) -> bool:

@@ -1,19 +1,19 @@
 """Adam-DPS: DPS with the adaptive moments of its gradients over the steps."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.dps import of_norm
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
+from symguide.loss_guidance.recipe import Constrained, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
-from symguide.ranges import Range, Ranges
+from symguide.ranges import Range
 from symguide.registry import register
 
 
 @register("loss guidance", "adam-dps")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AdamDPS(OneCall):
     """Adam-DPS: DPS with every entry of its gradient averaged over the steps and in its own usual size.
 
@@ -25,14 +25,16 @@ class AdamDPS(OneCall):
     at most, as it has no bound where x_t is nearly all noise (`rules.of_x_t`).
 
     Args:
-        objective, window, repeats, constraint, memory, ...: as DPS; the objective is a squared error.
+        objective: a `Measurement`, or another squared error, clean samples (B, ...) -> loss (B,).
         scale: the change of an entry in a step, in units of x; published after a search: 0.02 to 0.06.
         beta1, beta2: weights of the past in m and v.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another rule in place of these three; `rules.chain(rules.adam(), rules.of_x_t())` in any recipe takes
             the moments of that recipe's gradient, and `MPGD(objective, update=rules.adam())` is Adam-MPGD.
+        memory, jacobian: of the gradient through the one call, see `lookahead_gradient`.
 
     Raises:
-        ConfigError: a beta outside [0, 1). GuidanceError: as DPS.
+        ConfigError: a beta outside [0, 1). GuidanceError: for an objective that is negative somewhere.
 
     Cost of a guided step: 1 forward and 1 backward call; two tensors of the batch's size are kept.
 
@@ -40,15 +42,13 @@ class AdamDPS(OneCall):
     2603.16797, as in its published code.
     """
 
-    ranges: ClassVar[Ranges] = {**OneCall.ranges, "beta1": Range(0.1, 0.95), "beta2": Range(0.03, 0.995)}
-
-    scale: float = 0.04
-    beta1: float = 0.9
-    beta2: float = 0.995
+    scale: Scale = 0.04
+    beta1: Annotated[float, Range(0.1, 0.95)] = 0.9
+    beta2: Annotated[float, Range(0.03, 0.995)] = 0.995
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
 

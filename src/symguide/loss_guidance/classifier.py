@@ -1,13 +1,13 @@
 """Classifier guidance: the gradient of a noise-aware classifier at the noisy sample itself."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from symguide.errors import GuidanceError, unknown
 from symguide.loss import value_and_gradient
-from symguide.loss_guidance.recipe import Constraint, Count, Push, Recipe, Window
+from symguide.loss_guidance.recipe import Constrained, Push, Recipe, Repeats, Scale, Window
 from symguide.objectives.base import at_noise
-from symguide.ranges import Choice, Ranges
+from symguide.ranges import Choice
 from symguide.registry import register
 from symguide.step import Run, Step
 
@@ -15,7 +15,7 @@ FORMS = ("eps", "mean")
 
 
 @register("loss guidance", "classifier")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassifierGuidance(Recipe):
     """Classifier guidance: no look-ahead, and no gradient of the model.
 
@@ -35,7 +35,7 @@ class ClassifierGuidance(Recipe):
         objective: what judges noisy samples, `objectives.NoisyClassifier(network, label)`, or a sum of such.
         scale: w; 0 is off, 1 is the exact posterior, 1 to 10 in the paper.
         form: "eps" or "mean".
-        window, repeats, constraint: see `Recipe`.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
 
     Raises:
         GuidanceError: for an objective that knows clean samples only, and for "mean" with eta = 0.
@@ -45,14 +45,13 @@ class ClassifierGuidance(Recipe):
     Source: Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2105.05233, algorithms 1 and 2.
     """
 
-    ranges: ClassVar[Ranges] = {**Recipe.ranges, "form": Choice(*FORMS)}
     unguided: ClassVar[str] = "steps at alpha = 0, and the last one with form='mean' or a constraint, are left unguided"
 
-    scale: float = 1.0
-    form: str = "eps"
+    scale: Scale = 1.0
+    form: Annotated[str, Choice(*FORMS)] = "eps"
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
-    constraint: Constraint | None = None
+    repeats: Repeats = 1
+    constraint: Constrained = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

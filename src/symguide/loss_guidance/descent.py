@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from symguide.errors import ConfigError, unknown
+from symguide.errors import ConfigError, settle, unknown
 from symguide.lookahead import JACOBIANS
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.recipe import Count, Push, Recipe, Rule, checked_count, count_at
+from symguide.loss_guidance.recipe import Calls, Count, Jacobian, Push, Recipe, Rule, checked_count, count_at
 from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.solver import Grid, choose
 from symguide.step import Run, Step
@@ -18,11 +18,13 @@ from symguide.step import Run, Step
 Pair = tuple[Tensor, Tensor]
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Descent(Recipe):
     """x_s = mean + std z - scale * update(g), with a recipe's own gradient g and rule, or another rule as `update`."""
 
     update: Rule | None = None
+    rule: Rule = field(init=False, repr=False, compare=False)
+    """The rule that is followed: `update`, or its own."""
 
     normalised: ClassVar[bool] = True
     """Whether its own rule is the normalised step, which is 0 in the last step: that is left unguided then."""
@@ -31,7 +33,7 @@ class Descent(Recipe):
         super().__post_init__()
         if self.update is not None and not callable(self.update):
             raise ConfigError(f"update takes a rule, such as symguide.rules.normalise(), not {self.update!r}")
-        self.rule = self.update or self.own_rule()
+        settle(self, rule=self.update or self.own_rule())
 
     def own_rule(self) -> Rule:
         """The rule where `update` gives none."""
@@ -50,23 +52,22 @@ class Descent(Recipe):
         return Push(gradient, loss, x_s=-self.scale * self.rule(gradient, step, loss))
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LookAhead(Descent):
     """The gradient through a look-ahead of n calls, see `lookahead_gradient`."""
 
-    n: Count = 1
+    n: Calls = 1
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.n = checked_count("n", self.n)
         if self.jacobian not in JACOBIANS:
             raise unknown("jacobian", self.jacobian, JACOBIANS)
-        self.solver, self.grid = choose(self.solver, self.grid)
-        self.memory = check_memory(self.memory)
+        solver, grid = choose(self.solver, self.grid)
+        settle(self, n=checked_count("n", self.n), solver=solver, grid=grid, memory=check_memory(self.memory))
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
@@ -81,16 +82,17 @@ class LookAhead(Descent):
         return step.lookahead_gradient(self.objective_at(step), *self.ahead(step))
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class OneCall(LookAhead):
     """The gradient through the sampler's own call alone, which no solver and no grid changes."""
 
     n: Count = field(default=1, init=False)
     solver: str = field(default="best", init=False)
     grid: str | Grid | None = field(default=None, init=False)
+    jacobian: str = "exact"
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AtEstimate(Descent):
     """The gradient at the one-step clean estimate, so that no network is differentiated."""
 

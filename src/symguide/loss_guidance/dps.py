@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
+from symguide.loss_guidance.recipe import Constrained, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.objectives.measurement import noise_of
 from symguide.registry import register
 
 
 @register("loss guidance", "dps")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DPS(OneCall):
     """Diffusion Posterior Sampling.
 
@@ -23,20 +23,27 @@ class DPS(OneCall):
     row, each times the root of its weight. Of any other objective it is sqrt(objective), the residual's norm where that
     is a squared error: so of a sum with other terms, or of measurements of different noise.
 
-    The scale is in units of x per unit of residual, so it must be found for every task: 0.3 to 1 in the paper, for 1000
-    steps.
+    Args:
+        objective: a `Measurement`, or another squared error, clean samples (B, ...) -> loss (B,).
+        scale: in units of x per unit of residual, so it must be found for every task; 0 is off, 0.3 to 1 in the paper,
+            for 1000 steps.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
+        update: another rule in place of that of the norm, `rules.residual_norm(noise)` or `rules.root_loss()`.
+        memory, jacobian: of the gradient through the one call, see `lookahead_gradient`.
 
-    Args: as SAG, without n, solver and grid; `update` given replaces the rule of the norm, which is
-    `rules.residual_norm(noise)` or `rules.root_loss()`. Cost: 1 forward and 1 backward call.
+    Raises:
+        ConfigError: for bad settings. GuidanceError: for an objective that is negative somewhere.
+
+    Cost of a guided step: 1 forward and 1 backward call.
 
     Source: Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2209.14687, algorithm 1.
     """
 
-    scale: float = 0.3
+    scale: Scale = 0.3
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, whole
+from symguide.errors import ConfigError, settle, whole
 from symguide.loss import Objective
 from symguide.loss_guidance.descent import AtEstimate
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.ranges import Range, Ranges
+from symguide.loss_guidance.recipe import Constrained, Repeats, Rule, Scale, Window
+from symguide.ranges import Range
 from symguide.registry import register
 from symguide.step import Step
 
@@ -30,7 +30,7 @@ def jitter(x0: Tensor, noise: Tensor) -> Tensor:
 
 
 @register("loss guidance", "dreamguider")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Dreamguider(AtEstimate):
     """Dreamguider, by its abstract.
 
@@ -43,7 +43,9 @@ class Dreamguider(AtEstimate):
     augmentation. So figures measured with this are not the paper's. The last step has r = 0 and is left unguided.
 
     Args:
-        objective, scale, window, repeats, constraint: see `Recipe`.
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: strength; 0 is off.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         samples: m, augmented copies at every step.
         augment: (x_0, z) -> samples like x_0, differentiable, with z ~ N(0, I) shaped like x_0, which belongs to the
             sample and the step; by default `jitter`, contrast and brightness. For classifiers of pictures give one that
@@ -59,19 +61,17 @@ class Dreamguider(AtEstimate):
     abstract.
     """
 
-    ranges: ClassVar[Ranges] = {**AtEstimate.ranges, "samples": Range(1, 8)}
-
-    scale: float = 0.5
-    samples: int = 4
+    scale: Scale = 0.5
+    samples: Annotated[int, Range(1, 8)] = 4
     augment: Augmentation | None = None
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
+        settle(self, samples=whole(self.samples, f"{type(self).__name__}'s samples", 1))
         if self.augment is not None and not callable(self.augment):
             raise ConfigError(f"augment takes a callable (x_0, noise) -> x_0, not {self.augment!r}")
 

@@ -13,17 +13,16 @@ form of DSG denoising and its mix with the sampled noise).
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated
 
 from torch import Tensor
 
-from symguide.errors import GuidanceError, number
+from symguide.errors import GuidanceError, number, settle
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.loss_guidance.sag import SAG
+from symguide.loss_guidance.recipe import Calls, Constraint, Jacobian, Repeats, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import direction
-from symguide.ranges import Range, Ranges
+from symguide.ranges import Range
 from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Run, Step
@@ -61,6 +60,8 @@ def on_sphere(mean: Tensor, std: float, noise: Tensor, gradient: Tensor, rate: f
     return mean + radius * direction(step + rate * (downhill - step))
 
 
+@register("constraint", "Sphere")
+@dataclass(frozen=True)
 class Sphere:
     """DSG as a constraint for any recipe: the change that the recipe wants gives the direction, the sphere the rest.
 
@@ -73,8 +74,10 @@ class Sphere:
         GuidanceError: with eta = 0, where steps have no sphere. The last step, to sigma = 0, is left unguided.
     """
 
-    def __init__(self, rate: float = 0.1) -> None:
-        self.rate = number(rate, "DSG's rate", least=0, most=1)
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        settle(self, rate=number(self.rate, "DSG's rate", least=0, most=1))
 
     def prepare(self, run: Run) -> None:
         if run.eta == 0:
@@ -88,32 +91,39 @@ class Sphere:
 
 
 @register("loss guidance", "dsg")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DSG(LookAhead):
     """FreeDoM's gradient (or SAG's, with n > 1) under the spherical Gaussian constraint.
 
-    Args: as SAG, with n = 1 and `rate` in place of scale. rate = 0 is a plain step brought to the sphere and costs
-    gradients all the same; leave the recipe out to switch it off.
+    Args:
+        objective: clean samples (B, ...) -> loss (B,).
+        rate: 0 to 1, how far a step turns from its noise to the gradient; 0.05 to 0.2 in the paper. 0 is a plain step
+            brought to the sphere and costs gradients all the same: leave the recipe out to switch it off.
+        n: network calls of the look-ahead, a number or a function of t.
+        window, repeats: when it acts, and how often a step is made; see `Recipe`.
+        update: another update rule; the sphere takes only the direction of what it gives.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
+
+    Raises:
+        ConfigError: a rate outside [0, 1], n < 1 and other bad settings. GuidanceError: with eta = 0.
 
     Cost of a guided step: as SAG.
 
     Source: Yang et al., 2402.03201; see the module's docstring for the equation.
     """
 
-    ranges: ClassVar[Ranges] = {**SAG.ranges, "rate": Range(0.02, 0.8, log=True)}
-
-    rate: float = 0.1
-    n: Count = 1
+    rate: Annotated[float, Range(0.02, 0.8, log=True)] = 0.1
+    n: Calls = 1
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
     scale: float = field(default=1.0, init=False)
     constraint: Constraint | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.constraint = Sphere(self.rate)
+        settle(self, constraint=Sphere(self.rate))
         super().__post_init__()

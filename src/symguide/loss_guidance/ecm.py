@@ -1,18 +1,18 @@
 """Estimated Clean Manifold guidance (ECM): a clipped move of the clean estimate, without a backward pass."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from symguide.errors import number
+from symguide.errors import number, settle
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.ranges import Around, Ranges
+from symguide.loss_guidance.recipe import Constrained, Repeats, Rule, Scale, Window
+from symguide.ranges import Around
 from symguide.registry import register
 
 
 @register("loss guidance", "ecm")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ECM(AtEstimate):
     """Estimated Clean Manifold guidance.
 
@@ -22,9 +22,10 @@ class ECM(AtEstimate):
     MPGD's move without its normalised length, clipped entry by entry.
 
     Args:
-        objective, scale, window, repeats, constraint: see `Recipe`. A scale of 1 goes straight to the minimum of half a
-            squared error. The published code has 10, for a cost that is a mean over the batch; here a sample's gradient
-            is its own.
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: 0 is off; 1 goes straight to the minimum of half a squared error. The published code has 10, for a cost
+            that is a mean over the batch; here a sample's gradient is its own.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         limit: the largest change of an entry of x_0, 1 as published.
         update: another update rule in place of the clipped one.
 
@@ -37,19 +38,17 @@ class ECM(AtEstimate):
     2408.00766, ECM guidance, as in its published code.
     """
 
-    ranges: ClassVar[Ranges] = {**AtEstimate.ranges, "limit": Around(4.0)}
-
-    scale: float = 1.0
-    limit: float = 1.0
+    scale: Scale = 1.0
+    limit: Annotated[float, Around(4.0)] = 1.0
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
 
     normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self.limit = number(self.limit, "the limit of ECM's moves", above=0)
+        settle(self, limit=number(self.limit, "the limit of ECM's moves", above=0))
         super().__post_init__()
 
     def own_rule(self) -> Rule:

@@ -1,18 +1,18 @@
 """EluCD: guide by an off-the-shelf classifier of clean samples, without a backward pass of the network."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.ranges import Range, Ranges
+from symguide.loss_guidance.recipe import Constrained, Repeats, Rule, Scale, Window
+from symguide.ranges import Range
 from symguide.registry import register
 from symguide.step import Run
 
 
 @register("loss guidance", "elucd")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EluCD(AtEstimate):
     """Classifier guidance at the clean estimate, with EluCD's schedule.
 
@@ -26,9 +26,10 @@ class EluCD(AtEstimate):
     classifier, with softplus in place of ReLU.
 
     Args:
-        objective, window, repeats, constraint: see `Recipe`.
+        objective: clean samples (B, ...) -> loss (B,).
         scale: in units of variance per unit of slope, 1 as published for 250 steps; 0 is off.
         gamma: share of the sine in the schedule, 0.3 as published; 0 is classifier guidance's std².
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the schedule.
 
     Cost of a guided step: 1 forward and no backward call.
@@ -37,14 +38,12 @@ class EluCD(AtEstimate):
     published code.
     """
 
-    ranges: ClassVar[Ranges] = {**AtEstimate.ranges, "gamma": Range(0.0, 1.0)}
-
-    scale: float = 1.0
-    gamma: float = 0.3
+    scale: Scale = 1.0
+    gamma: Annotated[float, Range(0.0, 1.0)] = 0.3
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
 
     normalised: ClassVar[bool] = False
     unguided: ClassVar[str] = "steps in which its schedule is 0 are left unguided"

@@ -2,25 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from symguide.errors import whole
+from symguide.errors import settle, whole
 from symguide.loss import Objective
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
-from symguide.loss_guidance.sag import SAG
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
-from symguide.ranges import Range, Ranges
+from symguide.ranges import Range
 from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Step
 
 
 @register("loss guidance", "lgd")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LGD(LookAhead):
     """Loss-Guided Diffusion with Monte Carlo.
 
@@ -30,30 +29,38 @@ class LGD(LookAhead):
     r is the spread of x_0 given x_t for data of unit variance. The draws z_i belong to the sample and the step, so they
     do not depend on the batch.
 
-    Args: as SAG, and n = 1 unless given; `samples` is m.
+    Args:
+        objective: clean samples (B, ...) -> loss (B,).
+        samples: m, points of the cloud.
+        scale: strength; 0 is off, 0.1 to 1 is usual.
+        n: network calls of the look-ahead, a number or a function of t.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
+        update: another update rule in place of the normalised step.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
-    Cost of a guided step: as SAG; the objective is evaluated m times.
+    Raises:
+        ConfigError: samples < 1 or n < 1, and other bad settings. GuidanceError: see `lookahead_gradient`.
+
+    Cost of a guided step: as SAG with the same n; the objective is evaluated m times.
 
     Source: Song et al., "Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation", ICML 2023, eq. 8.
     """
 
-    ranges: ClassVar[Ranges] = {**SAG.ranges, "samples": Range(1, 16, log=True)}
-
-    samples: int = 8
-    scale: float = 0.5
-    n: Count = 1
+    samples: Annotated[int, Range(1, 16, log=True)] = 8
+    scale: Scale = 0.5
+    n: Calls = 1
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.samples = whole(self.samples, f"{type(self).__name__}'s samples", 1)
+        settle(self, samples=whole(self.samples, f"{type(self).__name__}'s samples", 1))
 
     def spread(self, step: Step) -> float:
         """r, the cloud's standard deviation."""

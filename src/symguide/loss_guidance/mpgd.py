@@ -6,13 +6,13 @@ from typing import ClassVar
 from symguide.errors import unknown
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import AtEstimate
-from symguide.loss_guidance.recipe import EPS, Constraint, Count, Eps, Push, Rule, Window
+from symguide.loss_guidance.recipe import EPS, Constrained, Eps, Push, Repeats, Rule, Scale, Window
 from symguide.registry import register
 from symguide.step import Step
 
 
 @register("loss guidance", "mpgd")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class MPGD(AtEstimate):
     """Manifold Preserving Guided Diffusion, without the optional autoencoder projection.
 
@@ -24,7 +24,9 @@ class MPGD(AtEstimate):
     and of the steps before, the move arrives with the weight alpha_s.
 
     Args:
-        objective, scale, window, repeats, constraint: see `Recipe`.
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: strength; 0 is off.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the default one.
         eps: "own", or "anew": eps is found from x_t and x_0', (x_t - alpha x_0') / sigma, as in the paper's code for
             Stable Diffusion. Less of the move arrives then, in most steps a tenth to a third. Or "fresh": x_s is drawn
@@ -35,11 +37,11 @@ class MPGD(AtEstimate):
     Source: He et al., "Manifold Preserving Guided Diffusion", 2311.16424, algorithm 1.
     """
 
-    scale: float = 0.2
+    scale: Scale = 0.2
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     eps: Eps = "own"
 
     normalised: ClassVar[bool] = False

@@ -4,24 +4,23 @@ A recipe says in `push` what the objective's gradient does to the clean estimate
 time travel, the constraint, the trace, non-finite losses) is here, once.
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, GuidanceError, is_number, number, whole
+from symguide.errors import ConfigError, GuidanceError, is_number, number, settle, whole
 from symguide.loss import Objective, finite, not_finite
 from symguide.objectives.base import at_step
 from symguide.per_sample import expand, norm
-from symguide.ranges import Around, Domain, Maybe, Range, Ranges
+from symguide.ranges import Around, Choice, Domain, Maybe, Range
 from symguide.ranges import Window as Windows
+from symguide.registry import named, parameters
 from symguide.step import Guided, Run, Step
 
-Window = tuple[float, float] | Callable[[Step], bool]
 OverTime = float | Callable[[float], float]
 Count = int | Callable[[float], int]
 Rule = Callable[[Tensor, Step, Tensor], Tensor]
@@ -69,9 +68,22 @@ class Constraint(Protocol):
     def __call__(self, step: Step, change: Tensor) -> Tensor: ...
 
 
-@dataclass(eq=False)
+# Types of parameters that recipes share, with where `symguide.tune` looks for their values.
+Scale = Annotated[float, Around(8.0)]
+Window = Annotated[tuple[float, float] | Callable[[Step], bool], Windows(Range(0.0, 0.4), Range(0.6, 1.0))]
+Repeats = Annotated[Count, Range(1, 3)]
+Constrained = Annotated[Constraint | None, Maybe(Range(0.02, 0.8, log=True))]  # a rate of Sphere
+Calls = Annotated[Count, Range(1, 8, log=True)]
+Jacobian = Annotated[str, Choice("exact", "first")]
+
+
+@dataclass(frozen=True)
 class Recipe(ABC):
-    """Base of loss guidance. A recipe of yours is a dataclass with `push`, and with further fields as it needs them.
+    """Base of loss guidance. A recipe of yours is a frozen dataclass with `push`, and further fields as it needs them.
+
+    Recipes are values: they never change, so that threads may share one, two with equal settings for one objective are
+    equal, and `symguide.registry.to_settings` writes a registered one to a file. What is remembered from step to step
+    belongs to the run, `step.run.memory`.
 
     Args:
         objective: clean samples (B, ...) -> loss (B,).
@@ -82,23 +94,15 @@ class Recipe(ABC):
         constraint: e.g. Sphere(0.1), which keeps x_s on DSG's sphere.
     """
 
-    ranges: ClassVar[Ranges] = {
-        "scale": Around(8.0),
-        "window": Windows(Range(0.0, 0.4), Range(0.6, 1.0)),
-        "repeats": Range(1, 3),
-        "constraint": Maybe(Range(0.02, 0.8, log=True)),
-    }
-    """Where `symguide.tune` looks for its parameters (`constraint`: a rate of `Sphere`)."""
-
     unguided: ClassVar[str] = "the last step, to sigma = 0, is left unguided"
     """Which steps are not guided even in the window."""
 
     objective: Any
     _: KW_ONLY
-    scale: float = 1.0
+    scale: Scale = 1.0
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
-    constraint: Constraint | None = None
+    repeats: Repeats = 1
+    constraint: Constrained = None
 
     def __post_init__(self) -> None:
         if not callable(self.objective):
@@ -108,11 +112,10 @@ class Recipe(ABC):
                 f"{type(self).__name__} needs gradients and the objective is a black box: use a differentiable "
                 "objective here, or particle guidance such as BestOfN(objective) with this one"
             )
-        self.window = checked_window(self.window)
-        self.repeats = checked_count("repeats", self.repeats)
+        settle(self, window=checked_window(self.window), repeats=checked_count("repeats", self.repeats))
         if is_number(self.scale) and self.scale < 0:
             raise ConfigError(f"scale must not be negative, and is {self.scale}: to go uphill use -1 * objective")
-        self.scale = number(self.scale, "scale")
+        settle(self, scale=number(self.scale, "scale"))
         if self.constraint is not None and not callable(getattr(self.constraint, "prepare", None)):
             raise ConfigError(f"constraint takes one such as Sphere(0.1), not {self.constraint!r}")
 
@@ -124,12 +127,7 @@ class Recipe(ABC):
         >>> SAG.search_space(scale=0.1)["scale"]
         Range(low=0.0125, high=0.8, log=True)
         """
-        known = {name: p.default for name, p in inspect.signature(cls).parameters.items()} | defaults
-        return {
-            name: domain.of(known[name]) if isinstance(domain, Around) else domain
-            for name, domain in cls.ranges.items()
-            if name in known
-        }
+        return {name: p.domain for name, p in parameters(cls, **defaults).items() if p.domain is not None}
 
     def objective_at(self, step: Step) -> Objective:
         """The objective that is asked at this step, with the step's own noise where it draws some."""
@@ -191,6 +189,7 @@ class Recipe(ABC):
         return Guided(x_s, push.loss, length)
 
 
+@named("window")
 def noise_window(low: float, high: float) -> Callable[[Step], bool]:
     """A window of noise: guide where low <= sigma / alpha <= high at the step's start.
 

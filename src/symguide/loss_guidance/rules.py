@@ -2,24 +2,28 @@
 
 All are per sample and pure; what `adam` remembers is in `step.run.memory`. `scale`, `clip` and `clamp` are what they
 say; `normalise` and `estimate_length` make a scale mean the same for every loss and model; the others are rules of
-papers.
+papers. Rules are values: two that are made alike are equal, and files and commands write them as Python does,
+`chain(normalise(), feedback(0.5))`.
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, GuidanceError, number
+from symguide.errors import ConfigError, GuidanceError, number, settle
 from symguide.loss_guidance.recipe import OverTime, Rule, at, checked_over_time
 from symguide.per_sample import direction, expand, norm, rms
+from symguide.registry import named, register
 from symguide.schedule import Schedule
 from symguide.solver import transition
 from symguide.step import Run, Step
 
 
+@named("update rule")
 def chain(*rules: Rule) -> Rule:
     """One rule after the other."""
     if strange := [each for each in rules if not callable(each)]:
@@ -33,29 +37,34 @@ def chain(*rules: Rule) -> Rule:
     return rule
 
 
+@named("update rule")
 def scale(factor: OverTime) -> Rule:
     """factor * g, with a number or a function of t."""
     factor = checked_over_time("the factor of a rule", factor)
     return lambda gradient, step, loss: at(factor, step.t) * gradient
 
 
+@named("update rule")
 def clip(length: float) -> Rule:
     """g, shortened to |g| <= length."""
     length = number(length, "the length to clip at", above=0)
     return lambda gradient, step, loss: gradient * (length / norm(gradient).clamp_min(length))
 
 
+@named("update rule")
 def clamp(limit: float) -> Rule:
     """g with every entry between -limit and limit."""
     limit = number(limit, "the limit to clamp at", above=0)
     return lambda gradient, step, loss: gradient.clamp(-limit, limit)
 
 
+@named("update rule")
 def normalise() -> Rule:
     """r * g / |g| with r = sqrt(d) * std of the ancestral step: as long as the step's own noise. 0 in the last step."""
     return lambda gradient, step, loss: step.radius * direction(gradient)
 
 
+@named("update rule")
 def estimate_length() -> Rule:
     """sqrt(d) * sigma / sqrt(alpha² + sigma²) * g / |g|: as long as the clean estimate of unit data is uncertain."""
 
@@ -66,6 +75,7 @@ def estimate_length() -> Rule:
     return rule
 
 
+@named("update rule")
 def rho(factor: float = 0.2) -> Rule:
     """factor * rms(w c) / rms(g) * g, with w c what classifier-free guidance added to eps.
 
@@ -86,6 +96,7 @@ def rho(factor: float = 0.2) -> Rule:
     return rule
 
 
+@named("update rule")
 def root_loss() -> Rule:
     """g / (2 sqrt(loss)): the gradient of sqrt(loss), which is a residual's norm where the loss is its square."""
 
@@ -101,11 +112,13 @@ def root_loss() -> Rule:
     return rule
 
 
+@named("update rule")
 def residual_norm(noise: float) -> Rule:
     """sqrt(2) noise g / (2 sqrt(loss)): the gradient of |y - A x_0| where the loss is |y - A x_0|² / (2 noise²)."""
     return chain(root_loss(), scale(math.sqrt(2) * number(noise, "the noise of a residual's norm", above=0)))
 
 
+@named("update rule")
 def polyak(target: float = 0.0) -> Rule:
     """(loss - target) g / |g|²: as far as the loss would fall to `target` if it went on falling as it does here.
 
@@ -121,6 +134,7 @@ def polyak(target: float = 0.0) -> Rule:
     return rule
 
 
+@named("update rule")
 def feedback(level: float) -> Rule:
     """loss / (loss + level) g: half of it where the loss is `level`, and less and less the lower it is. Ours.
 
@@ -135,6 +149,7 @@ def feedback(level: float) -> Rule:
     return rule
 
 
+@named("update rule")
 def forward_weight() -> Rule:
     """sigma² / alpha * g: what adding sigma * g to eps does to x_0 (Universal Guidance, 2302.07121, equation 6).
 
@@ -153,6 +168,7 @@ def forward_weight() -> Rule:
     return rule
 
 
+@named("update rule")
 def of_x0() -> Rule:
     """alpha_s g: what a change of x_0 is in x_s, where the step keeps the network's own eps (MPGD, ECM, TFG).
 
@@ -161,11 +177,13 @@ def of_x0() -> Rule:
     return lambda gradient, step, loss: step.schedule.alpha(step.s) * gradient
 
 
+@named("update rule")
 def of_moved_x0() -> Rule:
     """What a change of x_0 is in x_s, where the (straight) step finds eps anew (Universal Guidance)."""
     return lambda gradient, step, loss: step.x0_weight * gradient
 
 
+@named("update rule")
 def of_x_t(most: float = 2.0) -> Rule:
     """alpha_s / alpha_t g: what a change of x_t is in x_s, where the step keeps the network's own eps (TFG, Adam).
 
@@ -180,6 +198,7 @@ def of_x_t(most: float = 2.0) -> Rule:
     return rule
 
 
+@named("update rule")
 def increase(mean: float = 1.0) -> Rule:
     """w_t g, with w_t along abar_t / abar_s, so larger toward the clean end, and `mean` on average over the steps.
 
@@ -190,12 +209,14 @@ def increase(mean: float = 1.0) -> Rule:
     return lambda gradient, step, loss: mean * _signal_kept(step)[0] * gradient
 
 
+@named("update rule")
 def decrease(mean: float = 1.0) -> Rule:
     """w_t g, with w_t along 1 - abar_t / abar_s, the other way than `increase`."""
     mean = number(mean, "the mean of a schedule", least=0)
     return lambda gradient, step, loss: mean * _signal_kept(step)[1] * gradient
 
 
+@named("update rule")
 def variance(gamma: float = 0.0) -> Rule:
     """(std² + gamma max(std²) sin(pi t)) g, std of the ancestral step and its largest of the run.
 
@@ -212,6 +233,8 @@ def variance_at(run: Run, index: int, gamma: float) -> float:
     return stds[index] ** 2 + gamma * max(stds) ** 2 * math.sin(math.pi * run.times[index])
 
 
+@register("update rule", "adam")
+@dataclass(frozen=True)
 class adam:
     """m / (sqrt(v) + 1e-8), with m and v the bias-corrected averages of g and g² over the gradients of the run so far.
 
@@ -223,10 +246,13 @@ class adam:
     2603.16797. The defaults are those of the published code; its tuned values are 0.1 to 0.77 and 0.03 to 0.94.
     """
 
-    def __init__(self, beta1: float = 0.9, beta2: float = 0.995) -> None:
-        self.beta1, self.beta2 = number(beta1, "adam's beta1"), number(beta2, "adam's beta2")
+    beta1: float = 0.9
+    beta2: float = 0.995
+
+    def __post_init__(self) -> None:
+        settle(self, beta1=number(self.beta1, "adam's beta1"), beta2=number(self.beta2, "adam's beta2"))
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ConfigError(f"adam's betas must be at least 0 and below 1, not {beta1} and {beta2}")
+            raise ConfigError(f"adam's betas must be at least 0 and below 1, not {self.beta1} and {self.beta2}")
 
     def __call__(self, gradient: Tensor, step: Step, loss: Tensor) -> Tensor:
         g = gradient.to(torch.promote_types(gradient.dtype, torch.float32))

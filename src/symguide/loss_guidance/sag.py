@@ -1,19 +1,18 @@
 """Symplectic Adjoint Guidance (SAG): guide by the exact gradient at an n-call estimate of the clean sample."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Constraint, Count, Rule, Window
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
-from symguide.ranges import Choice, Range, Ranges
 from symguide.registry import register
 from symguide.solver import Grid
 
 
 @register("loss guidance", "sag")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SAG(LookAhead):
     """Symplectic Adjoint Guidance.
 
@@ -27,9 +26,9 @@ class SAG(LookAhead):
         objective: clean samples (B, ...) -> loss (B,).
         n: network calls of the look-ahead, a number or a function of t. On scenes more than 2 was no better.
         scale: strength; 0 is off, 0.1 to 1 is usual.
-        window, repeats, constraint: see `Recipe`.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the normalised step, e.g. `rules.rho(0.2)`, the published one.
-        solver, grid, memory, jacobian: see `lookahead_gradient`.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Raises:
         ConfigError: n < 1 and other bad settings. GuidanceError: see `lookahead_gradient`.
@@ -40,35 +39,29 @@ class SAG(LookAhead):
     Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030.
     """
 
-    ranges: ClassVar[Ranges] = {
-        **LookAhead.ranges,
-        "n": Range(1, 8, log=True),
-        "jacobian": Choice("exact", "first"),
-    }
-
-    n: Count = 2
-    scale: float = 0.5
+    n: Calls = 2
+    scale: Scale = 0.5
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
 
     @classmethod
     def paper(
         cls,
         objective: Any,
         *,
-        n: Count = 4,
-        scale: float = 1.0,
+        n: Calls = 4,
+        scale: Scale = 1.0,
         window: Window = (0.3, 0.7),
-        repeats: Count = 2,
-        constraint: Constraint | None = None,
+        repeats: Repeats = 2,
+        constraint: Constrained = None,
         memory: MemoryPlan = "minimal",
-        jacobian: str = "exact",
+        jacobian: Jacobian = "exact",
     ) -> "SAG":
         """The published settings: DDIM look-ahead uniform in t, the rho rule at 0.2, the middle 40% of steps, twice.
 

@@ -1,35 +1,38 @@
 """Training-Free Guidance (TFG): variance and mean guidance under a smoothed loss, which has others as special cases."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError, number, whole
+from symguide.errors import ConfigError, number, settle, whole
 from symguide.loss import Objective, value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.lgd import LGD
 from symguide.loss_guidance.recipe import (
-    Constraint,
-    Count,
+    Calls,
+    Constrained,
+    Jacobian,
     OverTime,
     Push,
     Recipe,
+    Repeats,
     Rule,
+    Scale,
     Window,
     at,
     checked_over_time,
 )
 from symguide.memory_plan import MemoryPlan
-from symguide.ranges import Around, Range, Ranges
+from symguide.ranges import Around, Range
 from symguide.registry import register
 from symguide.solver import Grid
 from symguide.step import Step
 
 
 @register("loss guidance", "tfg")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TFG(LGD):
     """Training-Free Guidance: LGD's smoothed loss, followed from x_t (variance) and from x_0 (mean).
 
@@ -44,12 +47,16 @@ class TFG(LGD):
     z_i are the same in all inner steps, as published, and belong to the sample and the step.
 
     Args:
-        objective, scale, window, repeats, constraint, memory, ...: as SAG, n = 1 unless given.
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: of the whole change; 0 is off.
         rho: rule of the variance part, or the share of the step's noise, `chain(normalise(), increase(rho))`; 0 is off.
         mu: rule of one inner step of the mean part, or a number as rho; 0 is off.
         inner: steps of the mean part, N_iter; with scale they are taken at mu and their sum scaled.
         sigma: spread of the cloud in units of r, a number or a function of t; 0 is none.
         samples: m, points of the cloud.
+        n: network calls of the look-ahead of the variance part, a number or a function of t.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Special cases, step by step with the same scale and noise (u any update rule; straight steps: solver="ddim"):
         FreeDoM(o, update=u)                 TFG(o, rho=u, mu=0, sigma=0)
@@ -72,36 +79,29 @@ class TFG(LGD):
     published code.
     """
 
-    ranges: ClassVar[Ranges] = {
-        **LGD.ranges,
-        "rho": Around(8.0),
-        "mu": Around(8.0),
-        "inner": Range(1, 8, log=True),
-        "sigma": Range(0.0, 1.0),
-        "samples": Range(1, 4),
-    }
-
-    scale: float = 1.0
-    rho: float | Rule = 0.25
-    mu: float | Rule = 0.05
-    inner: int = 4
-    sigma: OverTime = 0.1
-    samples: int = 1
-    n: Count = 1
+    scale: Scale = 1.0
+    rho: Annotated[float | Rule, Around(8.0)] = 0.25
+    mu: Annotated[float | Rule, Around(8.0)] = 0.05
+    inner: Annotated[int, Range(1, 8, log=True)] = 4
+    sigma: Annotated[OverTime, Range(0.0, 1.0)] = 0.1
+    samples: Annotated[int, Range(1, 4)] = 1
+    n: Calls = 1
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
-    constraint: Constraint | None = None
+    repeats: Repeats = 1
+    constraint: Constrained = None
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
     update: Rule | None = field(default=None, init=False)
+    variance: Rule | None = field(init=False, repr=False, compare=False)
+    mean: Rule | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.inner = whole(self.inner, "TFG's inner", 1)
-        self.sigma = checked_over_time("TFG's sigma", self.sigma, least=0)
-        self.variance, self.mean = _rule("TFG's rho", self.rho), _rule("TFG's mu", self.mu)
+        settle(self, inner=whole(self.inner, "TFG's inner", 1))
+        settle(self, sigma=checked_over_time("TFG's sigma", self.sigma, least=0))
+        settle(self, variance=_rule("TFG's rho", self.rho), mean=_rule("TFG's mu", self.mu))
         if self.variance is None and self.mean is None:
             raise ConfigError("TFG with rho = 0 and mu = 0 guides nothing: use scale=0 to switch a recipe off")
 
@@ -114,15 +114,15 @@ class TFG(LGD):
         cls,
         objective: Any,
         *,
-        scale: float = 1.0,
+        scale: Scale = 1.0,
         rho: float = 1.0,
         mu: float = 0.25,
         inner: int = 4,
         sigma: OverTime = 0.001,
         samples: int = 1,
         window: Window = (0.0, 1.0),
-        repeats: Count = 1,
-        constraint: Constraint | None = None,
+        repeats: Repeats = 1,
+        constraint: Constrained = None,
         memory: MemoryPlan = "minimal",
     ) -> "TFG":
         """The published rules and schedules: rho and mu increase, sigma decreases; the defaults are its CIFAR10 task's.

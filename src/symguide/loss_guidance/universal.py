@@ -1,23 +1,23 @@
 """Universal Guidance: a gradient through the network on eps, then an optimisation of the clean estimate."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
-from symguide.errors import number, whole
+from symguide.errors import number, settle, whole
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import OneCall
-from symguide.loss_guidance.recipe import Constraint, Count, Push, Rule, Window
+from symguide.loss_guidance.recipe import Constrained, Push, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
-from symguide.ranges import Around, Range, Ranges
+from symguide.ranges import Around, Range
 from symguide.registry import register
 from symguide.step import Step
 
 
 @register("loss guidance", "universal")
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class UniversalGuidance(OneCall):
     """Universal Guidance: forward, backward, and recurrence (`repeats`).
 
@@ -26,8 +26,10 @@ class UniversalGuidance(OneCall):
         x_s:       the step with x_0'' and the eps that belongs to it, (x_t - alpha x_0'') / sigma, as published
 
     Args:
-        objective, scale, window, repeats, constraint: see `Recipe`; scale is w of the forward part.
-        memory, jacobian: as in SAG.
+        objective: clean samples (B, ...) -> loss (B,).
+        scale: w of the forward part; 0 is off.
+        window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
+        memory, jacobian: of the gradient through the one call, see `lookahead_gradient`.
         backward_steps: m, 0 for forward guidance alone.
         backward_rate: Adam's rate for Delta, in units of x_0.
         update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
@@ -38,15 +40,13 @@ class UniversalGuidance(OneCall):
     Source: Bansal et al., "Universal Guidance for Diffusion Models", 2302.07121, algorithm 1.
     """
 
-    ranges: ClassVar[Ranges] = {**OneCall.ranges, "backward_steps": Range(0, 8), "backward_rate": Around(4.0)}
-
-    scale: float = 0.2
-    backward_steps: int = 0
-    backward_rate: float = 0.02
+    scale: Scale = 0.2
+    backward_steps: Annotated[int, Range(0, 8)] = 0
+    backward_rate: Annotated[float, Around(4.0)] = 0.02
     window: Window = (0.0, 1.0)
-    repeats: Count = 1
+    repeats: Repeats = 1
     update: Rule | None = None
-    constraint: Constraint | None = None
+    constraint: Constrained = None
     memory: MemoryPlan = "minimal"
     jacobian: str = "exact"
 
@@ -54,8 +54,8 @@ class UniversalGuidance(OneCall):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.backward_steps = whole(self.backward_steps, "backward_steps", 0)
-        self.backward_rate = number(self.backward_rate, "backward_rate", above=0)
+        settle(self, backward_steps=whole(self.backward_steps, "backward_steps", 0))
+        settle(self, backward_rate=number(self.backward_rate, "backward_rate", above=0))
 
     def own_rule(self) -> Rule:
         return rules.estimate_length()

@@ -79,6 +79,13 @@ class _Unguided:
     def guide(self, step: Step) -> None: ...
 
 
+def _with(loss: Any, **settings: Any) -> Any:
+    """The same hook with other settings: a copy, as recipes never change."""
+    other = copy.copy(loss)
+    vars(other).update(settings)
+    return other
+
+
 class Bridge:
     """What stands between a pipeline's loop and its scheduler."""
 
@@ -99,10 +106,10 @@ class Bridge:
         self.pipe, self.scheduler, self.on_nan = pipe, pipe.scheduler, on_nan
         self.seed, self.indices = seed, indices
         self.rule, self.decode, self.checkpoint = rule, decode, checkpoint
-        self.loss: Any = copy.copy(loss or _Unguided())
+        self.loss: Any = loss or _Unguided()
         self.levels = levels(pipe.scheduler)
         if offloaded(pipe) and hasattr(self.loss, "memory"):
-            self.loss.memory = 0  # a graph that lives while the decoder runs would lose its weights
+            self.loss = _with(self.loss, memory=0)  # a graph that lives while the decoder runs would lose its weights
         self.recorder = Recorder(networks(pipe), pipe)
         self.objective = self.loss.objective
         self.record, self.counter = Record(), Counter()
@@ -253,7 +260,7 @@ class Bridge:
         everything = Run(predict, noise, tuple(run.times), "ddim", eta, self.on_nan, memory=run.memory)
         if run.index == 0:
             if self.objective is not None and (self.decode or self.levels.data != 1):
-                self.loss.objective = Decoded(self.objective, self._seen(call, replay))
+                self.loss = _with(self.loss, objective=Decoded(self.objective, self._seen(call, replay)))
             self.loss.prepare(everything)
         s, held = run.times[run.index + 1], 0 if first.graphs is None else first.graphs.held
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from symguide import registry
 from symguide.errors import ConfigError, unknown
-from symguide.loss_guidance import RECIPES, Recipe, Sphere
+from symguide.loss_guidance import RECIPES, Sphere
 from symguide.ranges import Domain, as_domain
 from symguide.step import LossHook
 
@@ -124,9 +125,10 @@ def _method(
     given: Any, space: Mapping[str, Any] | None, fixed: Settings, defaults: Mapping[str, Mapping[str, Any]]
 ) -> Method:
     make = _make(given)
-    name = next((name for name, recipe in RECIPES.items() if recipe is make), getattr(make, "__name__", "method"))
+    name = str(RECIPES.name_of(make) or getattr(make, "__name__", "method"))
     parameters = _parameters(make)
-    own = make.search_space(**defaults.get(name, {})) if _is_recipe(make) else {}
+    told = registry.parameters(make, **defaults.get(name, {}))
+    own = {key: p.domain for key, p in told.items() if p.domain is not None}
     if space is None and not own:
         raise ConfigError(f"{name} says no ranges of its own: give space={{...}}, parameter -> Range(low, high)")
     asked = own if space is None else _asked(space, own, parameters)
@@ -152,10 +154,6 @@ def _make(given: Any) -> Any:
     if not callable(given):
         raise ConfigError(f"tune takes a recipe's class, such as SAG, or a function that makes one, not {given!r}")
     return given
-
-
-def _is_recipe(make: Any) -> bool:
-    return inspect.isclass(make) and issubclass(make, Recipe)
 
 
 def _parameters(make: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """tune(): settings of guidance for a model and an objective, within a budget of network calls."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
 from symguide.loop import Cost, sample
+from symguide.loss_guidance.descent import LookAhead
 from symguide.step import PredictionHook
 from symguide.tuning.measure import At, Measure
 from symguide.tuning.search import search
@@ -159,8 +160,8 @@ def calls(
     """
     small = Denoiser(lambda x, t, **c: 0.5 * x, denoiser.schedule, denoiser.predicts, shape=(1,), null=denoiser.null)
     loss = None if recipe is None else recipe(Probe())
-    if isinstance(getattr(loss, "memory", None), str) and loss.memory.startswith("auto"):  # type: ignore[union-attr]
-        loss.memory = "minimal"  # type: ignore[union-attr]  # the most that it may come to
+    if isinstance(loss, LookAhead) and str(loss.memory).startswith("auto"):
+        loss = replace(loss, memory="minimal")  # the most that it may come to
     kept = {key: value for key, value in settings.items() if key not in ("shape", "dtype", "device", "on_nan")}
     cost = sample(small, **kept, condition=condition, loss=loss, dtype=torch.float64, device="cpu", on_nan="skip").cost
     return cost.forward_calls, cost.backward_calls
