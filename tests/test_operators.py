@@ -9,8 +9,9 @@ import torch
 from conftest import relative
 
 import symguide as sg
-from symguide.errors import ConfigError
-from symguide.objectives import Measurement
+from symguide.errors import ConfigError, GuidanceError
+from symguide.linear import conjugate_gradients
+from symguide.objectives import Measurement, Region, measured
 from symguide.objectives.blur import Blur, GaussianBlur, MotionBlur
 from symguide.objectives.operators import CompressedSensing, Downsample, LinearOperator, Mask
 from symguide.per_sample import Noise, rows_of_samples
@@ -56,6 +57,128 @@ def test_a_batch_is_a_loop_and_narrow_types_are_widened(name):
         assert a(x.to(dtype)).dtype == a.adjoint(y.to(dtype)).dtype == torch.float32
         assert relative(a(x.to(dtype)), y) < tolerance
         assert relative(a.adjoint(y.to(dtype)), a.adjoint(y)) < tolerance
+
+
+def matrix_of(a, i=0):
+    """(measurements, pixels): column by column, what A makes of each pixel of sample i of 3."""
+    d = math.prod(SHAPE)
+    columns = [a(pixel.reshape(1, *SHAPE).expand(3, *SHAPE))[i].flatten() for pixel in torch.eye(d)]
+    return torch.stack(columns, dim=1)
+
+
+class Dense(LinearOperator):
+    """A matrix on flattened samples, which knows nothing but itself and its transpose."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def __call__(self, x):
+        return x.flatten(1) @ self.matrix.T
+
+    def adjoint(self, y):
+        return (y @ self.matrix).reshape(-1, *SHAPE)
+
+
+def dense(rows, rank):
+    """Singular values from 1 to 3."""
+    u, v = (torch.linalg.qr(torch.randn(n, rank))[0] for n in (rows, math.prod(SHAPE)))
+    return Dense(u * torch.linspace(3, 1, rank) @ v.T)
+
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+INVERTED = MADE | {
+    "soft mask": Mask(torch.rand(6, 8) * SEEN),
+    "dense": dense(20, 20),
+    "dense, tall": dense(200, 144),
+    "dense, of rank 7": dense(20, 7),
+}
+torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", INVERTED)
+def test_the_pseudoinverse_is_moores_and_penroses(name):
+    a, x = INVERTED[name], torch.randn(3, *SHAPE)
+    y = torch.randn_like(a(x))
+    assert relative(a(a.pinv(a(x))), a(x)) < 1e-10  # A A^+ A = A
+    assert relative(a.pinv(a(a.pinv(y))), a.pinv(y)) < 1e-10  # A^+ A A^+ = A^+
+    for i in range(3):
+        inverse = torch.linalg.pinv(matrix_of(a, i), rtol=1e-12)
+        exact = 1e-5 if name == "wide-gaussian" else 1e-8  # it has singular values of 1e-10
+        assert relative(a.pinv(y)[i].flatten(), inverse @ y[i].flatten()) < exact
+    if name != "masks":
+        assert relative(a.pinv(y[1:2])[0], a.pinv(y)[1]) < 1e-12
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 0.7])
+@pytest.mark.parametrize("name", INVERTED)
+def test_solve_is_the_inverse_of_a_matrix(name, ridge):
+    a, v = INVERTED[name], torch.randn_like(INVERTED[name](torch.zeros(3, *SHAPE)))
+    solved = a.solve(v, ridge)
+    for i in range(3):
+        m = matrix_of(a, i)
+        expected = torch.linalg.solve(m @ m.T + ridge * torch.eye(len(m)), v[i].flatten())
+        assert relative(solved[i].flatten(), expected) < 1e-9
+
+
+@pytest.mark.parametrize("name", INVERTED)
+def test_solve_without_a_ridge_of_what_a_can_make(name):
+    """The shortest u with A A* u = A x; and where A cannot make all, others are refused."""
+    a, x = INVERTED[name], torch.randn(3, *SHAPE)
+    if name == "wide-gaussian":  # singular values down to 1e-17: neither the rank nor the solution is one
+        pytest.skip("no rank")
+    solved = a.solve(a(x))
+    full = True
+    for i in range(3):
+        m = matrix_of(a, i)
+        full &= int(torch.linalg.matrix_rank(m)) == len(m)
+        assert relative(solved[i].flatten(), torch.linalg.pinv(m @ m.T, rtol=1e-12) @ a(x)[i].flatten()) < 1e-7
+    if not full:
+        with pytest.raises(GuidanceError, match="give a ridge > 0"):
+            a.solve(torch.randn_like(a(x)))
+
+
+@pytest.mark.parametrize("name", [*MADE, "soft mask"])
+def test_singular_values_are_those_of_the_matrix(name):
+    a = INVERTED[name]
+    values = a.singular(SHAPE)
+    for i in range(3):
+        mine = values[i] if values.ndim == 2 else values
+        assert torch.allclose(mine, torch.linalg.svdvals(matrix_of(a, i)), atol=1e-13)
+
+
+def test_conjugate_gradients_end_for_each_sample_by_itself():
+    """The hard sample takes many iterations, the easy one is not touched after its own."""
+    scales = torch.stack([torch.ones(30), torch.logspace(0, 4, 30)])
+    b, calls = torch.randn(2, 30), []
+
+    def apply(u):
+        calls.append(1)
+        return scales * u
+
+    both = conjugate_gradients(apply, b)
+    assert len(calls) > 20
+    assert torch.allclose(both, b / scales, rtol=1e-8)
+    easy = conjugate_gradients(lambda u: scales[:1] * u, b[:1])
+    hard = conjugate_gradients(lambda u: scales[1:] * u, b[1:])
+    assert torch.equal(torch.cat([easy, hard]), both)
+    with pytest.raises(GuidanceError, match="no solution for samples \\[1\\]"):
+        conjugate_gradients(lambda u: scales * u, b, iterations=5)
+    singular = torch.tensor([[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]])
+    with pytest.raises(GuidanceError, match="no solution for samples \\[0\\]"):
+        conjugate_gradients(lambda u: singular * u, torch.ones(2, 3))
+    assert torch.equal(conjugate_gradients(lambda u: singular * u, torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_a_region_is_a_measurement_by_a_mask():
+    region = Region(torch.ones(3, 6, 8), SEEN, 0.3)
+    assert measured(region) is region
+    y, x = region.y[None].expand(2, -1, -1, -1), torch.randn(2, *SHAPE)
+    assert torch.equal(region.operator.pinv(y), y)
+    assert torch.equal(region.operator(x), x * SEEN)
+    for other in (2 * region, lambda x0: x0.sum(dim=1)):
+        with pytest.raises(ConfigError, match="needs objectives"):
+            measured(other)
 
 
 def test_masks_for_each_sample_reach_its_particles():
@@ -188,6 +311,8 @@ def test_a_measurement_guides_the_sampler():
         (lambda: CompressedSensing(SHAPE, 0), "ratio"),
         (lambda: CompressedSensing(SHAPE, 1.1), "ratio"),
         (lambda: CompressedSensing(SHAPE, 0.5)(torch.ones(1, 3, 8, 6)), "not of"),
+        (lambda: Downsample(2).solve(torch.ones(1, 3, 4, 4), ridge=-1.0), "ridge"),
+        (lambda: dense(5, 5).singular(SHAPE), "no closed form"),
         (lambda: Downsample(2).measure(torch.ones(1, 3, 4, 4), noise=-1.0), "cannot be negative"),
     ],
 )

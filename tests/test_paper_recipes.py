@@ -285,7 +285,7 @@ def test_what_dps_takes_of_a_sum():
     decoded = sg.objectives.Decoded(halves, lambda z: 2 * z)
 
     def row(x0):
-        return torch.cat([2 * region.mask * (x0 - 0.5), first(x0), first(2 * x0)], dim=1)
+        return torch.cat([2 * region.operator.mask * (x0 - 0.5), first(x0), first(2 * x0)], dim=1)
 
     goal = 4 * region + halves + decoded
     expected = dps_by_hand(row, 0.1)

@@ -15,6 +15,7 @@ from symguide.objectives.depth import Depth as Depth
 from symguide.objectives.edges import Edges as Edges
 from symguide.objectives.measurement import Measurement as Measurement
 from symguide.objectives.measurement import Region as Region
+from symguide.objectives.measurement import measured as measured
 from symguide.objectives.motion import Motion as Motion
 from symguide.objectives.motion import MotionField as MotionField
 from symguide.objectives.noisy import NoisyClassifier as NoisyClassifier

@@ -1,13 +1,14 @@
 """Blurs of pictures, as linear operators with exact adjoints."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
 from symguide.objectives.base import there, wide
-from symguide.objectives.operators import LinearOperator
+from symguide.objectives.operators import LinearOperator, divided
 
 LARGEST = 1000
 """Pixels of a blur, beyond which its kernel takes gigabytes."""
@@ -35,11 +36,14 @@ class Blur(LinearOperator):
             raise ConfigError(f"a kernel is (h, w) with odd sides, so that it has a middle; not {tuple(kernel.shape)}")
         self.kernel = kernel
 
-    def _spectrum(self, x: Tensor) -> Tensor:
+    def _wrapped(self, x: Tensor) -> Tensor:
+        """The kernel on the picture's circle, its middle at 0."""
         sides = zip(self.kernel.shape, x.shape[-2:], strict=True)
         rows, columns = ((torch.arange(k, device=x.device) - k // 2) % side for k, side in sides)
-        wrapped = x.new_zeros(x.shape[-2:])
-        return torch.fft.rfft2(wrapped.index_put((rows[:, None], columns), there(self.kernel, x), accumulate=True))
+        return x.new_zeros(x.shape[-2:]).index_put((rows[:, None], columns), there(self.kernel, x), accumulate=True)
+
+    def _spectrum(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft2(self._wrapped(x))
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(wide(x))
@@ -48,6 +52,28 @@ class Blur(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         y = y.to(wide(y))
         return torch.fft.irfft2(torch.fft.rfft2(y) * self._spectrum(y).conj(), s=y.shape[-2:])
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y; frequencies that the blur leaves no more of than rounding are 0 in it. Those close to it explode."""
+        y = y.to(wide(y))
+        spectrum, null = self._spectrum(y), self._null(y)
+        kept = torch.where(null, 0, torch.fft.rfft2(y) / spectrum.masked_fill(null, 1))
+        return torch.fft.irfft2(kept, s=y.shape[-2:])
+
+    def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
+        v = v.to(wide(v))
+        squares = self._spectrum(v).abs().square()
+        return torch.fft.irfft2(divided(torch.fft.rfft2(v), squares, ridge, self._null(v)), s=v.shape[-2:])
+
+    def singular(self, shape: Sequence[int]) -> Tensor:
+        kernel = self.kernel.to(wide(self.kernel))
+        values = torch.fft.fft2(self._wrapped(kernel.new_empty(tuple(shape)))).abs().flatten()
+        return values.repeat(math.prod(shape[:-2])).sort(descending=True).values
+
+    def _null(self, x: Tensor) -> Tensor:
+        """Frequencies of which nothing is left, as `torch.linalg.pinv` finds them."""
+        size = self._spectrum(x).abs()
+        return size <= size.max() * torch.finfo(size.dtype).eps * x[0].numel()
 
 
 class GaussianBlur(Blur):

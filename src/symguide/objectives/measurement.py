@@ -9,6 +9,7 @@ from torch import Tensor
 from symguide.errors import ConfigError, is_number
 from symguide.objectives.base import Objective, Sum, rows_for, there
 from symguide.objectives.decoded import Decoded
+from symguide.objectives.operators import Mask
 from symguide.registry import register
 
 
@@ -75,8 +76,21 @@ class Region(Measurement):
             raise ConfigError(
                 f"a mask of shape {tuple(mask.shape)} does not fit a reference of shape {tuple(reference.shape)}"
             ) from None
-        self.mask = mask
-        super().__init__(lambda x0: x0 * there(self.mask, x0), y, noise)
+        super().__init__(Mask(mask), y, noise)
+
+
+def measured(objective: Any) -> Measurement:
+    """The measurement that an objective is, for methods that ask for its operator, y and noise.
+
+    Raises:
+        ConfigError: for any other objective, sums and decoded ones too.
+    """
+    if not isinstance(objective, Measurement):
+        raise ConfigError(
+            f"this method solves y = A x_0 + noise and needs objectives.Measurement(operator, y, noise), not a "
+            f"{type(objective).__name__} (in a pipeline: of the latents, with decode=False)"
+        )
+    return objective
 
 
 def noise_of(objective: Any) -> float | None:

@@ -1,6 +1,7 @@
 """Linear measurements A of pictures, each with its exact adjoint A*: <A x, y> = <x, A* y>; for `Measurement`.
 
-All work on (B, C, H, W), sample by sample, and compute and return at least float32.
+Each has its pseudoinverse `pinv`, and `solve`, the inverse of A A* + ridge I, in closed form where there is one. All
+work on (B, C, H, W), sample by sample, and compute and return at least float32.
 """
 
 import math
@@ -11,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, GuidanceError, number
+from symguide.linear import conjugate_gradients
 from symguide.objectives.base import Keeper, rows_for, there, wide
 from symguide.per_sample import Noise
 
 
 class LinearOperator(Keeper):
-    """Base of linear operators: a call is A, `adjoint` is A*, `measure` adds noise.
+    """Base of linear operators: a call is A, `adjoint` is A*, `measure` adds noise; these two are all that one needs.
 
     >>> half = Downsample(2)
     >>> y = half.measure(torch.ones(1, 3, 8, 8), noise=0.1)
@@ -32,6 +34,31 @@ class LinearOperator(Keeper):
     def adjoint(self, y: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y, the shortest x of those with the least |A x - y| (Moore and Penrose).
+
+        By conjugate gradients on A* A x = A* y, in the samples' shape, where an operator has no closed form.
+        """
+        return conjugate_gradients(lambda x: self.adjoint(self(x)), self.adjoint(y))
+
+    def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
+        """(A A* + ridge I)^-1 v, (B, ...) like measurements.
+
+        By conjugate gradients where an operator has no closed form. With ridge = 0 the v that A A* cannot make have
+        none: GuidanceError; of the others it is the shortest solution.
+        """
+        ridge = number(ridge, "the ridge of solve", least=0)
+        return conjugate_gradients(lambda u: self(self.adjoint(u)) + ridge * u, v.to(wide(v)))
+
+    def singular(self, shape: Sequence[int]) -> Tensor:
+        """Singular values of A on samples of a shape (C, H, W), the largest first: as many as A's smaller side.
+
+        Where a `Mask` has one for each sample, (B, ...). ConfigError where an operator has no closed form.
+        """
+        raise ConfigError(
+            f"the singular values of {type(self).__name__} have no closed form here: use solve() or pinv()"
+        )
+
     def measure(self, x: Tensor, noise: float = 0.0, seed: int = 0) -> Tensor:
         """y = A x + noise z with z ~ N(0, I); z of row i depends on (seed, i) only. The y of `Measurement`.
 
@@ -43,6 +70,18 @@ class LinearOperator(Keeper):
         y = self(x)
         z = Noise(seed, range(len(y)), y.shape[1:], dtype=y.dtype, device=y.device).draw("measure")
         return y + noise * z
+
+
+def divided(v: Tensor, squares: Tensor, ridge: float, null: Tensor) -> Tensor:
+    """v / (squares + ridge), the `solve` of an A A* that is diagonal; where it is `null` and ridge = 0, v must be 0."""
+    ridge = number(ridge, "the ridge of solve", least=0)
+    if ridge > 0:
+        return v / (squares + ridge)
+    size = torch.linalg.vector_norm(v.flatten(1), dim=1)
+    lost = torch.linalg.vector_norm(torch.where(null, v, 0).flatten(1), dim=1)
+    if bool((lost > 100 * torch.finfo(size.dtype).eps * size).any()):
+        raise GuidanceError("solve was given measurements that A cannot make, and ridge = 0: give a ridge > 0")
+    return torch.where(null, 0, v / squares.masked_fill(null, 1))
 
 
 class Mask(LinearOperator):
@@ -66,11 +105,15 @@ class Mask(LinearOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.to(wide(x))
+        return x * self._like(x)
+
+    def _like(self, x: Tensor) -> Tensor:
+        """The mask in the shape of samples."""
         mask = there(self.mask, x)
         if mask.ndim == x.ndim:
             mask = rows_for(mask, x, "the mask")
         try:
-            return x * mask.expand_as(x)
+            return mask.expand_as(x)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
@@ -80,6 +123,21 @@ class Mask(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self(y)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        y = y.to(wide(y))
+        mask = self._like(y)
+        return torch.where(mask == 0, 0, y / mask.masked_fill(mask == 0, 1))
+
+    def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
+        v = v.to(wide(v))
+        mask = self._like(v)
+        return divided(v, mask.square(), ridge, mask == 0)
+
+    def singular(self, shape: Sequence[int]) -> Tensor:
+        mask = self.mask.to(wide(self.mask))
+        rows = mask.shape[:1] if mask.ndim == len(shape) + 1 else ()
+        return mask.expand(*rows, *shape).abs().flatten(len(rows)).sort(descending=True).values
 
 
 class Downsample(LinearOperator):
@@ -105,6 +163,15 @@ class Downsample(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         spread = y.to(wide(y)).repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1)
         return spread / self.factor**2
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.factor**2 * self.adjoint(y)
+
+    def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
+        return v.to(wide(v)) / (self.factor**-2 + number(ridge, "the ridge of solve", least=0))
+
+    def singular(self, shape: Sequence[int]) -> Tensor:
+        return torch.full((math.prod(shape) // self.factor**2,), 1 / self.factor)
 
 
 class CompressedSensing(LinearOperator):
@@ -144,6 +211,15 @@ class CompressedSensing(LinearOperator):
         y = y.to(wide(y))
         full = y.new_zeros(len(y), math.prod(self.shape)).index_copy(1, there(self.rows, y, torch.long), y)
         return (_hartley(full) * there(self.signs, y)).reshape(-1, *self.shape)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.adjoint(y)
+
+    def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
+        return v.to(wide(v)) / (1 + number(ridge, "the ridge of solve", least=0))
+
+    def singular(self, shape: Sequence[int]) -> Tensor:
+        return torch.ones(len(self.rows))
 
 
 def _hartley(x: Tensor) -> Tensor:
