@@ -164,7 +164,7 @@ def test_recipes_say_what_they_do_not_take():
         (lambda: sg.rules.chain(sg.rules.normalise(), 0.5), r"chain takes rules, .* not 0\.5"),
         (lambda: sg.on_sphere(torch.zeros(1, 2), 1.0, torch.ones(1, 2), torch.ones(1, 2), 1.5), "rate must be between"),
         (lambda: sg.FreeDoM(squares, constraint=0.1), r"constraint takes one such as Sphere\(0.1\)"),
-        (lambda: sg.MPGD(squares, eps="fresh"), "known: anew, own"),
+        (lambda: sg.MPGD(squares, eps="new"), "known: anew, fresh, own"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             make()
