@@ -1,7 +1,7 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
 # make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
-# make lint: ruff and mypy;  make results: the tables of docs/results.md (long)
+# make lint: ruff and mypy;  make results: the tables of docs/results (long)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,7 @@ results: $(VENV)/.dev
 	$(BIN)/symguide bench quality
 	$(BIN)/symguide bench quality --task inpainting --out out/bench/quality-inpainting
 	$(BIN)/symguide bench memory
+	$(BIN)/python benchmarks/render.py
 
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.
 $(VENV)/.torch:

@@ -31,7 +31,7 @@ NOTES = (
     "better). It is never 0 for so few samples, as the real digits show, and differs from seed to seed.",
     "Calls are network evaluations for one sample. Held for gradients: the most memory that a backward pass needed at "
     "one time, for all samples together. Looking 4 calls ahead, exactly, needs no more than looking 1 ahead.",
-    "Digits of 8x8 pixels are an easy case, where looking 1 call ahead is good already. docs/results.md compares the "
+    "Digits of 8x8 pixels are an easy case, where looking 1 call ahead is good already. docs/results compares the "
     "methods at many strengths, and says where the longer look-ahead pays and where it does not.",
     "Curves: mean over the samples, and the range from the 10 % to the 90 % quantile. Every method's loss is taken at "
     "its own estimate of the clean sample, so the last steps compare best.",
