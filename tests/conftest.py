@@ -138,6 +138,26 @@ class Noisy:
         return loss * schedule.alpha(t) if isinstance(loss, torch.Tensor) else loss
 
 
+class Posed(sg.objectives.Measurement):
+    """A measurement of everything, whose loss is another objective's."""
+
+    class Everything(sg.objectives.LinearOperator):
+        def __call__(self, x):
+            return x
+
+        adjoint = __call__
+
+    def __init__(self, objective):
+        super().__init__(self.Everything(), torch.zeros(1), 0.5)
+        self.objective = objective
+
+    def residual(self, x0):
+        return -x0
+
+    def __call__(self, x0):
+        return self.objective(x0)
+
+
 RECIPES = {
     "sag": lambda o, **k: sg.SAG(o, n=3, **k),
     "sag-first": lambda o, **k: sg.SAG(o, n=3, jacobian="first", **k),
@@ -151,6 +171,7 @@ RECIPES = {
     "mpgd-sphere": lambda o, **k: sg.MPGD(o, constraint=sg.Sphere(0.2), **k),
     "universal": lambda o, **k: sg.UniversalGuidance(o, backward_steps=3, repeats=2, **k),
     "lgd": lambda o, **k: sg.LGD(o, samples=3, **k),
+    "pigdm": lambda o, **k: sg.PiGDM(Posed(o), **k),
     "dsg": sg.DSG,
     "tfg": lambda o, **k: sg.TFG(o, samples=2, **k),
     "tfg-mean": lambda o, **k: sg.TFG(o, rho=0, mu=0.2, sigma=0.0, **k),

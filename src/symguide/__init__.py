@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
         Dreamguider,
         EluCD,
         FreeDoM,
+        PiGDM,
         Recipe,
         Sphere,
         UniversalGuidance,
@@ -98,6 +99,7 @@ __all__ = [
     "OCFlow",
     "OptimalGaussian",
     "Optimised",
+    "PiGDM",
     "Prediction",
     "Range",
     "Recipe",
@@ -146,8 +148,8 @@ _MODULES = {
     "jacobian": "Jacobian linearise",
     "lookahead": "Estimate Gradient lookahead lookahead_gradient",
     "loop": "Cost Result StepRecord sample",
-    "loss_guidance": "ABMS DPS DSG ECM LGD MPGD SAG TFG AdamDPS ClassifierGuidance Dreamguider EluCD FreeDoM Recipe "
-    "Sphere UniversalGuidance noise_window on_sphere rules",
+    "loss_guidance": "ABMS DPS DSG ECM LGD MPGD SAG TFG AdamDPS ClassifierGuidance Dreamguider EluCD FreeDoM PiGDM "
+    "Recipe Sphere UniversalGuidance noise_window on_sphere rules",
     "particle_guidance": "BestOfN",
     "pipelines": "guide",
     "prediction_guidance": "APG CFG CFGPlusPlus",

@@ -14,6 +14,7 @@ FORMULA = {  # forward and backward calls of a guided step, the sampler's own in
     "freedom": (1, 1),
     "dps": (1, 1),
     "mpgd": (1, 0),
+    "pigdm": (1, 1),
     "mpgd-anew": (1, 0),
     "mpgd-sphere": (1, 0),
     "lgd": (1, 1),

@@ -233,8 +233,8 @@ def _base(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     "--method",
     metavar="NAME",
     help="How to steer by gradients (sag where only an objective is given): sag, freedom, dps, mpgd, universal, lgd, "
-    "dsg, tfg, abms, adam-dps, ecm, elucd, dreamguider, or classifier (a classifier of noisy samples, noisy:LABELS). "
-    "See symguide methods.",
+    "dsg, tfg, abms, adam-dps, ecm, elucd, dreamguider, pigdm, or classifier (a classifier of noisy samples, "
+    "noisy:LABELS). See symguide methods.",
 )
 @option(
     "Guidance",

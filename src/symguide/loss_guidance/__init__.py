@@ -14,6 +14,7 @@ from symguide.loss_guidance.elucd import EluCD as EluCD
 from symguide.loss_guidance.freedom import FreeDoM as FreeDoM
 from symguide.loss_guidance.lgd import LGD as LGD
 from symguide.loss_guidance.mpgd import MPGD as MPGD
+from symguide.loss_guidance.pigdm import PiGDM as PiGDM
 from symguide.loss_guidance.recipe import Recipe as Recipe
 from symguide.loss_guidance.recipe import noise_window as noise_window
 from symguide.loss_guidance.sag import SAG as SAG

@@ -9,7 +9,7 @@ from torch import Tensor
 from symguide.errors import ConfigError, is_number
 from symguide.objectives.base import Objective, Sum, rows_for, there
 from symguide.objectives.decoded import Decoded
-from symguide.objectives.operators import Mask
+from symguide.objectives.operators import LinearOperator, Mask
 from symguide.registry import register
 
 
@@ -39,13 +39,27 @@ class Measurement(Objective):
         self.noise = float(noise)
 
     def __call__(self, x0: Tensor) -> Tensor:
+        return (self.residual(x0) / self.noise).square().flatten(1).sum(dim=1) / 2
+
+    def residual(self, x0: Tensor) -> Tensor:
+        """y - A x_0, (B, ...), in at least float32."""
         wide = torch.promote_types(x0.dtype, torch.float32)
         predicted = self.operator(x0.to(wide))
         y = there(self.y, predicted)
         y = rows_for(y[None] if y.ndim == predicted.ndim - 1 else y, x0, "the measurement y")
         if y.shape != predicted.shape:
             raise ConfigError(f"A x_0 has shape {tuple(predicted.shape[1:])}, and the measurement {tuple(y.shape[1:])}")
-        return ((y - predicted) / self.noise).square().flatten(1).sum(dim=1) / 2
+        return y - predicted
+
+    @property
+    def linear(self) -> LinearOperator:
+        """A with its adjoint and inverses; ConfigError where it is a callable that has none."""
+        if not isinstance(self.operator, LinearOperator):
+            raise ConfigError(
+                "this method asks for A's adjoint and inverse: measure with an objectives.LinearOperator, such as "
+                "Downsample(4), or one of your own with a call and `adjoint`"
+            )
+        return self.operator
 
 
 @register("objective", "region")
