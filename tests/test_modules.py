@@ -4,7 +4,8 @@ import threading
 
 import pytest
 import torch
-from conftest import RECIPES, Tiny, quartic, relative, squares, tiny
+from cases import RECIPES
+from conftest import Tiny, quartic, relative, squares, tiny
 from published import ADM, Encoder, again
 from torch import nn
 from torch.utils.checkpoint import checkpoint

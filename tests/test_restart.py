@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import RECIPES, relative, squares, tiny
+from cases import RECIPES
+from conftest import relative, squares, tiny
 
 import symguide as sg
 from symguide.per_sample import Noise

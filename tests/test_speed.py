@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import RECIPES, relative, squares, tiny
+from cases import RECIPES
+from conftest import relative, squares, tiny
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -2,25 +2,21 @@
 
 import pytest
 import torch
-from conftest import RECIPES, relative, squares, tiny
+from cases import every
+from conftest import relative, squares, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import symguide as sg
-from symguide.loss_guidance import RECIPES as REGISTRY
 from symguide.per_sample import Noise
 
 
-def test_every_registered_recipe_is_under_the_laws():
-    assert {type(make(squares)).__name__ for make in RECIPES.values()} == {r.__name__ for r in REGISTRY.values()}
-
-
 @pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes(name, solver):
+@every("loss guidance")
+def test_recipes(case, solver):
     def draw(indices, **k):
-        loss = RECIPES[name](squares)
-        return sg.sample(tiny(), indices=indices, steps=6, solver=solver, seed=3, loss=loss, **k).samples
+        loss = case.make(squares)
+        return sg.sample(case.model(), indices=indices, steps=6, solver=solver, seed=3, loss=loss, **k).samples
 
     batch = draw([0, 1, 2, 3])
     assert relative(draw([0])[0], batch[0]) < 1e-9
@@ -29,11 +25,63 @@ def test_recipes(name, solver):
     assert relative(shuffled[1], batch[1]) < 1e-9
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_change_the_samples(name):
+@every("loss guidance")
+def test_recipes_change_the_samples(case):
     """Otherwise the law above holds for methods that do nothing."""
-    guided = sg.sample(tiny(), batch=2, steps=6, loss=RECIPES[name](squares)).samples
-    assert relative(guided, sg.sample(tiny(), batch=2, steps=6).samples) > 1e-3
+    guided = sg.sample(case.model(), batch=2, steps=6, loss=case.make(squares)).samples
+    assert relative(guided, sg.sample(case.model(), batch=2, steps=6).samples) > 1e-3
+
+
+def rows(settings, chosen):
+    """Settings of a run whose conditions have a row for each sample, of some samples."""
+    condition = {name: [value[i] for i in chosen] for name, value in settings.get("condition", {}).items()}
+    return {**settings, "condition": condition}
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
+@every("prediction guidance")
+def test_prediction_rules(case, solver):
+    def draw(indices):
+        settings = {"steps": 5, "solver": solver, "prediction": case.make(), "loss": sg.SAG(squares, n=2)}
+        return sg.sample(case.model(), indices=indices, **settings, **rows(case.settings, indices)).samples
+
+    batch = draw([0, 1, 2])
+    assert relative(draw([1])[0], batch[1]) < 1e-9
+    assert relative(draw([2, 0]), batch[[2, 0]]) < 1e-9
+
+
+@every("prediction guidance")
+def test_prediction_rules_change_the_samples(case):
+    settings = {"batch": 3, "steps": 5, **case.settings}
+    guided = sg.sample(case.model(), prediction=case.make(), **settings).samples
+    assert relative(guided, sg.sample(case.model(), **settings).samples) > 1e-3
+
+
+@every("particle guidance")
+def test_particles(case):
+    """Item by item: the particles of a sample are its own."""
+
+    def draw(indices, **settings):
+        settings = {"steps": 5, "particles": case.make(squares), **case.settings, **settings}
+        return sg.sample(case.model(), indices=indices, **settings).samples
+
+    batch = draw([4, 5, 6])
+    assert relative(draw([5])[0], batch[1]) < 1e-9
+    assert relative(draw([6, 4]), batch[[2, 0]]) < 1e-9
+    assert relative(draw([4, 5, 6], particles=None), batch) > 1e-3
+
+
+@every("loss guidance", "prediction guidance", "particle guidance")
+def test_the_seed_decides(case):
+    hook = {"loss guidance": "loss", "prediction guidance": "prediction", "particle guidance": "particles"}[case.kind]
+
+    def draw(seed):
+        given = () if case.kind == "prediction guidance" else (squares,)
+        settings = {"batch": 3, "steps": 4, hook: case.make(*given), **case.settings}
+        return sg.sample(case.model(), seed=seed, **settings).samples
+
+    assert torch.equal(draw(3), draw(3))
+    assert relative(draw(4), draw(3)) > 1e-2
 
 
 def test_conditions_and_cfg():
@@ -42,13 +90,6 @@ def test_conditions_and_cfg():
         return sg.sample(tiny(), indices=indices, steps=5, **settings).samples
 
     assert relative(draw([2], [1])[0], draw([0, 1, 2], [3, 0, 1])[2]) < 1e-9
-
-
-def test_particles_item_by_item():
-    def draw(indices):
-        return sg.sample(tiny(), indices=indices, steps=5, particles=sg.BestOfN(squares, 3)).samples
-
-    assert relative(draw([5])[0], draw([4, 5, 6])[1]) < 1e-9
 
 
 def test_particles_with_labels_of_their_own():

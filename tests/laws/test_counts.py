@@ -2,52 +2,55 @@
 
 import pytest
 import torch
-from conftest import RECIPES, quartic, squares, tiny
+from cases import every
+from conftest import quartic, squares, tiny
 
 import symguide as sg
 from symguide.solver import SOLVERS
 
-FORMULA = {  # forward and backward calls of a guided step, the sampler's own included
-    "sag": (5, 3),
-    "sag-first": (3, 1),
-    "sag-sphere": (3, 2),
-    "freedom": (1, 1),
-    "dps": (1, 1),
-    "mpgd": (1, 0),
-    "pigdm": (1, 1),
-    "mpgd-anew": (1, 0),
-    "mpgd-sphere": (1, 0),
-    "lgd": (1, 1),
-    "dsg": (1, 1),
-    "tfg": (1, 1),
-    "tfg-mean": (1, 0),
-    "abms": (2, 1),
-    "abms-draws": (1 + 3 * 3, 3 * 2),
-    "adam-dps": (1, 1),
-    "adam-repeats": (2, 2),
-    "ecm": (1, 0),
-    "elucd": (1, 0),
-    "dreamguider": (1, 0),
-    "classifier": (1, 0),
-    "classifier-mean": (1, 0),
-    "classifier-sphere": (1, 0),
-}
+
+def named(case, **settings):
+    """A run's settings with a row's guidance."""
+    given = () if case.kind == "prediction guidance" else (squares,)
+    hook = {"loss guidance": "loss", "prediction guidance": "prediction", "particle guidance": "particles"}[case.kind]
+    return {"batch": 3, **settings, hook: case.make(*given), **case.settings}
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_trace_and_the_totals_equal_a_counter_in_the_network(name):
-    denoiser = tiny()
-    result = sg.sample(denoiser, batch=3, steps=6, loss=RECIPES[name](squares))
+@every("loss guidance", "prediction guidance", "particle guidance")
+def test_the_trace_and_the_totals_equal_a_counter_in_the_network(case):
+    denoiser = case.model()
+    result = sg.sample(denoiser, **named(case, steps=6))
     assert result.cost.forward_calls * 3 == denoiser.network.forward_rows
     assert result.cost.backward_calls * 3 == denoiser.network.backward_rows
     assert sum(r.forward_calls for r in result.trace) == result.cost.forward_calls
     assert sum(r.backward_calls for r in result.trace) == result.cost.backward_calls
 
 
-@pytest.mark.parametrize("name", FORMULA)
-def test_a_guided_step_costs_what_the_docstring_says(name):
-    record = sg.sample(tiny(), batch=2, steps=6, loss=RECIPES[name](squares)).trace[2]
-    assert (record.forward_calls, record.backward_calls) == FORMULA[name]
+@every("loss guidance", where=lambda case: case.cost is not None)
+def test_a_guided_step_costs_what_the_docstring_says(case):
+    record = sg.sample(case.model(), **named(case, steps=6)).trace[2]
+    assert (record.forward_calls, record.backward_calls) == case.cost
+
+
+@every("prediction guidance", where=lambda case: case.cost is not None)
+def test_a_prediction_costs_what_the_docstring_says(case):
+    """In the sampler's own call, in every call of a look-ahead, and once in each of these backwards."""
+    denoiser = case.model()
+    record = sg.sample(denoiser, **named(case, steps=4)).trace[1]
+    assert record.forward_calls == case.cost
+    guided = sg.sample(case.model(), loss=sg.SAG(squares, n=3, memory="fast"), **named(case, steps=4)).trace[1]
+    assert (guided.forward_calls, guided.backward_calls) == (3 * case.cost, 3 * case.cost)
+
+
+@every("particle guidance", where=lambda case: case.cost is not None)
+def test_a_step_of_particles_costs_what_the_docstring_says(case):
+    assert sg.sample(case.model(), **named(case, steps=4)).trace[1].forward_calls == case.cost
+
+
+@every("solver")
+def test_solvers_cost_their_stages(case):
+    for steps in (1, 4, 7):
+        assert sg.sample(tiny(), steps=steps, solver=case.make()).cost.forward_calls == case.cost(steps)
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 7])
@@ -86,12 +89,6 @@ def test_repeats_and_windows():
     trace = sg.sample(tiny(), batch=2, steps=6, loss=loss).trace
     assert [r.forward_calls for r in trace] == [6, 6, 6, 1, 1, 1]
     assert [r.backward_calls for r in trace] == [6, 6, 6, 0, 0, 0]
-
-
-def test_solvers_cost_their_stages():
-    assert sg.sample(tiny(), steps=4, solver="heun").cost.forward_calls == 7
-    assert sg.sample(tiny(), steps=4, solver="midpoint").cost.forward_calls == 8
-    assert sg.sample(tiny(), steps=4, solver="dpmpp_2m").cost.forward_calls == 4
 
 
 def test_weights_are_frozen_inside_and_as_before_outside():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import every
 from conftest import SCHEDULES, quartic, relative, tiny
 
 import symguide as sg
@@ -49,13 +50,16 @@ def test_gradient_equals_autograd_for_every_schedule_and_prediction(schedule, pr
             assert relative(value, by_autograd(denoiser, x, 0.7, 5, solver, grid)) < 1e-12
 
 
-def test_gradient_goes_through_both_branches_of_cfg():
-    denoiser, x = tiny(), torch.randn(2, 6)
-    settings = {"condition": {"label": [0, 2]}, "prediction": sg.CFG(2.5)}
-    value = sg.lookahead_gradient(denoiser, x, 0.6, quartic, 4, **settings).value
-    assert relative(value, by_autograd(denoiser, x, 0.6, 4, "best", **settings)) < 1e-12
-    unguided = by_autograd(denoiser, x, 0.6, 4, "best", condition={"label": [0, 2]})
-    assert relative(value, unguided) > 1e-3
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
+@every("prediction guidance")
+def test_gradient_goes_through_all_branches_of_a_prediction(case, solver):
+    denoiser, x = case.model(), torch.randn(3, 6, generator=torch.Generator().manual_seed(3))
+    settings = {**case.settings, "prediction": case.make()}
+    reference = by_autograd(denoiser, x, 0.6, 4, solver, **settings)
+    for plan in PLANS:
+        value = sg.lookahead_gradient(denoiser, x, 0.6, quartic, 4, solver, memory=plan, **settings).value
+        assert relative(value, reference) < 1e-12
+    assert relative(reference, by_autograd(denoiser, x, 0.6, 4, solver, **case.settings)) > 1e-3
 
 
 def test_plans_agree_to_the_last_bit():

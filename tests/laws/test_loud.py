@@ -5,7 +5,8 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from conftest import RECIPES, squares, tiny
+from cases import RECIPES, every
+from conftest import squares, tiny
 
 import symguide as sg
 from symguide.errors import ConfigError, GuidanceError
@@ -247,8 +248,8 @@ def test_counts_over_time_are_checked():
         run(loss=sg.SAG(squares, repeats=lambda t: 0))
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n != "pigdm"])  # of measurements alone
-def test_losses_of_the_wrong_shape_or_without_a_path(name):
+@every("loss guidance", where=lambda case: case.name != "pigdm")  # of measurements alone
+def test_losses_of_the_wrong_shape_or_without_a_path(case):
     for objective, sentence in (
         (lambda x0: x0.sum(), "one loss per sample, shape"),
         (lambda x0: x0, "one loss per sample, shape"),
@@ -256,19 +257,17 @@ def test_losses_of_the_wrong_shape_or_without_a_path(name):
         (lambda x0: squares(x0.detach()), "no gradient path to the sample"),
         (lambda x0: (x0 > 0).double().sum(dim=1), "no gradient path to the sample"),
     ):
-        if name in ("lgd", "tfg", "tfg-sphere", "dreamguider") and "list" in sentence:
+        if case.id in ("lgd", "tfg", "tfg-sphere", "dreamguider") and "list" in sentence:
             continue  # they make a tensor of several losses
         with pytest.raises((GuidanceError, TypeError), match=sentence):
-            run(loss=RECIPES[name](objective))
+            run(loss=case.make(objective))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@every("loss guidance")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_losses_that_are_not_finite_name_step_and_sample(name, value):
-    per_step = {"universal": 8, "lgd": 3, "sag-repeats": 2, "tfg": 10, "tfg-mean": 4, "tfg-sphere": 5}
-    per_step |= {"abms-draws": 3, "adam-repeats": 2, "dreamguider": 4}
+def test_losses_that_are_not_finite_name_step_and_sample(case, value):
     with pytest.raises(GuidanceError, match=r"step \d of 6 .*the loss is not finite for samples \[1\]"):
-        run(steps=6, loss=RECIPES[name](nan_from(2 * per_step.get(name, 1), value)))
+        run(steps=6, loss=case.make(nan_from(2 * case.asks, value)))
 
 
 def test_gradients_that_are_not_finite():
@@ -279,13 +278,13 @@ def test_gradients_that_are_not_finite():
         run(loss=sg.FreeDoM(pole))
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n not in ("sag-repeats", "adam-repeats", "universal")])
-def test_skip_leaves_the_bad_sample_unguided_and_the_good_one_guided(name):
+@every("loss guidance", where=lambda case: case.make(squares).repeats == 1)
+def test_skip_leaves_the_bad_sample_unguided_and_the_good_one_guided(case):
     settings = {"steps": 6, "solver": "heun"}
     # not with repeats: time travel moves a sample that is not guided, too
     plain = run(**settings).samples
-    good = run(**settings, loss=RECIPES[name](squares)).samples
-    skipped = run(**settings, loss=RECIPES[name](nan_from(0)), on_nan="skip").samples
+    good = run(**settings, loss=case.make(squares)).samples
+    skipped = run(**settings, loss=case.make(nan_from(0)), on_nan="skip").samples
     assert torch.equal(skipped[1], plain[1])
     assert torch.allclose(skipped[0], good[0])
     assert not torch.allclose(good[0], plain[0])
@@ -319,10 +318,10 @@ def test_networks_without_a_gradient():
     sg.sample(denoiser, steps=3, loss=sg.SAG(squares, jacobian="identity"))
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if "sphere" in n or n == "dsg"])
-def test_dsg_explains_deterministic_steps(name):
+@every("loss guidance", where=lambda case: case.make(squares).constraint is not None)
+def test_dsg_explains_deterministic_steps(case):
     with pytest.raises(GuidanceError, match=r"with eta = 0 the sphere .* use eta=1"):
-        run(eta=0.0, loss=RECIPES[name](squares))
+        run(eta=0.0, loss=case.make(squares))
     with pytest.raises(GuidanceError, match="std = 0"):
         sg.on_sphere(torch.zeros(1, 2), 0.0, torch.zeros(1, 2), torch.ones(1, 2), 0.1)
 

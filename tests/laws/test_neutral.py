@@ -2,38 +2,39 @@
 
 import pytest
 import torch
-from conftest import Noisy, quartic, squares, tiny
+from cases import every
+from conftest import quartic, squares, tiny
 
 import symguide as sg
 
-NEUTRAL = {
-    "sag scale 0": {"loss": sg.SAG(squares, scale=0)},
-    "freedom scale 0": {"loss": sg.FreeDoM(squares, scale=0)},
-    "dps scale 0": {"loss": sg.DPS(squares, scale=0)},
-    "mpgd scale 0": {"loss": sg.MPGD(squares, scale=0)},
-    "universal scale 0": {"loss": sg.UniversalGuidance(squares, scale=0, repeats=3)},
-    "lgd scale 0": {"loss": sg.LGD(squares, scale=0)},
-    "tfg scale 0": {"loss": sg.TFG(squares, scale=0, repeats=2)},
-    "abms scale 0": {"loss": sg.ABMS(squares, scale=0)},
-    "adam-dps scale 0": {"loss": sg.AdamDPS(squares, scale=0)},
-    "ecm scale 0": {"loss": sg.ECM(squares, scale=0)},
-    "elucd scale 0": {"loss": sg.EluCD(squares, scale=0)},
-    "dreamguider scale 0": {"loss": sg.Dreamguider(squares, scale=0)},
-    "classifier scale 0": {"loss": sg.ClassifierGuidance(Noisy(squares), scale=0)},
+OTHERS = {
     "no restarts": {"restart": sg.Restart(0.1, 2.0, times=0)},
     "a window of noise that is never met": {"loss": sg.SAG(squares, window=sg.noise_window(1e8, 1e9))},
-    "cfg scale 1": {"prediction": sg.CFG(1.0)},
-    "best of 1": {"particles": sg.BestOfN(squares, 1)},
 }
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("name", NEUTRAL)
-def test_off_is_off(name, eta):
-    settings = {"batch": 3, "steps": 6, "eta": eta, "condition": {"label": 1}}
-    plain, neutral = sg.sample(tiny(), **settings), sg.sample(tiny(), **settings, **NEUTRAL[name])
+def same(denoiser, plain, neutral, **settings):
+    """Bit-equal, and no call more."""
+    plain, neutral = sg.sample(denoiser(), **settings, **plain), sg.sample(denoiser(), **settings, **neutral)
     assert torch.equal(plain.samples, neutral.samples)
     assert (neutral.cost.forward_calls, neutral.cost.backward_calls) == (6, 0)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@every("loss guidance", "prediction guidance", "particle guidance", where=lambda case: case.off is not None)
+def test_off_is_off(case, eta):
+    hook = {"loss guidance": "loss", "prediction guidance": "prediction", "particle guidance": "particles"}[case.kind]
+    given = () if case.kind == "prediction guidance" else (squares,)
+    if case.noisy and eta == 0:
+        pytest.skip("it needs noise even where it is off")
+    settings = {"batch": 3, "steps": 6, "eta": eta, "condition": {"label": 1}} | case.settings
+    same(case.model, {}, {hook: case.make(*given, **case.off)}, **settings)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_does_nothing_is_off(name, eta):
+    same(tiny, {}, OTHERS[name], batch=3, steps=6, eta=eta, condition={"label": 1})
 
 
 def test_guidance_outside_its_window_leaves_the_path_alone():

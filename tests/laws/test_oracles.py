@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from cases import every
 from conftest import SCHEDULES, relative
 
 import symguide as sg
@@ -46,8 +47,8 @@ def test_transport_solves_the_probability_flow(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("midpoint", 2), ("heun", 2), ("dpmpp_2m", 2)])
-def test_solvers_reach_the_flow_map_at_their_order(solver, order, schedule):
+@every("solver")
+def test_solvers_reach_the_flow_map_at_their_order(case, schedule):
     """Halving the step divides the error by 2^order or more (midpoint on a Gaussian: by 2^3)."""
     denoiser = gaussian(schedule)
     x, t = torch.randn(4, 5), 0.7
@@ -55,13 +56,13 @@ def test_solvers_reach_the_flow_map_at_their_order(solver, order, schedule):
 
     def error(n):
         program, node, past = Builder(1), 0, []
-        method = get_solver(solver)
+        method = get_solver(case.make())
         for a, b in pairwise(times[n]):
             node = method.step(program, denoiser.schedule, node, a, b, past, method.stages)
         out = run(program.program(), [x], lambda y, r: denoiser(y, r).x0)
         return relative(out, denoiser.transport(x, t, 0.2))
 
-    assert math.log2(error(40) / error(80)) > order - 0.2
+    assert math.log2(error(40) / error(80)) > case.order - 0.2
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import RECIPES
+from cases import RECIPES
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

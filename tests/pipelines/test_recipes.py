@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import RECIPES
+from cases import RECIPES
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -16,7 +16,10 @@ from symguide.pipelines.levels import levels
 
 DTYPE = torch.float32
 NOISY = [name for name in RECIPES if "sphere" in name or name in ("dsg", "classifier-mean")]
-GRAPH_OF_FIRST = ("sag-first", "sag-n-of-t", "freedom", "dps", "universal", "lgd", "tfg", "adam-dps", "adam-repeats")
+GRAPH_OF_FIRST = (
+    *("sag-first", "sag-n-of-t", "freedom", "dps", "universal", "lgd", "tfg"),
+    *("adam-dps", "adam-dps-repeats"),
+)
 """Recipes that need the graph of the first call: a pipeline makes its first call without one."""
 SCALED = ("sag", "sag-repeats", "freedom", "mpgd", "universal", "tfg", "abms", "classifier")
 """Recipes that are run in a scheduler with states of another scale too: one for each way that a step is changed."""

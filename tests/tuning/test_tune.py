@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import RECIPES as MADE
+from cases import RECIPES as MADE
 from conftest import Tiny, squares, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
