@@ -26,7 +26,9 @@ from PIL import Image
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import COMMANDS, config, drawing, files, main, methods, outputs
+from symguide.cli import COMMANDS, config, files, main, methods, outputs, settings
+from symguide.cli import run as runs
+from symguide.cli.request import request
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
 from symguide.networks import CaptionUNet, ConvClassifier, PyramidSegmenter, TokenClassifier, TwinEncoder, UNet, save
@@ -34,7 +36,7 @@ from symguide.objectives import OBJECTIVES
 from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, PRESETS, SOLVERS
-from symguide.specs import grammar, kinds, references, steering
+from symguide.specs import grammar, references, steering
 from symguide.trajectory import TRAJECTORIES
 from symguide.worlds import WORLDS, World, digits, load, scenes
 
@@ -151,6 +153,13 @@ def draw(model, *arguments, out="out", code=0):
     return run("sample", "--model", model, "--out", out, *plain, *arguments, code=code)
 
 
+def asked(*words):
+    """What a command line asks for."""
+    command = main.get_command(click.Context(main), "sample")
+    with command.make_context("sample", [str(word) for word in words]) as ctx:
+        return request(ctx.params["words"], settings.SAMPLE)
+
+
 def sentence(result):
     """The one sentence of an error."""
     lines = result.stderr.strip().splitlines()
@@ -178,15 +187,25 @@ def test_help_of_the_group():
 @pytest.mark.parametrize("name", READY)
 def test_help_of_every_command(name):
     text = run(name, "--help").output
-    assert "Examples" in text and text.count("symguide " + name) >= 3
-    assert "--debug" in text and "--json" in text
+    assert "Examples" in text and text.count("symguide " + name) >= 3 and "json" in text
 
 
-def test_help_of_sample_names_all_that_is_registered():
-    text = " ".join(run("sample", "--help").output.split())
-    for name in [*SOLVERS, *GRIDS, *PRESETS, *RECIPES, *OBJECTIVES, *kinds.KINDS]:
-        assert name in text
+@pytest.mark.parametrize("name", ["sample", "tune"])
+def test_few_options_and_all_settings_are_in_the_help(name):
+    command = main.get_command(click.Context(main), name)
+    assert len([option for option in command.params if option.name != "set"]) <= 15
+    text = run(name, "--help").output
+    for setting in command.table:
+        assert re.search(
+            rf"^  (--)?{settings.flag(setting)[2:] if setting in command.declared else setting}\b", text, re.M
+        )
     assert text.index("Samples:") < text.index("Sampler:") < text.index("Guidance:") < text.index("Examples:")
+
+
+def test_what_can_be_named_is_listed():
+    text = run("methods").output
+    for name in [*SOLVERS, *GRIDS, *RECIPES, *RULES, *METHODS, *TRAJECTORIES]:
+        assert name in text
 
 
 def test_commands_do_not_import_torch_before_they_run():
@@ -231,6 +250,8 @@ def test_objectives_say_which_network_they_ask():
 def test_methods_show_parameters_cost_and_docs():
     rows = {row["name"]: row for row in json.loads(run("methods", "--json", "-").output)}
     assert rows["sag"]["parameters"]["n"] == 2 and rows["sag"]["kind"] == "loss guidance"
+    assert "Range(low=1, high=8" in rows["sag"]["ranges"]["n"] and "2312.12030" in rows["sag"]["source"]
+    assert rows["sag"]["types"]["window"].startswith("2 values with commas between (a finite number, a finite")
     assert "2n - 1" in rows["sag"]["cost"] and rows["cfg"]["parameters"]["scale"] == 3.0
     assert "n" not in rows["freedom"]["parameters"] and "window" in rows["freedom"]["parameters"]
     assert "Symplectic Adjoint" in run("methods", "sag").output
@@ -630,15 +651,11 @@ def test_a_prompt_is_followed_by_guidance_unless_told_otherwise(scene_model):
 
 def test_one_scale_in_python_and_on_the_command_line(model):
     """A recipe's own scale whatever the model, and the run says which one it took."""
-    from symguide.cli import methods
-    from symguide.cli.drawing import _method
-
-    asked = dict.fromkeys(methods.PARAMETERS) | {"objective": "aesthetic", "best_of": None}
     for world in ("scenes", "scenes-flow", "digits"):
         for name, recipe in RECIPES.items():
-            settings = _method(asked | {"model": world, "method": name})[1]
-            assert settings.get("scale", 1.0) == recipe(lambda x0: x0).scale
-    assert _method(asked | {"model": "scenes", "method": None, "scale": 0.7})[1]["scale"] == 0.7
+            (made,) = asked("--model", world, "--objective", "aesthetic", "--method", name).methods()
+            assert made.settings.get("scale", 1.0) == recipe(lambda x0: x0).scale
+    assert asked("--objective", "aesthetic", "--scale", 0.7).methods()[0].settings["scale"] == 0.7
     line = (model, "--objective", "own_rules:smooth", "--num", 1, "--progress")
     assert "guided by sag, scale 0.5, its own (see --scale)" in draw(*line, out="a").stdout
     assert "guided by dsg, rate 0.1, its own (see --rate)" in draw(*line, "--method", "dsg", out="b").stdout
@@ -675,35 +692,36 @@ def test_prompts_that_cannot_be_used(line, why, scene_model, model):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_method_takes_what_it_says(name):
-    settings = methods.resolve(name, {})
-    recipe = methods.make(name, lambda x0: x0.sum(1), settings)
+    made = methods.whole(name, {})
+    recipe = made.make(lambda x0: x0.sum(1))
     assert isinstance(recipe, RECIPES[name]) and recipe.window == (0.0, 1.0)
-    assert ("rate" in settings) == (name == "dsg")
-    assert config.matters({**settings, "made_with": {}})  # JSON-able
+    assert ("rate" in made.settings) == (name == "dsg")
+    assert config.matters({**methods.record([made]), "made_with": {}})  # JSON-able
 
 
 @pytest.mark.parametrize(
     "line, why",
     [
-        ("--method freedom --n 3 --objective own_rules:smooth", "freedom does not take --n.*sag, lgd, dsg"),
+        ("--method freedom --n 3 --objective own_rules:smooth", "freedom does not take --n, which belongs to .*sag"),
         ("--method dsg --scale 1 --objective own_rules:smooth", "dsg does not take --scale"),
         ("--method mpgd --jacobian first --objective own_rules:smooth", "mpgd does not take --jacobian"),
-        ("--method cfg --objective own_rules:smooth", "use --cfg SCALE"),
-        ("--method cfg++ --objective own_rules:smooth", "--rule cfg"),
+        ("--method doodl --objective own_rules:smooth", "call sg.optimise"),
+        ("--method sag --method dps --objective own_rules:smooth", "sag and dps are both loss guidance"),
+        ("--method cfg --objective own_rules:smooth", "add --prompt"),
         ("--rule cfg++ --cfg 5 --condition label=3", "between 0 and 1"),
         ("--rule apg", "add --prompt"),
-        ("--method best_of_n --objective own_rules:smooth", "use --best-of N"),
+        ("--method best_of_n", "--method best_of_n needs something to steer toward"),
         ("--method sag", "give --objective"),
         ("--best-of 3", "give --objective"),
         ("--n 3", "must go with a method"),
         ("--n 3 --best-of 2 --objective own_rules:ink", "must go with a method"),
         ("--objective blackbox:own_rules:ink", "black box"),
         ("--cfg 3", "give.*--condition"),
-        ("--condition label=x", "a number or a comma list"),
-        ("--condition label", "not name=value"),
+        ("--condition label=x", "takes name=NUMBER or name=NUMBER,NUMBER, not 'label=x'"),
+        ("--condition label", "takes name=NUMBER"),
         ("--condition label=1 --condition label=2", "twice"),
         ("--eta 2", "eta"),
-        ("--eta nan", "not a finite number"),
+        ("--eta nan", "a finite number from 0 to 1, not 'nan'"),
         ("--steps 0", "steps"),
         ("--memory much --objective own_rules:smooth", "auto:2GB"),
         ("--window 0.5 0.2 --objective own_rules:smooth", "start < stop"),
@@ -863,9 +881,9 @@ def test_toml(model):
     "text, why",
     [
         ("stpes: 3", "did you mean 'steps'"),
-        ("steps: 2.5", "steps: '2.5' is not a valid integer"),
+        ("steps: 2.5", "steps takes a whole number from 1 to 100,000, not '2.5'"),
         ("steps: true", "steps takes text or numbers, not True"),
-        ("steps: 0", "steps: 0 is not in the range"),
+        ("steps: 0", "steps takes a whole number from 1 to 100,000, not '0'"),
         ("eta: [1, 2]", "eta takes one value"),
         ("window: [0.1]", "window"),
         ("eta: {a: 1}", "eta takes one value"),
@@ -873,7 +891,7 @@ def test_toml(model):
         ("solver: dddim", "did you mean 'ddim'"),
         ("- 1", "keys with values"),
         ("a: [", "is not YAML"),
-        ("condition: 5", "not name=value"),
+        ("condition: 5", "condition takes name=NUMBER"),
     ],
 )
 def test_bad_configs(text, why):
@@ -1034,8 +1052,8 @@ def test_files_that_cannot_be_written_are_named(model, monkeypatch):
     said = sentence(draw(model, "--json", "nowhere/figures.json", code=2))
     assert "'nowhere/figures.json' is no file in a folder that exists" in said and not Path("out").exists()
     Path("gone").mkdir()
-    costs = drawing.costs
-    monkeypatch.setattr(drawing, "costs", lambda *given: Path("gone").rmdir() or costs(*given))
+    costs = runs.costs
+    monkeypatch.setattr(runs, "costs", lambda *given: Path("gone").rmdir() or costs(*given))
     said = sentence(draw(model, "--json", "gone/figures.json", code=3))
     assert said.endswith("at gone/figures.json") and len(samples()) == 5
 
@@ -1099,4 +1117,4 @@ def test_ctrl_c_in_a_real_process_then_continue(model):
 def test_every_option_is_typed_and_grouped():
     command = main.get_command(click.Context(main), "sample")
     for option in command.params:
-        assert option.help and option.group in ("Samples", "Sampler", "Guidance", "Output", "Run", "Other")
+        assert option.help and option.group in ("Samples", "Sampler", "Guidance", "Output", "Run", "Settings", "Other")

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 
-from symguide.cli.params import Condition
+from symguide.cli import values
+from symguide.cli.settings import Setting, Word
 from symguide.errors import ConfigError, unknown
 
 NAME = "config.yaml"
 MADE_WITH = "made_with"
-NOT_KEYS = ("config", "fresh", "help")
-"""Options that a config file cannot hold."""
+NOT_KEYS = ("config", "fresh", "shard")
+"""Settings that a config file cannot hold."""
 
 SOURCES = ("model", "pipeline")
 SAME_SAMPLES = ("num", "format", "grid_png", "memory")
@@ -120,62 +120,52 @@ def _toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def as_defaults(ctx: click.Context, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The keys of a config as the options' defaults, each checked as the option itself checks what is typed.
+def words(content: Mapping[str, Any], path: Path, table: Mapping[str, Setting]) -> Iterator[Word]:
+    """The keys of a config as settings that are typed; so 5.5 is no more a number of steps here than there.
 
-    Raises ConfigError for an unknown key, or a value that its option does not take.
+    Raises:
+        ConfigError: for an unknown key, or a value of another form than its setting's.
     """
-    options = {"json" if p.name == "json_to" else str(p.name): p for p in ctx.command.params if p.expose_value}
-    options = {key: option for key, option in options.items() if key not in NOT_KEYS}
-    defaults = {}
+    from symguide.cli import methods
+
     for key, value in content.items():
         if key == MADE_WITH:
             continue
-        if key not in options:
-            raise unknown(f"key in {path}:", key, options)
+        setting = table.get(key)
+        kind = setting.kind if setting is not None else methods.kind_of_setting(key)
+        if key in NOT_KEYS or kind is None:
+            raise unknown(f"key in {path}:", key, {*table, *methods.settings()} - set(NOT_KEYS))
         if value is None:
             continue
-        option = options[key]
-        if wrong := _wrong(option, value):
+        many = setting is not None and setting.many
+        if wrong := _wrong(value, kind, many):
             raise ConfigError(f"{path}: {key} {wrong}")
-        plain = _typed(option, value)
-        try:
-            option.type_cast_value(ctx, plain)
-        except click.BadParameter as error:
-            raise ConfigError(f"{path}: {key}: {error.message.rstrip('.')}") from error
-        defaults[str(option.name)] = plain
-    return defaults
+        if isinstance(value, Mapping):
+            texts = [f"{name}={_comma(inner)}" for name, inner in value.items()]
+        else:
+            texts = list(map(str, value)) if many and isinstance(value, list) else [_comma(value)]
+        for text in texts:
+            yield Word(key, text, f"{path}: {key}")
 
 
-def _wrong(option: click.Parameter, value: Any) -> str | None:
+def _wrong(value: Any, kind: Any, many: bool) -> str | None:
     """What is wrong with the form of a value."""
-    parts = value if isinstance(value, list) else [value]
-    if getattr(option, "is_flag", False):
+    parts, length = value if isinstance(value, list) else [value], values.words(kind)
+    if length == 0:
         return None if isinstance(value, bool) else f"is true or false, not {_short(value)}"
     if isinstance(value, Mapping):
-        if not isinstance(option.type, Condition):
-            return f"takes {'values' if option.multiple else 'one value'}, not names with values"
+        if kind is not values.Pairs:
+            return f"takes {'values' if many else 'one value'}, not names with values"
         parts = [inner for each in value.values() for inner in (each if isinstance(each, list) else [each])]
-    elif option.nargs > 1 and not isinstance(value, list):
-        return f"takes a list of {option.nargs} values, not {_short(value)}"
-    elif isinstance(value, list) and option.nargs == 1 and not option.multiple:
+    elif length > 1 and kind is not None and not isinstance(value, list) and not str(value).count("("):
+        return f"takes a list of {length} values, not {_short(value)}"
+    elif isinstance(value, list) and length == 1 and not many and not values.is_sequence(kind):
         return f"takes one value, not {_short(value)}"
     if any(isinstance(part, list | dict) for part in parts):
         return f"is nested too deep: {_short(value)}"
     if any(part is None or isinstance(part, bool) for part in parts):
         return f"takes text or numbers, not {_short(value)}: put words such as yes, no or null in quotes"
     return None
-
-
-def _typed(option: click.Parameter, value: Any) -> Any:
-    """A config's value as it would be typed; so 5.5 is no more a number of steps here than there."""
-    if isinstance(value, Mapping):
-        return [f"{name}={_comma(inner)}" for name, inner in value.items()]
-    if getattr(option, "is_flag", False):
-        return value
-    if option.multiple and not isinstance(value, list):
-        return [str(value)]
-    return [str(inner) for inner in value] if isinstance(value, list) else str(value)
 
 
 def _comma(value: Any) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,24 +45,50 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The folder for this process alone, where the system has such locks; ConfigError if another one holds it."""
+def locked(path: Path, what: object = None, wait: float = 0.0) -> Iterator[None]:
+    """A folder, or a file that is made for it, for this process alone, where the system has such locks.
+
+    Args:
+        path: of the folder or file.
+        what: it is, for the error; the path itself where not given.
+        wait: seconds to wait for another process that has it.
+
+    Raises:
+        ConfigError: if another process has it.
+    """
     try:
         import fcntl
     except ImportError:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another run is writing to {folder}: wait for it, or choose another --out") from None
-        except OSError:
-            pass  # a file system without locks
+        until = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise ConfigError(
+                        f"another run is writing to {what or path}: wait for it, or choose another --out"
+                    ) from None
+                time.sleep(0.05)
+                continue
+            except OSError:
+                pass  # a file system without locks
+            break
         yield
     finally:
         os.close(handle)
+
+
+def in_use(path: Path) -> bool:
+    """Whether another process holds the lock of a file."""
+    try:
+        with locked(path):
+            return False
+    except ConfigError:
+        return True
 
 
 def write_json(to: str, figures: Any) -> None:

@@ -88,28 +88,54 @@ def _size(path: Path) -> str:
 def methods(name: str | None, json_to: str | None) -> None:
     """The guidance methods: what they do, take and cost; with NAME, all about that one.
 
-    Of every kind one can act in the same run: loss guidance (--method), prediction guidance (--cfg), particle guidance
-    (--best-of). Trajectory optimisation is called from Python only.
+    Of the first three kinds one each can act in the same run: --method NAME, with --set NAME=VALUE for what it takes.
+    Trajectory optimisation is called from Python only.
     """
-    from symguide.cli.methods import KINDS, cost, first_line, parameters
+    from symguide.cli import methods as known
+    from symguide.cli.values import describe
+    from symguide.registry import parameters as signature
+    from symguide.registry import registry_of
+    from symguide.solver import GRIDS
 
-    every = {each: (kind, method) for kind, registry in KINDS.items() for each, method in registry.items()}
+    every = {each: kind for kind in known.KINDS for each in registry_of(kind)}
     if name is not None and name not in every:
         raise unknown("method", name, every)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for each in [name] if name is not None else every:
-        kind, method = every[each]
-        row: dict[str, Any] = {"name": each, "kind": kind, "about": first_line(method)}
-        row["parameters"] = {key: _plain(value) for key, value in parameters(method).items()}
-        row["cost"] = cost(method)
-        if name is not None:
-            row["doc"] = inspect.getdoc(method) or ""
-        rows.append(row)
-    shown = [{**row, "takes": ", ".join(f"{k}={v}" for k, v in row["parameters"].items())} for row in rows]
-    text = _blocks(shown, "about", ["kind", "takes", "cost"])
-    if name is not None:
-        text = f"{name}: {shown[0]['kind']}\ntakes {shown[0]['takes']}\n\n{rows[0]['doc']}"
+        method = registry_of(every[each])[each]
+        taken, ranges = signature(method), known.ranges(each)
+        rows.append(
+            {
+                "name": each,
+                "kind": every[each],
+                "about": known.first_line(method),
+                "parameters": {k: _plain(p.default) for k, p in taken.items() if not p.required},
+                "required": [k for k, p in taken.items() if p.required],
+                "types": {k: describe(p.kind) for k, p in taken.items() if k != "objective"},
+                "ranges": {k: repr(domain) for k, domain in ranges.items()},
+                "cost": known.paragraph(method, "Cost"),
+                "source": known.paragraph(method, "Source"),
+                **({} if name is None else {"doc": inspect.getdoc(method) or ""}),
+            }
+        )
+    if name is None:
+        for row in rows:
+            row["takes"] = ", ".join([*row["required"], *map(_given, row["parameters"].items())])
+        text = _blocks(rows, "about", ["kind", "takes", "cost", "source"])
+        text += f"\n\nsolvers: {', '.join(registry_of('solver'))}\ngrids: {', '.join(GRIDS)}"
+    else:
+        (row,) = rows
+        takes = [
+            f"  {_given((k, row['parameters'][k])) if k in row['parameters'] else k}: {row['types'][k]}"
+            + (f"; tune looks in {row['ranges'][k]}" if k in row["ranges"] else "")
+            for k in row["types"]
+        ]
+        text = "\n".join([f"{name}: {row['kind']}, which takes", *takes, "", row["doc"]])
     _output(rows, text, json_to)
+
+
+def _given(parameter: tuple[str, Any]) -> str:
+    return "=".join(map(str, parameter))
 
 
 def _plain(value: Any) -> Any:

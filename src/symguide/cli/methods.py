@@ -1,114 +1,212 @@
-"""What the registered methods take: their parameters, which options of the command line set them, and their docs."""
+"""Methods by name with what they are given: which of them a setting belongs to, and its type, are read from registries.
+
+--method sag --method apg --set n=4 --set apg.scale=10 --best-of 4
+"""
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from symguide.cli import values
+from symguide.cli.settings import SAMPLE, Word, flag
 from symguide.errors import ConfigError, unknown
-from symguide.loss_guidance import RECIPES, Recipe, Sphere
-from symguide.particle_guidance import METHODS
-from symguide.prediction_guidance import RULES, TwoBranches
+from symguide.registry import Parameter, registry_of
+from symguide.registry import parameters as signature
 from symguide.solver import choose
-from symguide.trajectory import TRAJECTORIES
 
-KINDS: dict[str, Mapping[str, Any]] = {
-    "loss guidance": RECIPES,
-    "prediction guidance": RULES,
-    "particle guidance": METHODS,
-    "trajectory optimisation": TRAJECTORIES,
-}
+LOSS, PREDICTION, PARTICLES, TRAJECTORY = KINDS = (
+    "loss guidance",
+    "prediction guidance",
+    "particle guidance",
+    "trajectory optimisation",
+)
 
-PARAMETERS = {
-    "scale": "scale",
-    "window": "window",
-    "repeats": "repeats",
-    "n": "n",
-    "memory": "memory",
-    "jacobian": "jacobian",
-    "lookahead_solver": "solver",
-    "lookahead_grid": "grid",
-    "rate": "rate",
-    "samples": "samples",
-    "backward_steps": "backward_steps",
-    "sphere": "constraint",
-    "form": "form",
-}
-"""Options of the command line and the parameters of recipes that they set."""
+ALIASES = {"lookahead_solver": "solver", "lookahead_grid": "grid", "sphere": "constraint"}
+"""Settings and the methods' parameters that they are: the run has a solver and a grid of its own."""
+
+_NAMES = {parameter: alias for alias, parameter in ALIASES.items()}
 
 
-def flag(option: str) -> str:
-    """An option as it is typed."""
-    return "--" + option.replace("_", "-")
+@dataclass(frozen=True)
+class Method:
+    """A registered method and its settings, as YAML has them, by parameter."""
+
+    kind: str
+    name: str
+    settings: Mapping[str, Any]
+
+    def make(self, *given: Any, **others: Any) -> Any:
+        """The method itself, after what it is given first (an objective)."""
+        own = parameters(self.name)
+        made = {name: values.build(value, own[name].kind) for name, value in {**self.settings, **others}.items()}
+        return registry_of(self.kind)[self.name](*given, **made)
 
 
-def parameters(method: type) -> dict[str, Any]:
-    """Parameters of a method with their defaults.
+def key(method: str, parameter: str) -> str:
+    """The name of a parameter's setting: with its method's before it, where it would be another's.
 
-    >>> parameters(RECIPES["dsg"])["rate"], "scale" in parameters(RECIPES["dsg"])
+    >>> key("sag", "n"), key("sag", "solver"), key("apg", "scale"), key("apg", "threshold")
+    ('n', 'lookahead_solver', 'cfg', 'apg.threshold')
+    """
+    if parameter == "scale" and weighs_condition(method):
+        return "cfg"
+    if (method, parameter) == ("best_of_n", "n"):
+        return "best_of"
+    name = _NAMES.get(parameter, parameter)
+    own = kind_of(method) == LOSS and (name not in SAMPLE or SAMPLE[name].method)
+    return name if own else f"{method}.{parameter}"
+
+
+def record(found: Sequence[Method]) -> dict[str, Any]:
+    """Methods and their settings by the names that a config has."""
+    out: dict[str, Any] = {}
+    named = [each.name for each in found if each.name != "best_of_n" and not weighs_condition(each.name)]
+    if named:
+        out["method"] = named[0] if len(named) == 1 else named
+    for each in found:
+        if weighs_condition(each.name) and each.name != "cfg":
+            out["rule"] = each.name
+        out |= {key(each.name, parameter): value for parameter, value in each.settings.items()}
+    return out
+
+
+def weighs_condition(name: str) -> bool:
+    """Whether a method's scale weighs the prediction with the condition against one without: --cfg."""
+    return kind_of(name) == PREDICTION and "negative" in parameters(name)
+
+
+def one(found: Sequence[Method], kind: str) -> Method | None:
+    """The method of a kind, where there is one."""
+    return next((each for each in found if each.kind == kind), None)
+
+
+def prediction(found: Sequence[Method]) -> Any:
+    """The rules for the prediction as one; None where there is none."""
+    made = [each.make() for each in found if each.kind == PREDICTION]
+    if len(made) > 1:
+        raise ConfigError("one rule makes the prediction: give --cfg or --method, and not both")
+    return made[0] if made else None
+
+
+def kind_of(name: str) -> str:
+    """The kind of guidance that a method is; ConfigError for those that guide no step, and unknown names."""
+    if name in registry_of(TRAJECTORY):
+        raise ConfigError(f"{name} optimises whole trajectories and guides no step: call sg.optimise from Python")
+    for kind in (LOSS, PREDICTION, PARTICLES):
+        if name in registry_of(kind):
+            return kind
+    raise unknown("method", name, [each for kind in (LOSS, PREDICTION, PARTICLES) for each in registry_of(kind)])
+
+
+def parameters(name: str) -> dict[str, Parameter]:
+    """What a method takes beside an objective.
+
+    >>> parameters("dsg")["rate"].default, "scale" in parameters("dsg")
     (0.1, False)
     """
-    signature = inspect.signature(method).parameters.values()
-    return {p.name: p.default for p in signature if p.default is not p.empty}
+    found = signature(registry_of(kind_of(name))[name])
+    return {key: parameter for key, parameter in found.items() if key != "objective"}
 
 
-def make_rule(name: str | None, scale: float | None) -> TwoBranches | None:
-    """The rule of that name (cfg where only a scale is given) and weight; None where neither is given.
+def ranges(name: str) -> Mapping[str, Any]:
+    """Where a search looks for the values of a method's parameters."""
+    found: Mapping[str, Any] = registry_of(LOSS)[name].search_space() if name in registry_of(LOSS) else {}
+    return found
 
-    Raises ConfigError for a weight that the rule does not take.
+
+def parameter_of(setting: str) -> str:
+    """The parameter that a setting of methods is."""
+    own = setting.rpartition(".")[2]
+    return ALIASES.get(own, own)
+
+
+def settings() -> Collection[str]:
+    """The names of all settings of all methods."""
+    names = dict.fromkeys(ALIASES)
+    for kind in (LOSS, PREDICTION, PARTICLES):
+        for name in registry_of(kind):
+            names |= dict.fromkeys(parameters(name))
+    return names
+
+
+def kind_of_setting(name: str) -> Any:
+    """The type of a method's setting, plain or with its method before it; None where no method has it."""
+    method, _, own = name.rpartition(".")
+    names = [method] if method else [n for kind in (LOSS, PREDICTION, PARTICLES) for n in registry_of(kind)]
+    found = [parameters(each).get(ALIASES.get(own, own)) for each in names]
+    return next((parameter.kind for parameter in found if parameter is not None), None)
+
+
+def belong(words: Iterable[Word], names: Sequence[str], implied: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """What each method is given, as plain values by parameter.
+
+    A setting belongs to those of the named methods that take it, else to those that are there though nobody named
+    them; sag.scale belongs to sag.
+
+    Raises:
+        ConfigError: for a setting that none of the methods takes, naming those that do.
     """
-    if name is None and scale is None:
-        return None
-    kind = RULES[name or "cfg"]
-    return kind(parameters(kind)["scale"] if scale is None else scale)
+    given: dict[str, dict[str, Any]] = {name: {} for name in (*names, *implied)}
+    for word in sorted(words, key=lambda word: "." in word.name):  # what names its method wins
+        method, _, own = word.name.rpartition(".")
+        parameter = ALIASES.get(own, own)
+        if method and parameter not in parameters(method):
+            raise unknown(f"setting of {method}:", own, parameters(method))
+        if method and method not in given:
+            raise ConfigError(f"{word.where} is a setting of {method}, which is not asked for: add --method {method}")
+        takers = [
+            [each for each in ([method] if method else names) if parameter in parameters(each)],
+            [each for each in implied if not method and parameter in parameters(each) and "." in key(each, parameter)],
+        ]
+        if not any(takers):
+            raise _not_taken(word, parameter, [method] if method else names)
+        for name in takers[0] or takers[1]:
+            given[name][parameter] = values.plain(word.text, parameters(name)[parameter].kind, word.where)
+    return given
 
 
-def get_recipe(name: str) -> type[Recipe]:
-    """The loss-guidance recipe of that name.
+def _not_taken(word: Word, parameter: str, names: Sequence[str]) -> ConfigError:
+    every = [name for kind in (LOSS, PREDICTION, PARTICLES) for name in registry_of(kind)]
+    others = [name for name in every if parameter in parameters(name)]
+    if not others:
+        return unknown("setting", word.name, [*SAMPLE, *settings()])
+    if not names:
+        return ConfigError(
+            f"{word.where} must go with a method: add --method, e.g. --method {others[0]}, and --objective"
+        )
+    own = ", ".join(flag(key(names[0], each)) for each in parameters(names[0]))
+    return ConfigError(
+        f"{' and '.join(names)} does not take {word.where}, which belongs to {', '.join(others)}; "
+        f"{names[0]} takes {own}"
+    )
 
-    Raises ConfigError for an unknown name, and for other kinds of guidance, which have options of their own.
+
+def whole(name: str, given: Mapping[str, Any]) -> Method:
+    """A method with all of its settings: those that are given, and its own for the rest.
+
+    Raises:
+        ConfigError: for solvers and grids that there are none of, and settings that must be given and are not.
     """
-    if name in RULES:
-        how = "--cfg SCALE" if name == "cfg" else f"--rule {name}, and --cfg SCALE"
-        raise ConfigError(f"{name} makes the prediction and is no gradient method: use {how}")
-    if name in METHODS:
-        raise ConfigError(f"{name} chooses among particles and is no gradient method: use --best-of N")
-    if name in TRAJECTORIES:
-        raise ConfigError(f"{name} optimises whole trajectories and guides no step: call sg.optimise from Python")
-    if name not in RECIPES:
-        raise unknown("method", name, RECIPES)
-    return RECIPES[name]
+    kind = kind_of(name)
+    found: dict[str, Any] = {}
+    for parameter, own in parameters(name).items():
+        if parameter in given:
+            found[parameter] = given[parameter]
+        elif own.required:
+            raise ConfigError(f"{name} needs {parameter}: add --set {parameter}=...")
+        elif isinstance(own.default, bool | int | float | str):
+            found[parameter] = own.default
+        elif isinstance(own.default, tuple):
+            found[parameter] = list(own.default)
+    if kind == LOSS and isinstance(found.get("solver"), str):
+        found["solver"], found["grid"] = choose(found["solver"], found.get("grid"))
+    order = [each for each in parameters(name) if found.get(each) is not None]
+    return Method(kind, name, {each: found[each] for each in order})
 
 
-def resolve(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a recipe: the given ones, and its defaults for the rest.
-
-    Raises ConfigError for options that it does not take, naming the methods that do.
-    """
-    defaults = parameters(get_recipe(name))
-    taken = {option: defaults[p] for option, p in PARAMETERS.items() if p in defaults}
-    for option in given:
-        if option not in taken:
-            others = [other for other, recipe in RECIPES.items() if PARAMETERS[option] in parameters(recipe)]
-            own = ", ".join(map(flag, taken))
-            raise ConfigError(
-                f"{name} does not take {flag(option)}, which belongs to {', '.join(others)}; {name} takes {own}"
-            )
-    settings = {**taken, **given}
-    if "lookahead_solver" in settings:
-        solver, grid = choose(settings["lookahead_solver"], settings.get("lookahead_grid"))
-        settings |= {"lookahead_solver": solver, "lookahead_grid": grid}
-    return {option: list(v) if isinstance(v, tuple) else v for option, v in settings.items() if v is not None}
-
-
-def make(name: str, objective: Any, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with resolved options."""
-    chosen = {PARAMETERS[option]: value for option, value in settings.items()}
-    if "window" in chosen:
-        chosen["window"] = tuple(chosen["window"])
-    if "constraint" in chosen:
-        chosen["constraint"] = Sphere(chosen["constraint"])
-    return get_recipe(name)(objective, **chosen)
+# What docstrings say
 
 
 def first_line(thing: Any) -> str:
@@ -117,11 +215,11 @@ def first_line(thing: Any) -> str:
     return lines[0] if lines else ""
 
 
-def cost(thing: Any) -> str:
-    """What a docstring says of the cost, as one line.
+def paragraph(thing: Any, what: str) -> str:
+    """A docstring's paragraph of the cost or the source, as one line.
 
-    >>> cost(RECIPES["mpgd"])
+    >>> paragraph(registry_of(LOSS)["mpgd"], "Cost")
     'of a guided step: 1 forward and no backward call.'
     """
-    found = re.search(r"\bCost\b.*?(?=\n\s*\n|\Z)", inspect.getdoc(thing) or "", re.DOTALL)
-    return re.sub(r"^Cost:? ", "", " ".join(found[0].split())) if found else ""
+    found = re.search(rf"\b{what}\b.*?(?=\n\s*\n|\Z)", inspect.getdoc(thing) or "", re.DOTALL)
+    return re.sub(rf"^{what}:? ", "", " ".join(found[0].split())) if found else ""

@@ -14,28 +14,16 @@ from torch import Tensor, nn
 import symguide as sg
 from symguide.cli import loading, methods
 from symguide.cli.device import DTYPES, usable
+from symguide.cli.methods import Method
+from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
-from symguide.loss_guidance import Recipe
 from symguide.meter import Peak
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
 from symguide.specs.kinds import Loss, cycle
 
-COPIED = (
-    "num",
-    "batch",
-    "steps",
-    "seed",
-    "scheduler",
-    "eta",
-    "cfg",
-    "rule",
-    "device",
-    "dtype",
-    "on_nan",
-    "negative_prompt",
-)
+COPIED = ("num", "batch", "steps", "seed", "scheduler", "eta", "cfg", "device", "dtype", "on_nan", "negative_prompt")
 PYTHON = "guide it in Python, with symguide.guide(pipe, loss=...)"
 _SPREAD = 0x9E3779B1  # odd, so that i -> _SPREAD * i is one to one in 32 bits; Knuth's multiplicative hashing
 
@@ -64,9 +52,10 @@ class Pipeline:
     made_with: Mapping[str, str]
     call: Mapping[str, Any]
     """What every run of the pipeline is given; lists go to the samples in turn."""
+    methods: Sequence[Method]
 
     def draw(
-        self, indices: range, aim: Loss | None, recipe: Callable[[Loss], Recipe] | None, show: Show
+        self, indices: range, objective: Loss | None, loss: Callable[[Loss], Any] | None, show: Show
     ) -> tuple[Tensor, sg.Cost]:
         s, pipe, device = self.settings, self.pipe, torch.device(self.settings["device"])
         call = {key: cycle(v, indices) if isinstance(v, list) else v for key, v in self.call.items()}
@@ -77,11 +66,11 @@ class Pipeline:
         began, record = time.perf_counter(), None
         with ExitStack() as stack:
             peak, rows = stack.enter_context(Peak(device)), stack.enter_context(_rows(networks(pipe)))
-            loss = None if aim is None or recipe is None else recipe(aim)
-            rule = methods.make_rule(s["rule"], s["cfg"]) if "rule" in s else None
-            if loss is not None or rule is not None:
+            recipe = None if objective is None or loss is None else loss(objective)
+            rule = methods.prediction(self.methods)
+            if recipe is not None or rule is not None:
                 settings = {"checkpoint": "checkpoint" in s, "seed": s["seed"], "on_nan": s["on_nan"]}
-                record = stack.enter_context(sg.guide(pipe, loss=loss, prediction=rule, indices=indices, **settings))
+                record = stack.enter_context(sg.guide(pipe, loss=recipe, prediction=rule, indices=indices, **settings))
             drawn = pipe(**call, generator=[generator(s["seed"], i) for i in indices]).images
         pictures = 2 * _tensor(drawn).float().cpu() - 1
         if pictures.shape[1:] != self.shape:
@@ -95,45 +84,42 @@ class Pipeline:
         return pictures, replace(record.total, seconds=spent, peak_bytes=max(peak(), record.total.peak_bytes))
 
 
-def source(options: Mapping[str, Any]) -> Pipeline:
-    """The pipeline of the options, loaded and checked.
+def source(asked: Request, found: Sequence[Method]) -> Pipeline:
+    """The pipeline that is asked for, loaded and checked.
 
     Raises:
-        ConfigError: for pipelines that draw no pictures of prompts alone, and options that this one does not take.
+        ConfigError: for pipelines that draw no pictures of prompts alone, and settings that this one does not take.
         WeightsError: where it cannot be had or read.
     """
-    device = usable(options["device"])
-    name, pipe, made_with = loading.pipeline(options["pipeline"], DTYPES[options["dtype"]])
+    device = usable(asked["device"])
+    name, pipe, made_with = loading.pipeline(asked["pipeline"], DTYPES[asked["dtype"]])
     _check(pipe)
-    if options["scheduler"] is not None:
-        pipe.scheduler = _swapped(pipe, options["scheduler"])
-    if options["objective"] is not None:
+    if asked["scheduler"] is not None:
+        pipe.scheduler = _swapped(pipe, asked["scheduler"])
+    if asked["objective"] is not None:
         levels(pipe.scheduler)  # its own checks
-    elif options["checkpoint"]:
+    elif asked["checkpoint"]:
         raise ConfigError("--checkpoint saves memory in guidance, and nothing is guided: give --objective, or leave it")
-    size = _size(pipe, options["size"])
-    rule = methods.make_rule(options["rule"], options["cfg"]) if options["rule"] is not None else None
-    asked = _asked(pipe, options if rule is None else {**options, "cfg": None})
-    if rule is not None and asked.get("guidance_scale", 0.0) <= 1:
+    size = _size(pipe, asked["size"])
+    rule = next((each for each in found if methods.weighs_condition(each.name)), None)
+    call = _call(pipe, {**asked.settings, "cfg": None} if rule is not None else asked.settings)
+    if rule is not None and call.get("guidance_scale", 0.0) <= 1:
         raise ConfigError(
             f"{type(pipe).__name__} makes no prediction without the condition by itself: leave out --rule"
         )
     if "height" in _parameters(pipe):
-        asked |= {"height": size[0], "width": size[1]}
+        call |= {"height": size[0], "width": size[1]}
+    weight = call.get("guidance_scale") if rule is None else rule.settings["scale"]
+    resolved = {**asked.settings, "steps": call.get("num_inference_steps"), "cfg": weight}
     settings: dict[str, Any] = {"pipeline": name}
-    resolved = {
-        **options,
-        "steps": asked.get("num_inference_steps"),
-        "cfg": asked.get("guidance_scale") if rule is None else rule.scale,
-    }
-    settings |= {key: resolved[key] for key in COPIED if resolved[key] is not None}
-    if options["prompt"]:
-        settings["prompt"] = list(options["prompt"])
-    if "height" in asked:
+    settings |= {key: resolved[key] for key in COPIED if resolved.get(key) is not None}
+    if asked["prompt"]:
+        settings["prompt"] = asked["prompt"]
+    if "height" in call:
         settings["size"] = list(size)
-    if options["checkpoint"]:
+    if asked["checkpoint"]:
         settings["checkpoint"] = True
-    return Pipeline(name, pipe.to(device), (_channels(pipe), *size), settings, made_with, asked)
+    return Pipeline(name, pipe.to(device), (_channels(pipe), *size), settings, made_with, call, found)
 
 
 def _check(pipe: Any) -> None:
@@ -162,7 +148,7 @@ def _swapped(pipe: Any, name: str) -> Any:
     return made
 
 
-def _asked(pipe: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _call(pipe: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the pipeline's call that the options give, with its own defaults of those that decide samples.
 
     Raises:

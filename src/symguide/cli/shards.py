@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import safetensors
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from symguide import files as disk
-from symguide.errors import WeightsError
+from symguide.cli.files import in_use
+from symguide.errors import ConfigError, WeightsError
 
 _NAME = re.compile(r"\d{6,}-\d{6,}\.safetensors")
 
@@ -26,6 +28,45 @@ class Record:
     backward_calls: int
     seconds: float
     peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """The i-th of n parts of a run, beside other processes: every n-th shard, from the i-th; 1 of 1 is the whole."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Part":
+        """The part that --shard I/N names.
+
+        >>> str(Part.parse("2/8"))
+        '2/8'
+        """
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", "1/1" if text is None else text.strip())
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise ConfigError(f"--shard takes I/N with 1 <= I <= N, such as 2/8, not {text!r}")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def whole(self) -> bool:
+        return self.count == 1
+
+    def of(self, ranges: Iterator[range]) -> Iterator[range]:
+        """Its share of all shards' indices."""
+        return islice(ranges, self.index - 1, None, self.count)
+
+    def lock(self, folder: Path) -> Path:
+        """The file that is locked while it is drawn."""
+        return folder / f"part-{self.index}-of-{self.count}.lock"
+
+    def others(self, folder: Path) -> bool:
+        """Whether other parts are being drawn into the folder now."""
+        return any(in_use(path) for path in folder.glob("part-*.lock") if path != self.lock(folder))
 
 
 class Shards:

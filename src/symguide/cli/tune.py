@@ -1,13 +1,14 @@
 """symguide tune: find settings of guidance, and write them as configs that symguide sample takes."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
 
-from symguide.cli.help import Command, option
-from symguide.cli.params import SAMPLES, Count, Finite, Seeds
-from symguide.cli.sample import BASE, sample
+from symguide.cli.settings import SAMPLE, Seed, Setting, SettingsCommand, Word, in_group
+from symguide.cli.values import Between
 
 EXAMPLES = [
     (
@@ -30,85 +31,69 @@ EXAMPLES = [
     ("begin at the settings of a run", "symguide tune --config threes/config.yaml --out tuned"),
 ]
 
-OWN = ("num", "method", "seed", "out")
-"""Options of symguide sample that mean something else here."""
+LEFT = ("pipeline", "negative_prompt", "size", "scheduler", "checkpoint", "best_of", "shard")
+"""Settings of symguide sample that there are none of here."""
 
-LEFT = ("pipeline", "negative_prompt", "size", "scheduler", "checkpoint", "best_of")
-"""Options of symguide sample that there are none of here."""
+TABLE = {
+    **{name: setting for name, setting in SAMPLE.items() if name not in LEFT},
+    "method": replace(SAMPLE["method"], about="The method to tune; several are tuned side by side.", shown="sag"),
+    "out": replace(
+        SAMPLE["out"],
+        about="Folder for the configs, the picture of the front, the figures and the trials.",
+        default="out/tune",
+    ),
+    **in_group(
+        "Search",
+        budget=Setting(
+            "Network calls in all, forward and backward, each sample counted; never exceeded.",
+            Annotated[int, Between(1)],
+            shown="30 times what the defaults take",
+            form="CALLS",
+        ),
+        search=Setting(
+            "What is searched, in place of all that the method has ranges for: scale=0.1:3:log, n=1:8, n=1,2,4, "
+            "sphere=none,0.05:0.5, window=0:0.4,0.6:1, or a name alone for the method's own range. What is typed as a "
+            "setting of its own, such as --n 4, is not searched.",
+            form="NAME=RANGE",
+            many=True,
+        ),
+        metric=Setting(
+            "What is minimised: judge, the objective by a network that guidance never sees; scorer, the objective "
+            "itself; or an objective's spec, such as my_module:score.",
+            shown="judge, where the objective has one",
+            form="WHAT",
+        ),
+        keep=Setting(
+            "What must not be lost: shape, the share of samples whose shape the judge still reads as the prompt says "
+            "(pictures of scenes); or my_module:Name, higher is better.",
+            form="WHAT",
+        ),
+        floor=Setting(
+            "Settings whose samples keep less cannot be chosen.",
+            float,
+            shown="what unguided samples have, less 0.1",
+        ),
+        num=replace(SAMPLE["num"], about="Samples of each seed."),
+        seeds=Setting(
+            "Noise that all settings are tried on, apart from the --seed that the config draws with.",
+            Sequence[Seed],
+            [1000, 1001],
+            "1000,1001",
+            form="N,N",
+        ),
+        seed=replace(SAMPLE["seed"], about="Of what is proposed, and of the configs written."),
+    ),
+}
+"""Settings of symguide tune by name."""
 
-SHARED = [parameter for parameter in sample.params if parameter.name not in (*OWN, *LEFT)]
+OPTIONS = (
+    "model", "prompt", "cfg", "steps", "objective", "method", "n", "budget", "search", "metric", "keep", "num", "seed",
+    "out", "config",
+)  # fmt: skip
 
 
-@click.command(cls=Command, examples=EXAMPLES, params=SHARED)
-@option(
-    "Search",
-    "--budget",
-    type=click.IntRange(1),
-    metavar="CALLS",
-    show_default="30 times what the defaults take",
-    help="Network calls in all, forward and backward, each sample counted; never exceeded.",
-)
-@option(
-    "Guidance",
-    "--method",
-    multiple=True,
-    metavar="NAME",
-    show_default="sag",
-    help="The method to tune; several are tuned side by side.",
-)
-@option(
-    "Search",
-    "--search",
-    multiple=True,
-    metavar="NAME=RANGE",
-    help="What is searched, in place of all that the method has ranges for: scale=0.1:3:log, n=1:8, n=1,2,4, "
-    "sphere=none,0.05:0.5, window=0:0.4,0.6:1, or a name alone for the method's own range. What is typed as an option "
-    "of its own, such as --n 4, is not searched.",
-)
-@option(
-    "Search",
-    "--metric",
-    metavar="WHAT",
-    show_default="judge, where the objective has one",
-    help="What is minimised: judge, the objective by a network that guidance never sees; scorer, the objective itself; "
-    "or an objective's spec, such as my_module:score.",
-)
-@option(
-    "Search",
-    "--keep",
-    metavar="WHAT",
-    help="What must not be lost: shape, the share of samples whose shape the judge still reads as the prompt says "
-    "(pictures of scenes); or my_module:Name, higher is better.",
-)
-@option(
-    "Search",
-    "--floor",
-    type=Finite(),
-    show_default="what unguided samples have, less 0.1",
-    help="Settings whose samples keep less cannot be chosen.",
-)
-@option("Search", "--num", type=Count(1, SAMPLES), default=16, show_default=True, help="Samples of each seed.")
-@option(
-    "Search",
-    "--seeds",
-    type=Seeds(),
-    default="1000,1001",
-    show_default=True,
-    help="Noise that all settings are tried on, apart from the --seed that the config draws with.",
-)
-@option(
-    "Search", "--seed", type=int, default=0, show_default=True, help="Of what is proposed, and of the configs written."
-)
-@option(
-    "Output",
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/tune"),
-    show_default=True,
-    help="Folder for the configs, the picture of the front, the figures and the trials.",
-)
-@click.pass_context
-def tune(ctx: click.Context, /, **options: Any) -> None:
+@click.command(cls=SettingsCommand, table=TABLE, options=OPTIONS, examples=EXAMPLES)
+def tune(words: Sequence[Word]) -> None:
     """Find settings of guidance for a model and an objective, within a budget of network calls.
 
     All settings are tried on the same few samples. The methods' defaults come first; the others are proposed by Optuna
@@ -122,25 +107,27 @@ def tune(ctx: click.Context, /, **options: Any) -> None:
     front), front.png, results.json and trials.jsonl. A search that was interrupted goes on with the same command, and
     one with a larger --budget adds to it.
     """
-    from symguide.cli import config, source, tuning
+    from symguide.cli import config, tuning
     from symguide.cli.files import write_json
+    from symguide.cli.request import request
+
+    asked = request(words, TABLE)
 
     def say(text: str) -> None:
-        if options["progress"] is not False:
+        if asked["progress"] is not False:
             click.echo(text, err=True)
 
-    base = ctx.meta.get(BASE, {})
-    options |= dict.fromkeys(LEFT)
-    for text in source.settle(ctx, options, base):
+    for text in asked.notes:
         say(text)
-    task = tuning.prepare(ctx, options, say)
-    for text in config.notes(base, task.run.settings):
+    task = tuning.prepare(asked, say)
+    for text in config.notes(asked.base, task.run.settings):
         say(text)
-    found = tuning.search(task, options["out"], options)
-    figures = tuning.figures(task, found, options)
-    if options["json_to"] is not None:
-        write_json(options["json_to"], figures)
-    written = tuning.write(task, found, figures, options["out"], say)
-    if options["json_to"] != "-" and options["progress"] is not False:
+    out = Path(asked["out"])
+    found = tuning.search(task, out)
+    figures = tuning.figures(task, found)
+    if asked["json"] is not None:
+        write_json(asked["json"], figures)
+    written = tuning.write(task, found, figures, out, say)
+    if asked["json"] != "-" and asked["progress"] is not False:
         click.echo(tuning.summary(task, found, written))
     _ = found.best  # a sentence where no setting can be chosen

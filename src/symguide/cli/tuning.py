@@ -1,4 +1,4 @@
-"""What symguide tune does: from options to a search, and from what it found to a table, a picture and configs."""
+"""What symguide tune does: from a request to a search, and from what it found to a table, a picture and configs."""
 
 import json
 import shutil
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
-from click.core import ParameterSource
 from torch import Tensor
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import config, drawing, methods, outputs
+from symguide.cli import config, methods, outputs, run, values
 from symguide.cli.files import locked, sweep
+from symguide.cli.methods import LOSS, Method
 from symguide.cli.model import Model
+from symguide.cli.request import Request
 from symguide.errors import ConfigError, unknown
 from symguide.evaluation.tasks import shapes_read
 from symguide.ranges import Choice, Domain, Maybe, Range, Window
@@ -32,15 +32,13 @@ from symguide.worlds.scenes.scene import SHAPES
 
 TRIALS, PICTURE, RESULTS, FRONT = "trials.jsonl", "front.png", "results.json", "front"
 
-OPTIONS = {parameter: option for option, parameter in methods.PARAMETERS.items()}
-"""The options of the command line by the parameters of recipes that they set."""
-
 
 @dataclass(frozen=True)
 class Task:
     """What is tuned: a run of symguide sample, the space of its methods, and what is asked of the samples."""
 
-    run: drawing.Plan
+    asked: Request
+    run: run.Plan
     space: Space
     metric: At
     metric_name: str
@@ -48,209 +46,199 @@ class Task:
 
     def cost(self, method: str | None, settings: Mapping[str, Any]) -> tuple[int, int]:
         assert isinstance(self.run.source, Model)
-        return self.run.source.calls(self._recipe(method, settings))
+        return self.run.source.calls(self._loss(method, settings))
 
     def draw(
         self, method: str | None, settings: Mapping[str, Any], seed: int, indices: range
     ) -> tuple[Tensor, sg.Cost]:
         assert isinstance(self.run.source, Model) and self.run.steering is not None
         source = replace(self.run.source, settings={**self.run.source.settings, "seed": seed})
-        aim = None if method is None else self.run.steering.at(indices)
-        return source.draw(indices, aim, self._recipe(method, settings), lambda done, steps: None)
+        objective = None if method is None else self.run.steering.at(indices)
+        return source.draw(indices, objective, self._loss(method, settings), lambda done, steps: None)
 
-    def _recipe(self, method: str | None, settings: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-        return None if method is None else lambda aim: self.space.methods[method].recipe(settings, aim)
+    def _loss(self, method: str | None, settings: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+        return None if method is None else Method(LOSS, method, settings).make
 
     def config(self, trial: Trial) -> dict[str, Any]:
         """The settings of `symguide sample` that draw with a trial's."""
         assert trial.method is not None
-        own = {*methods.PARAMETERS, "method"}
-        chosen = {OPTIONS[key]: value for key, value in trial.settings.items()}
+        others = [each for each in self.run.methods if each.kind != LOSS]
+        own = methods.record(self.run.methods)
         whole = {key: value for key, value in self.run.settings.items() if key not in own}
         made_with = whole.pop(config.MADE_WITH)
-        return {**whole, "method": trial.method, **methods.resolve(trial.method, chosen), config.MADE_WITH: made_with}
+        chosen = methods.record([methods.whole(trial.method, trial.settings), *others])
+        return {**whole, **chosen, config.MADE_WITH: made_with}
+
+    def settings(self, trial: Trial) -> dict[str, Any]:
+        """A trial's settings by the names that the command line has."""
+        return {methods.key(str(trial.method), each): value for each, value in trial.settings.items()}
 
     def shown(self, trial: Trial) -> str:
         """The settings that were searched, as text."""
         if trial.method is None:
             return "unguided"
         searched = self.space.methods[trial.method].domains
-        parts = [f"{OPTIONS[key]} {_value(trial.settings[key])}" for key in searched if key in trial.settings]
+        parts = [
+            f"{methods.key(trial.method, key)} {_value(trial.settings[key])}"
+            for key in searched
+            if key in trial.settings
+        ]
         return ", ".join([trial.method, *parts])
 
 
-def prepare(ctx: click.Context, options: dict[str, Any], say: Say) -> Task:
-    """The search that the options ask for, with everything looked up and checked.
+def prepare(asked: Request, say: Say) -> Task:
+    """The search that is asked for, with everything looked up and checked.
 
     Raises:
-        ConfigError: for options that do not go together or cannot be met here. WeightsError: for missing weights.
+        ConfigError: for settings that do not go together or cannot be met here. WeightsError: for missing weights.
     """
-    if options["objective"] is None:
+    if asked["objective"] is None:
         raise ConfigError("tuning needs something to steer toward: give --objective, e.g. classifier:3")
-    names = list(options["method"]) or ["sag"]
-    taken = {name: methods.parameters(methods.get_recipe(name)) for name in names}
-    given = {option: options[option] for option in methods.PARAMETERS if options[option] is not None}
-    typed = {o: v for o, v in given.items() if ctx.get_parameter_source(o) is ParameterSource.COMMANDLINE}
-    for option in typed:
-        if not any(methods.PARAMETERS[option] in own for own in taken.values()):
-            methods.resolve(names[0], {option: typed[option]})  # says which methods take it
-    begin, mine = {}, {}
+    names = asked.names or ["sag"]
     for name in names:
-        mine[name] = {o: v for o, v in given.items() if methods.PARAMETERS[o] in taken[name]}
-        whole = methods.resolve(name, mine[name])
-        begin[name] = {methods.PARAMETERS[option]: value for option, value in whole.items()}
-    first = {**options, **dict.fromkeys(methods.PARAMETERS), **mine[names[0]], "method": names[0]}
-    run = drawing.plan(first, say)
-    outputs.check(options["out"], run.settings["format"], run.shape)
-    assert run.steering is not None
-    metric, metric_name = _metric(options, run, say)
-    fixed = {methods.PARAMETERS[option]: value for option, value in typed.items()}
-    if options["eta"] == 0 and not options["search"]:
+        if (kind := methods.kind_of(name)) != LOSS:
+            instead = "use --cfg SCALE" if methods.weighs_condition(name) else "sample with it"
+            raise ConfigError(f"{name} is {kind}, and loss guidance is tuned: {instead}")
+    given = methods.belong(asked.words, names)
+    begin = {name: dict(methods.whole(name, own).settings) for name, own in given.items()}
+    fixed = {key: value for own in methods.belong(asked.typed, names).values() for key, value in own.items()}
+    first = methods.parameters(names[0])
+    mine = [word for word in asked.words if methods.parameter_of(word.name) in first]
+    plan = run.plan(asked, replace(asked, names=names[:1], words=mine).methods(), say)
+    outputs.check(Path(asked["out"]), plan.settings["format"], plan.shape)
+    metric, metric_name = _metric(asked, plan, say)
+    if asked["eta"] == 0 and not asked["search"]:
         fixed.setdefault("constraint", None)  # a step without noise has no sphere
-    space = build(names, _space(ctx, options["search"], taken), fixed, begin)
-    return Task(run, space, metric, metric_name, _keep(options, run))
+    space = build(names, _space(asked["search"] or (), names), fixed, begin)
+    return Task(asked, plan, space, metric, metric_name, _keep(asked, plan))
 
 
-def _space(ctx: click.Context, given: Sequence[str], taken: Mapping[str, Any]) -> dict[str, Domain | None]:
-    """Parameters and their ranges; all that the methods have ranges for and options can set, where none is given."""
-    if not given:
-        own = [methods.get_recipe(name).search_space() for name in taken]
-        return {p: None for p in methods.PARAMETERS.values() if any(p in space for space in own)}
+def _space(given: Sequence[str], names: Sequence[str]) -> dict[str, Domain | None] | None:
+    """Parameters and the ranges that are typed; None where none is: all that the methods have ranges for."""
     out: dict[str, Domain | None] = {}
-    known = [option for option, parameter in methods.PARAMETERS.items() if any(parameter in t for t in taken.values())]
     for text in given:
         name, equals, rest = (part.strip() for part in text.partition("="))
-        option = name.replace("-", "_")
-        if option not in known:
-            raise unknown("parameter in --search", name, known)
-        parameter = methods.PARAMETERS[option]
-        if not equals and not any(parameter in methods.get_recipe(each).search_space() for each in taken):
+        parameter = methods.parameter_of(name.replace("-", "_"))
+        known = {key: own for each in names for key, own in methods.parameters(each).items()}
+        if parameter not in known:
+            raise unknown("parameter in --search", name, [methods.key(names[0], key) for key in known])
+        if not equals and not any(parameter in methods.ranges(each) for each in names):
             raise ConfigError(f"{name} has no range of its own: give one, --search {name}=A,B or {name}=LOW:HIGH")
-        out[parameter] = parse_range(ctx, option, rest) if equals else None
-    return out
+        out[parameter] = parse_range(name, known[parameter].kind, rest) if equals else None
+    return out or None
 
 
-def parse_range(ctx: click.Context, option: str, text: str) -> Domain:
+def parse_range(name: str, kind: Any, text: str) -> Domain:
     """0.1:3:log, 1:8, 1,2,4, none,0.05:0.5, or for a window 0:0.4,0.6:1.
 
     Raises:
-        ConfigError: for what is none of these, or has values that the option does not take.
+        ConfigError: for what is none of these, or has values that the parameter does not take.
     """
-    kind = next(parameter.type for parameter in ctx.command.params if parameter.name == option)
 
     def value(each: str) -> Any:
-        try:
-            return None if each == "none" and option == "sphere" else kind.convert(each, None, ctx)
-        except click.BadParameter as error:
-            raise ConfigError(f"--search {option}={text}: {error.message.rstrip('.')}") from error
+        return values.plain(each, kind, f"--search {name}={text}: {name}")
 
-    def span(each: str) -> Range:
+    def span(each: str, of: Callable[[str], Any] = value) -> Range:
         low, high, *log = (part.strip() for part in each.split(":"))
         if log not in ([], ["log"]):
-            raise ConfigError(f"--search {option}={text} must be {option}=LOW:HIGH or {option}=LOW:HIGH:log")
-        ends = (_number(low), _number(high)) if option == "window" else (value(low), value(high))
+            raise ConfigError(f"--search {name}={text} must be {name}=LOW:HIGH or {name}=LOW:HIGH:log")
+        ends = of(low), of(high)
         if not all(isinstance(end, int | float) for end in ends):
-            raise ConfigError(f"{option} has no numbers: write its values as a list, {option}=A,B")
+            raise ConfigError(f"{name} has no numbers: write its values as a list, {name}=A,B")
         return Range(ends[0], ends[1], bool(log))
 
     parts = [part.strip() for part in text.split(",")]
     spans = [":" in part for part in parts]
-    if option == "window":
+    if values.words(kind) == 2:
         if spans != [True, True]:
-            raise ConfigError(f"--search window={text} must be two ranges, of start and stop, such as 0:0.4,0.6:1")
-        return Window(*map(span, parts))
+            raise ConfigError(f"--search {name}={text} must be two ranges, of start and stop, such as 0:0.4,0.6:1")
+        return Window(*(span(part, lambda end: values.plain(end, float, f"--search {name}")) for part in parts))
     if spans == [True]:
         return span(parts[0])
-    if spans == [False, True] and parts[0] == "none" and option == "sphere":
+    if spans == [False, True] and parts[0] == "none" and value("none") is None:
         return Maybe(span(parts[1]))
     if any(spans):
-        raise ConfigError(f"--search {option}={text} must be one range, LOW:HIGH, or a list of values, A,B,C")
+        raise ConfigError(f"--search {name}={text} must be one range, LOW:HIGH, or a list of values, A,B,C")
     return Choice(*map(value, parts))
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no number: ranges are LOW:HIGH, such as 0:0.4") from None
-
-
-def _metric(options: Mapping[str, Any], run: drawing.Plan, say: Say) -> tuple[At, str]:
+def _metric(asked: Request, plan: run.Plan, say: Say) -> tuple[At, str]:
     """What is minimised, and its name."""
-    steering, asked = run.steering, options["metric"]
+    steering, metric = plan.steering, asked["metric"]
     assert steering is not None
-    judged = steering.judged() if asked in (None, "judge") else None
-    if asked == "judge" and judged is None:
+    judged = steering.judged() if metric in (None, "judge") else None
+    if metric == "judge" and judged is None:
         raise ConfigError(
-            f"there is no judge of {options['objective']}: use --metric scorer, or a measure of your own, "
+            f"there is no judge of {asked['objective']}: use --metric scorer, or a measure of your own, "
             "--metric my_module:score"
         )
     if judged is not None:
         return judged, "judge"
-    if asked is None:
+    if metric is None:
         say("there is no judge of this objective: tuning on the objective itself, which guidance sees")
-    if asked in (None, "scorer"):
+    if metric in (None, "scorer"):
         return steering.at, "scorer"
-    return _asked(asked, run).at, asked
+    return _steering(metric, plan).at, metric
 
 
-def _asked(spec: str, run: drawing.Plan) -> Steering:
-    return Steering(spec, run.source.name, run.shape, black_box=True)
+def _steering(spec: str, plan: run.Plan) -> Steering:
+    return Steering(spec, plan.source.name, plan.shape, black_box=True)
 
 
-def _keep(options: Mapping[str, Any], run: drawing.Plan) -> At | None:
+def _keep(asked: Request, plan: run.Plan) -> At | None:
     """What must not be lost, by the samples' indices."""
-    asked = options["keep"]
-    if asked is None:
-        if options["floor"] is not None:
+    keep = asked["keep"]
+    if keep is None:
+        if asked["floor"] is not None:
             raise ConfigError("--floor is of what --keep says: add --keep, e.g. --keep shape")
         return None
-    if asked != "shape":
-        return _asked(asked, run).at
-    name = run.source.name
+    if keep != "shape":
+        return _steering(keep, plan).at
+    name = plan.source.name
     if name.partition("-")[0] != "scenes" or judge_of("classifier", name) is None:
         raise ConfigError(
             "--keep shape asks the judge of the scenes world: use it with such pictures, or my_module:Name"
         )
-    shapes = [[SHAPES.index(word) for word in prompt.split() if word in SHAPES] for prompt in options["prompt"]]
+    shapes = [[SHAPES.index(word) for word in prompt.split() if word in SHAPES] for prompt in asked["prompt"] or ()]
     if not shapes or any(len(each) != 1 for each in shapes):
         raise ConfigError(
             'with --keep shape every --prompt says which shape is asked for, one each, as in --prompt "a red star"'
         )
 
     def at(indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
-        asked = torch.tensor([shapes[i % len(shapes)][0] for i in indices])
-        return lambda samples: shapes_read(samples, asked)
+        wanted = torch.tensor([shapes[i % len(shapes)][0] for i in indices])
+        return lambda samples: shapes_read(samples, wanted)
 
     return at
 
 
-def search(task: Task, out: Path, options: Mapping[str, Any]) -> Tuned:
+def search(task: Task, out: Path) -> Tuned:
     """Run the search, or go on with one that was interrupted.
 
     Raises:
         KeyboardInterrupt: what is kept and how to go on, if it is interrupted.
     """
-    measure = Measure(task, task.metric, task.keep, in_parts(options["num"], options["seeds"], options["batch"]))
-    ignored = {*methods.PARAMETERS, "method"}
+    asked = task.asked
+    measure = Measure(task, task.metric, task.keep, in_parts(asked["num"], asked["seeds"], asked["batch"]))
+    ignored = methods.record(task.run.methods[:1])
     about = {k: v for k, v in config.matters(task.run.settings).items() if k not in ignored}
-    about |= {"metric": task.metric_name, "keep": options["keep"]}
+    about |= {"metric": task.metric_name, "keep": asked["keep"]}
     log, made = out / TRIALS, not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out):
             sweep(out)
-            if options["fresh"]:
+            if asked["fresh"]:
                 log.unlink(missing_ok=True)
             return run_search(
                 task.space,
                 measure,
-                budget=options["budget"],
-                seed=options["seed"],
-                floor=options["floor"],
+                budget=asked["budget"],
+                seed=asked["seed"],
+                floor=asked["floor"],
                 about=about,
                 log=log,
-                progress=options["progress"],
+                progress=asked["progress"],
             )
     except KeyboardInterrupt:
         kept = (
@@ -262,13 +250,13 @@ def search(task: Task, out: Path, options: Mapping[str, Any]) -> Tuned:
             out.rmdir()
 
 
-def figures(task: Task, found: Tuned, options: Mapping[str, Any]) -> dict[str, Any]:
+def figures(task: Task, found: Tuned) -> dict[str, Any]:
     """All that was found, as JSON values."""
     front = found.front
     return {
         "objective": task.run.settings["objective"],
         "metric": task.metric_name,
-        "keep": options["keep"],
+        "keep": task.asked["keep"],
         "floor": found.floor,
         "calls_spent": found.spent,
         "best": front[-1].number if front else None,
@@ -279,11 +267,10 @@ def figures(task: Task, found: Tuned, options: Mapping[str, Any]) -> dict[str, A
 
 
 def _record(task: Task, trial: Trial) -> dict[str, Any]:
-    settings = {OPTIONS[key]: value for key, value in trial.settings.items()}
     row = {
         "number": trial.number,
         "method": trial.method,
-        "settings": settings,
+        "settings": task.settings(trial),
         "state": trial.state,
         "metric": trial.value,
         "error": trial.error,

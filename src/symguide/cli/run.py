@@ -1,15 +1,14 @@
-"""A run: from options to settings, from settings to samples on disk, and what they cost."""
+"""A run: from what is asked for to samples on disk, what they cost, and how well they met the objective."""
 
-import functools
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import symguide as sg
@@ -17,11 +16,14 @@ from symguide import encoders
 from symguide import files as disk
 from symguide.cli import config, digests, methods, model, outputs, pipeline
 from symguide.cli.files import locked, sweep
-from symguide.cli.shards import Record, Shards
+from symguide.cli.methods import LOSS, Method
+from symguide.cli.request import Request
+from symguide.cli.shards import Part, Record, Shards
 from symguide.cli.source import Show, Source
 from symguide.errors import ConfigError, WeightsError
+from symguide.objectives import Classifier
 from symguide.specs.pictures import Say
-from symguide.specs.steering import Steering, files, resolved
+from symguide.specs.steering import Scored, Steering, files, resolved
 from symguide.worlds import WORLDS
 
 
@@ -30,7 +32,7 @@ class Plan:
     """A run that can be made: its settings as a config file has them, and what they stand for."""
 
     settings: dict[str, Any]
-    method: dict[str, Any]
+    methods: list[Method]
     source: Source
     steering: Steering | None
 
@@ -39,43 +41,41 @@ class Plan:
         """Of a picture."""
         return self.source.shape
 
+    @property
+    def loss(self) -> Method | None:
+        """The method of gradients."""
+        return methods.one(self.methods, LOSS)
+
     def draw(self, indices: range, show: Show) -> tuple[Tensor, sg.Cost]:
         """The samples of these indices, as pictures, and what they cost."""
-        aim = None if self.steering is None else self.steering.at(indices)
-        name = self.settings.get("method")
-        recipe = None if name is None else functools.partial(methods.make, name, settings=self.method)
-        return self.source.draw(indices, aim, recipe, show)
+        objective = None if self.steering is None else self.steering.at(indices)
+        return self.source.draw(indices, objective, None if self.loss is None else self.loss.make, show)
 
 
-def plan(options: Mapping[str, Any], say: Say) -> Plan:
-    """The run that the options ask for, with everything looked up and checked that can be before the first step.
+def plan(asked: Request, found: list[Method], say: Say) -> Plan:
+    """The run that is asked for, with everything looked up and checked that can be before the first step.
 
     Args:
-        options: of symguide sample, by name, with one source among them.
+        asked: its settings.
+        found: its methods.
         say: takes remarks, such as that a picture was resized.
 
     Raises:
-        ConfigError: for options that do not go together or cannot be met here. WeightsError: for missing weights.
+        ConfigError: for settings that do not go together or cannot be met here. WeightsError: for missing weights.
     """
-    spec, best_of = options["objective"], options["best_of"]
-    name, chosen = _method(options)
-    if spec is None and name is not None:
-        raise ConfigError(f"--method {name} needs something to steer toward: give --objective, e.g. classifier:3")
-    if spec is None and best_of is not None:
-        raise ConfigError("--best-of keeps the best samples by an objective: give --objective, e.g. my_module:rule")
-    if spec is None and options["encoder"]:
+    spec, loss = asked["objective"], methods.one(found, LOSS)
+    if spec is None and asked["encoder"]:
         raise ConfigError("--encoder is what an objective asks: give --objective, e.g. text:'a red star'")
-    source: Source = model.source(options) if options["pipeline"] is None else pipeline.source(options)
+    source: Source = (model if asked["pipeline"] is None else pipeline).source(asked, found)
     settings = dict(source.settings)
     spec = None if spec is None else resolved(spec)
     if spec is not None:
         settings["objective"] = spec
-    names = [str(Path(each).resolve()) if Path(each).is_dir() else each for each in options["encoder"]]
+    names = [str(Path(each).resolve()) if Path(each).is_dir() else each for each in asked["encoder"] or ()]
     if names:
         settings["encoder"] = names
-    if name is not None:
-        settings |= {"method": name, **chosen}
-    settings |= {"format": options["format"], "grid_png": options["grid_png"]}
+    settings |= methods.record(found)
+    settings |= {"format": asked["format"], "grid_png": asked["grid_png"]}
     made_with: dict[str, Any] = {"symguide": sg.__version__, "torch": torch.__version__.split("+")[0]}
     made_with |= {
         **source.made_with,
@@ -84,37 +84,22 @@ def plan(options: Mapping[str, Any], say: Say) -> Plan:
     settings[config.MADE_WITH] = made_with
     steering = None
     if spec is not None:
-        asked = [encoders.load(each) for each in names]
-        for each, encoder in zip(names, asked, strict=True):
+        loaded = [encoders.load(each) for each in names]
+        for each, encoder in zip(names, loaded, strict=True):
             made_with["files"] |= digests.of_encoder(each, encoder)
-        steering = Steering(spec, source.name, source.shape, encoders=asked, black_box=name is None, say=say)
+        steering = Steering(spec, source.name, source.shape, encoders=loaded, black_box=loss is None, say=say)
         if scored := {f"{s.world}/{s.kind}": WORLDS[s.world].scorers[s.kind] for s in steering.scored}:
             made_with["scorers"] = {scorer: digests.of_network(folder) for scorer, folder in scored.items()}
-        if name is not None:
-            methods.make(name, steering.at(range(1)), chosen)  # its own checks
-    return Plan(settings, chosen, source, steering)
-
-
-def _method(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The method's name and all of its options; SAG where only an objective is given."""
-    given = {option: options[option] for option in methods.PARAMETERS if options[option] is not None}
-    name = options["method"]
-    if name is None and options["objective"] is not None and options["best_of"] is None:
-        name = "sag"
-    if name is not None:
-        return name, methods.resolve(name, given)
-    if given:
-        raise ConfigError(
-            f"{', '.join(map(methods.flag, given))} must go with a method: add --method, e.g. --method sag, "
-            "and --objective"
-        )
-    return None, {}
+        if loss is not None:
+            loss.make(steering.at(range(1)))  # its own checks
+    return Plan(settings, found, source, steering)
 
 
 @contextmanager
-def folder(out: Path, settings: Mapping[str, Any], fresh: bool) -> Iterator[Shards]:
-    """The output folder for this run alone: its config written, the shards of an earlier start kept.
+def folder(out: Path, settings: Mapping[str, Any], fresh: bool, part: Part) -> Iterator[Shards]:
+    """The output folder for this run or this part of one: its config written, the shards of an earlier start kept.
 
+    A whole run has the folder for itself; a part has its shards, and the folder only while the config is written.
     What fails inside before anything is drawn leaves no folder behind.
 
     Raises:
@@ -125,13 +110,23 @@ def folder(out: Path, settings: Mapping[str, Any], fresh: bool) -> Iterator[Shar
     made = not out.exists()
     shards.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(out):
-            for place in (out, shards.folder):
-                sweep(place)
-            _check_owner(out / config.NAME, settings, fresh or not shards.files())
-            for path in shards.files() if fresh else []:
-                path.unlink()
-            disk.write(out / config.NAME, config.dump(settings))
+        with ExitStack() as stack:
+            with ExitStack() as whole:
+                whole.enter_context(locked(out, wait=0 if part.whole else 60))
+                alone = not part.others(shards.folder)
+                if part.whole and not alone:
+                    raise ConfigError(f"parts of the run are being drawn in {out}: wait, or choose another --out")
+                if not part.whole:
+                    stack.enter_context(locked(part.lock(shards.folder), f"part {part} of the run in {out}"))
+                for place in (out, shards.folder) if alone else ():
+                    sweep(place)
+                _check_owner(out / config.NAME, settings, fresh or not shards.files())
+                for path in shards.files() if fresh else []:
+                    path.unlink()
+                if alone or not (out / config.NAME).exists():
+                    disk.write(out / config.NAME, config.dump(settings))
+                if part.whole:
+                    stack.push(whole.pop_all())
             yield shards
     except KeyboardInterrupt:
         saved = sum(len(indices) for indices in shards.found())
@@ -139,7 +134,8 @@ def folder(out: Path, settings: Mapping[str, Any], fresh: bool) -> Iterator[Shar
         again = f"run the same command again, or symguide sample --config {out / config.NAME} --out {out}, to go on"
         raise KeyboardInterrupt(f"interrupted: {kept}" + (f"; {again}" if saved else "")) from None
     finally:
-        if made and not shards.files():
+        if made and not shards.files() and not part.others(shards.folder):
+            part.lock(shards.folder).unlink(missing_ok=True)
             (out / config.NAME).unlink(missing_ok=True)
             with suppress(OSError):
                 shards.folder.rmdir()
@@ -162,18 +158,19 @@ def _check_owner(path: Path, settings: Mapping[str, Any], empty: bool) -> None:
         )
 
 
-def draw(run: Plan, shards: Shards, say: Say, progress: bool | None) -> int:
-    """Draw all shards that are not there yet; how many samples were drawn."""
+def draw(run: Plan, shards: Shards, part: Part, say: Say, progress: bool | None) -> int:
+    """Draw all shards of a part that are not there yet; how many samples were drawn."""
     num, drawn = run.settings["num"], 0
     if kept := sum(len(indices) for indices in shards.found()):
         say(f"continuing: {kept} of {num} samples are in {shards.folder} already")
-    bar = tqdm(total=num, unit="sample", disable=None if progress is None else not progress, file=sys.stderr)
+    total = num if part.whole else sum(map(len, part.of(shards.ranges)))
+    bar = tqdm(total=total, unit="sample", disable=None if progress is None else not progress, file=sys.stderr)
     with bar:
 
         def show(done: int, steps: int) -> None:
             bar.set_postfix_str(f"step {done}/{steps}")
 
-        for indices in shards.ranges:
+        for indices in part.of(shards.ranges):
             try:
                 shards.read(indices)
             except (FileNotFoundError, WeightsError) as error:
@@ -185,12 +182,14 @@ def draw(run: Plan, shards: Shards, say: Say, progress: bool | None) -> int:
                 shards.save(indices, samples, record)
                 drawn += len(indices)
             bar.update(len(indices))
-    shards.drop_shorter()
     return drawn
 
 
 def assemble(run: Plan, shards: Shards, out: Path) -> list[Path]:
     """Write the samples in their format, and the sheet of the first ones."""
+    shards.drop_shorter()
+    for path in shards.folder.glob("part-*.lock"):
+        path.unlink(missing_ok=True)
     s = run.settings
     paths = [outputs.write(out, s["format"], s["num"], run.shape, ((i, x) for i, x, _ in shards))]
     if s["grid_png"] and outputs.drawable(run.shape):
@@ -214,3 +213,40 @@ def costs(run: Plan, shards: Shards) -> dict[str, Any]:
         "seconds_per_sample": seconds / run.settings["num"],
         "peak_bytes": max(record.peak_bytes for record in records),
     }
+
+
+@torch.no_grad()
+def reached(run: Plan, shards: Shards) -> dict[str, Any]:
+    """The objective's mean loss; for terms with an embedded network also each one's by its scorer and by its judge.
+
+    Returns:
+        {"objective": text, "loss": mean, "terms": [{"term": ..., "scorer": {"loss": ...}, "judge": ...}]}, with "hits",
+        the share of samples whose label is the network's first choice, for classifiers; {} without an objective.
+    """
+    if run.steering is None:
+        return {}
+    device = run.settings["device"]
+    losses = [run.steering.at(indices)(samples.to(device)).double() for indices, samples, _ in shards]
+    out: dict[str, Any] = {"objective": run.settings["objective"], "loss": _mean(losses)}
+    for scored in run.steering.scored:
+        entry: dict[str, Any] = {"term": scored.text, "scorer": _by(scored.scorer, scored, shards, device)}
+        if (judge := scored.judge()) is not None:
+            entry["judge"] = _by(judge, scored, shards, device)
+        out.setdefault("terms", []).append(entry)
+    return out
+
+
+def _by(network: nn.Module, scored: Scored, shards: Shards, device: str) -> dict[str, float | None]:
+    losses, hits = [], []
+    for indices, samples, _ in shards:
+        objective, samples = scored.make(network, indices), samples.to(device)
+        losses.append(objective(samples).double())
+        if isinstance(objective, Classifier):
+            hits.append((objective.logits(samples).argmax(dim=1).cpu() == objective.label).double())
+    return {"loss": _mean(losses)} | ({"hits": _mean(hits)} if hits else {})
+
+
+def _mean(parts: list[Tensor]) -> float | None:
+    """The mean, or None where it is not finite (JSON has no such number)."""
+    value = torch.cat([part.cpu() for part in parts]).mean().item()
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,146 @@
+"""What a command line and its config ask for: one source, its settings, and the methods with theirs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from symguide.cli import config, methods
+from symguide.cli.methods import LOSS, PARTICLES, PREDICTION, Method
+from symguide.cli.settings import Setting, Word, check_json, flag, read
+from symguide.errors import ConfigError
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "model": {"model": "digits", "batch": 64, "steps": 50, "solver": "ddim", "grid": "uniform", "eta": 1.0},
+    "pipeline": {"batch": 1},
+}
+"""Of settings that depend on the source; what a pipeline has defaults of its own for is left to it."""
+
+PROMPTED = 5.0
+"""Weight of classifier-free guidance where a prompt is given and no weight: captions are hardly followed without."""
+
+FITTED = ("batch", "steps", "eta", "cfg", "rule")
+"""Settings of both sources with values that suit one: not taken over from a config of the other."""
+
+
+@dataclass
+class Request:
+    """What is asked for.
+
+    Attributes:
+        settings: of the run by name, those of the table, None where nobody gave one and it has no default.
+        words: settings of methods as they were given, those of the config first.
+        names: of the methods that were named.
+        typed: those of them that the command line has.
+        base: the content of the config.
+        notes: what is to be said, as sentences.
+    """
+
+    settings: dict[str, Any]
+    words: list[Word]
+    names: list[str]
+    typed: list[Word]
+    base: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.settings.get(name)
+
+    def methods(self) -> list[Method]:
+        """The methods of the run, each with all of its settings.
+
+        Raises:
+            ConfigError: for two of a kind, settings that none of them takes, and methods without an objective.
+        """
+        names, cfg, kinds = self.names, self["cfg"], [methods.kind_of(name) for name in self.names]
+        if twice := [name for name, kind in zip(names, kinds, strict=True) if kinds.count(kind) > 1]:
+            raise ConfigError(f"{' and '.join(twice)} are both {methods.kind_of(twice[0])}: give one of them")
+        implied = [] if self["best_of"] is None or PARTICLES in kinds else ["best_of_n"]
+        guided = LOSS in kinds or PARTICLES in kinds or bool(implied)
+        named = [*names, *(["sag"] if self["objective"] is not None and not guided else [])]
+        if self["rule"] is not None and self["rule"] not in names:
+            implied.append(self["rule"])
+        if self["pipeline"] is None and not any(map(methods.weighs_condition, [*names, *implied])):
+            cfg = PROMPTED if cfg is None and self["prompt"] and PREDICTION not in kinds else cfg
+            implied += [] if cfg is None else ["cfg"]
+        given = methods.belong(self.words, named, implied)
+        for name, own in given.items():
+            if cfg is not None and methods.weighs_condition(name):
+                own["scale"] = cfg
+            if self["best_of"] is not None and name == "best_of_n":
+                own["n"] = self["best_of"]
+        found = [methods.whole(name, own) for name, own in given.items()]
+        for each in found if self["objective"] is None else []:
+            if each.kind in (LOSS, PARTICLES):
+                how = "--best-of" if each.name == "best_of_n" and each.name in implied else f"--method {each.name}"
+                raise ConfigError(
+                    f"{how} needs something to steer toward: give --objective, e.g. classifier:3 or my_module:rule"
+                )
+        return found
+
+
+def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:
+    """What the words of a command line ask for, on the base of the config that they name.
+
+    Raises:
+        ConfigError: for values that a setting does not take, and settings that do not go together.
+    """
+    typed, own = read(words, table)
+    check_json(typed.get("json"))
+    path = typed.get("config")
+    content = config.read(Path(path)) if path else {}
+    base, others = read(config.words(content, Path(path), table) if path else [], table)
+    asked = Request({}, [], [], own, content)
+    asked.settings = _source(asked, typed, base, table)
+    then = base.get("method", [])
+    now = typed.get("method", then)
+    asked.names = list(now)
+    asked.words = [*_of_its_method(asked, others, then, now), *own]
+    return asked
+
+
+def _source(
+    asked: Request, typed: dict[str, Any], base: dict[str, Any], table: Mapping[str, Setting]
+) -> dict[str, Any]:
+    """The settings of one source, with its defaults; what was dropped of a config of the other is noted.
+
+    Raises:
+        ConfigError: where both are given, or a setting that has no meaning for the one that is.
+    """
+    given = {**base, **typed}
+    sources = [s for s in DEFAULTS if s in typed] or [s for s in DEFAULTS if s in given] or ["model"]
+    if len(sources) > 1:
+        raise ConfigError("--model and --pipeline both say what draws: give one of them")
+    (mine,), (other,) = sources, [name for name in DEFAULTS if name not in sources]
+    foreign = other in given  # a config of the other source: what is typed wins over it
+    alien = {name: s.alien[mine] for name, s in table.items() if s.alien is not None and mine in s.alien}
+    for name, why in alien.items():
+        if name in typed or (name in given and not foreign):
+            raise ConfigError(f"{flag(name)} has no meaning with a {mine}: {why}")
+    dropped = [name for name in (*alien, *FITTED) if foreign and name in base and name not in typed]
+    if dropped:
+        asked.notes.append(f"the config's {', '.join(map(flag, dropped))} belonged to its {other}: left out")
+    kept = {name: value for name, value in given.items() if name not in (other, *dropped)}
+    return {
+        name: kept.get(name, DEFAULTS[mine].get(name, setting.default))
+        for name, setting in table.items()
+        if not setting.method
+    }
+
+
+def _of_its_method(asked: Request, words: Sequence[Word], then: list[str], now: list[str]) -> Iterator[Word]:
+    """The config's settings of methods that are still asked for; of the others, which ones is noted."""
+    gone = [name for name in then if name not in now]
+    dropped = []
+    for word in words:
+        method = word.name.rpartition(".")[0]
+        if gone and (method in gone or (not method and _loss(gone))):
+            dropped.append(flag(word.name))
+        else:
+            yield word
+    if dropped:
+        asked.notes.append(f"the config's {', '.join(dropped)} belonged to its method {gone[0]}: left out")
+
+
+def _loss(names: Sequence[str]) -> bool:
+    return any(methods.kind_of(name) == LOSS for name in names)

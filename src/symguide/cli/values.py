@@ -1,0 +1,316 @@
+"""Values as they are typed: text is read by the type hint of what it is for, and nothing is evaluated.
+
+    window: tuple[float, float] | Callable     0.2,0.7
+    update: Rule | None                        none, or rho(0.2), or chain(clip(1.0), normalise())
+
+`plain` gives what YAML can hold, and `build` makes of that what Python code would be given.
+"""
+
+import ast
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from symguide.errors import ConfigError, unknown
+
+MOST = 100_000
+"""Most steps, calls and other repetitions of one thing; far more than any run has, and few enough to plan."""
+
+_CALL = re.compile(r"\s*[A-Za-z_][\w.]*\s*\(.*\)\s*", re.DOTALL)
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+class Between(NamedTuple):
+    """In an annotation: the ends of a number's range."""
+
+    least: float
+    most: float = math.inf
+
+
+class Known(NamedTuple):
+    """In an annotation: a name of a registry, which is imported when there is a name to look up."""
+
+    kind: str
+    names: Callable[[], Iterable[str]]
+
+
+class Pairs(dict[str, Any]):
+    """In an annotation: numbers by name, label=3 or label=0,1,2; the values of a list go to the samples in turn."""
+
+
+class _Other(Exception):
+    """The text is none of the kind."""
+
+
+def plain(text: str, kind: Any, what: str) -> Any:
+    """The value of a text as YAML holds it: None, a truth value, a number, text, or a list of these.
+
+    Args:
+        text: as it was typed.
+        kind: the type hint.
+        what: its name, for errors.
+
+    Raises:
+        ConfigError: for text that is no value of the kind.
+
+    >>> plain("0.2,0.7", tuple[float, float] | None, "window"), plain("none", float | None, "scale")
+    ([0.2, 0.7], None)
+    """
+    try:
+        return _read(text, kind)
+    except _Other:
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        raise ConfigError(f"{what} takes {describe(kind)}, not {shown!r}") from None
+
+
+def _read(text: str, kind: Any) -> Any:
+    text, origin, inner = text.strip() if kind is not str else text, get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _bounded(_read(text, inner[0]), inner[1:]) if inner[0] is not int else _whole(text, *inner[1:])
+    if origin in (Union, types.UnionType):
+        return _first(text, sorted(inner, key=_looseness))
+    if origin is Literal:
+        return _one(text, {str(value): value for value in inner})
+    if kind is None or kind is type(None):
+        return _one(text.lower(), {"none": None, "null": None})
+    if kind is bool:
+        return _one(text.lower(), _WORDS)
+    if kind is int:
+        return _whole(text, Between(-MOST, MOST))
+    if kind is float:
+        return _number(text)
+    if kind is str or kind is Any:
+        return text
+    if kind is Pairs:
+        return _pairs(text)
+    if origin in (tuple, list) or origin is Sequence:
+        parts = text.strip("()[]").split(",")
+        each = list(inner) if origin is tuple and inner[-1] is not ... else [inner[0]] * len(parts)
+        if len(parts) != len(each):
+            raise _Other
+        return [_read(part.strip(), one) for part, one in zip(parts, each, strict=True)]
+    if origin is Mapping or kind is Mapping:
+        return dict([_pairs(text)])
+    if _CALL.fullmatch(text):
+        spelled(text)
+        return text
+    if kind is _constraint():
+        return _number(text)  # the rate of a sphere
+    raise _Other
+
+
+def _looseness(kind: Any) -> int:
+    """Types that take more texts are tried later."""
+    order = [type(None), bool, int, float]
+    return order.index(kind) if kind in order else 9 if kind is str else 5
+
+
+def _first(text: str, kinds: Sequence[Any]) -> Any:
+    for kind in kinds:
+        with suppress(_Other):
+            return _read(text, kind)
+    raise _Other
+
+
+def _one(text: str, values: Mapping[str, Any]) -> Any:
+    if text not in values:
+        raise _Other
+    return values[text]
+
+
+def _whole(text: str, bounds: Any = None, *_: Any) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,40}", text):
+        raise _Other
+    value: int = _bounded(int(text), [bounds])
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise _Other from None
+    if not math.isfinite(value):
+        raise _Other
+    return value
+
+
+def _bounded(value: Any, extra: Sequence[Any]) -> Any:
+    for each in extra:
+        if isinstance(each, Between) and not each.least <= value <= each.most:
+            raise _Other
+        if isinstance(each, Known) and value not in (names := list(each.names())):
+            raise unknown(each.kind, value, names)
+    return value
+
+
+def _pairs(text: str) -> tuple[str, Any]:
+    name, equals, rest = text.partition("=")
+    numbers = [_whole(p, Between(-(2**63), 2**63 - 1)) if re.fullmatch(r"[+-]?\d+", p) else _number(p) for p in
+               (part.strip() for part in rest.split(","))]  # fmt: skip
+    if not equals or not name.strip():
+        raise _Other
+    if any(isinstance(number, float) for number in numbers):
+        numbers = [float(number) for number in numbers]
+    return name.strip(), numbers
+
+
+def describe(kind: Any) -> str:
+    """What values a type hint takes, in words.
+
+    >>> describe(Annotated[int, Between(1, 100_000)] | None), describe(Literal["exact", "first"])
+    ('a whole number from 1 to 100,000 or none', 'exact or first')
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        names = [each.kind for each in inner[1:] if isinstance(each, Known)]
+        return f"the name of a {names[0]}" if names else describe(inner[0]) + _range(inner[1:])
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(each) for each in sorted(inner, key=lambda k: k is type(None))))
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin is tuple and inner[-1] is not ...:
+        return f"{len(inner)} values with commas between ({', '.join(map(describe, inner))})"
+    if origin in (tuple, list, Sequence):
+        return f"values with commas between ({describe(inner[0])})"
+    words = {type(None): "none", bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+    if kind in words:
+        return words[kind]
+    return "name=NUMBER or name=NUMBER,NUMBER" if kind is Pairs or origin is Mapping else "a rule such as rho(0.2)"
+
+
+def _range(extra: Sequence[Any]) -> str:
+    for each in extra:
+        if isinstance(each, Between):
+            ends = f"{each.least:,} to {each.most:,}"
+            return f" from {ends}" if each.most < math.inf else f" of at least {each.least:,}"
+    return ""
+
+
+def metavar(kind: Any) -> str:
+    """A type in one word, for --help.
+
+    >>> metavar(Annotated[int, Between(1)]), metavar(Literal["raise", "skip"])
+    ('N', 'raise|skip')
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return "NAME" if any(isinstance(each, Known) for each in inner[1:]) else metavar(inner[0])
+    if origin in (Union, types.UnionType):
+        return "|".join(dict.fromkeys(metavar(each) for each in inner if each is not type(None)))
+    if origin is Literal:
+        return "|".join(map(str, inner))
+    if origin is tuple:
+        return ",".join(map(metavar, inner))
+    return {int: "N", float: "NUMBER", str: "TEXT", bool: "true|false"}.get(kind, "RULE")
+
+
+def words(kind: Any) -> int:
+    """How many words of the command line a value takes as an option of its own: none for a flag, two for a window."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return words(inner[0])
+    if origin in (Union, types.UnionType):
+        return max((words(each) for each in inner if each is not type(None)), default=1)
+    return 0 if kind is bool else len(inner) if origin is tuple and inner[-1] is not ... else 1
+
+
+def is_sequence(kind: Any) -> bool:
+    """Whether a value may be a list of any length."""
+    return any(get_origin(arm) in (list, Sequence) or (get_origin(arm) is tuple and get_args(arm)[-1] is ...)
+               for arm in _arms(kind))  # fmt: skip
+
+
+def build(value: Any, kind: Any) -> Any:
+    """What Python code would be given for a plain value.
+
+    Lists become tuples, the number of a constraint the sphere of that rate, and rho(0.2) what that makes.
+    """
+    if isinstance(value, list) and list in _origins(kind):
+        return value
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, int | float) and any(arm is _constraint() for arm in _arms(kind) if inspect.isclass(arm)):
+        return callables()["Sphere"](value)
+    if isinstance(value, str) and str not in _arms(kind) and _CALL.fullmatch(value):
+        return spelled(value)
+    return value
+
+
+def _arms(kind: Any) -> Collection[Any]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else [kind]
+
+
+def _origins(kind: Any) -> Collection[Any]:
+    return [get_origin(each) for each in _arms(kind)]
+
+
+# Rules by name, with literal arguments
+
+
+def _constraint() -> Any:
+    from symguide.loss_guidance.recipe import Constraint
+
+    return Constraint
+
+
+@cache
+def callables() -> dict[str, Callable[..., Any]]:
+    """What a value may be spelled with: the update rules, constraints and windows, by name."""
+    from symguide.loss_guidance import Sphere, noise_window, rules
+    from symguide.loss_guidance.recipe import Rule
+
+    own = {name: thing for name, thing in vars(rules).items() if getattr(thing, "__module__", "") == rules.__name__}
+    made = {
+        name: thing
+        for name, thing in own.items()
+        if not name.startswith("_")
+        and (inspect.isclass(thing) or (callable(thing) and get_type_hints(thing).get("return") == Rule))
+    }
+    return {**made, "Sphere": Sphere, "noise_window": noise_window}
+
+
+def spelled(text: str) -> Any:
+    """What a text such as chain(clip(1.0), rho(0.2)) makes: names of `callables` with literals, and no other code.
+
+    Raises:
+        ConfigError: for other names, arguments that are no literals, and what the callable itself refuses.
+
+    >>> callable(spelled("chain(clip(1.0), normalise())"))
+    True
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval") if len(text) <= 1000 else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = None
+    if tree is None:
+        raise ConfigError(f"{text[:80]!r} is no rule such as rho(0.2) or chain(clip(1.0), normalise())")
+    return _made(tree.body, text)
+
+
+def _made(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | bool | None):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        number = node.operand.value
+        if isinstance(number, int | float):
+            return -number
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_made(each, text) for each in node.elts)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ConfigError(f"{text!r} has more in it than names of rules, numbers and text: write a rule in Python")
+    if node.func.id not in callables():
+        raise unknown("rule", node.func.id, callables())
+    thing = callables()[node.func.id]
+    given = [_made(each, text) for each in node.args]
+    named = {str(each.arg): _made(each.value, text) for each in node.keywords}
+    try:
+        inspect.signature(thing).bind(*given, **named)
+    except TypeError as error:
+        raise ConfigError(f"{node.func.id} in {text!r}: {error}") from None
+    return thing(*given, **named)
