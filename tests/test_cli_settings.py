@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import symguide as sg
-from symguide.cli import main, methods, settings, values
+from symguide import registry, values
+from symguide.cli import main, methods, settings
 from symguide.cli.files import in_use
 from symguide.cli.request import request
 from symguide.cli.shards import Part
@@ -188,7 +189,7 @@ def test_values_by_type(text, kind, expected):
         ("rho(1, 2, 3)", Rule, "too many positional arguments"),
         ("rho(factr=1)", Rule, "unexpected keyword"),
         ("clip(-1)", Rule, "the length to clip at must be positive"),
-        ("chain(rho)", Rule, "names of rules, numbers and text"),
+        ("chain(rho)", Rule, "more in it than calls, numbers and text"),
         ("12", Annotated[int, values.Between(1, 9)], "x takes a whole number from 1 to 9"),
         ("9" * 5000, int, "x takes a whole number"),
     ],
@@ -237,7 +238,7 @@ def test_any_text_is_a_value_or_a_sentence(text, kind):
     ids=lambda text: text[:20],
 )
 def test_nothing_but_rules_is_ever_called(text):
-    for read in (values.spelled, lambda text: values.plain(text, Rule, "x")):
+    for read in (registry.read, lambda text: values.plain(text, Rule, "x")):
         with pytest.raises(ConfigError):
             read(text)
     assert not Path("planted").exists()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from symguide.cli import values
+from symguide import values
 from symguide.cli.settings import Setting, Word
 from symguide.errors import ConfigError, unknown
 

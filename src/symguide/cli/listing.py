@@ -92,10 +92,10 @@ def methods(name: str | None, json_to: str | None) -> None:
     Trajectory optimisation is called from Python only.
     """
     from symguide.cli import methods as known
-    from symguide.cli.values import describe
     from symguide.registry import parameters as signature
     from symguide.registry import registry_of
     from symguide.solver import GRIDS
+    from symguide.values import describe
 
     every = {each: kind for kind in known.KINDS for each in registry_of(kind)}
     if name is not None and name not in every:
@@ -103,7 +103,7 @@ def methods(name: str | None, json_to: str | None) -> None:
     rows: list[dict[str, Any]] = []
     for each in [name] if name is not None else every:
         method = registry_of(every[each])[each]
-        taken, ranges = signature(method), known.ranges(each)
+        taken = signature(method)
         rows.append(
             {
                 "name": each,
@@ -112,7 +112,7 @@ def methods(name: str | None, json_to: str | None) -> None:
                 "parameters": {k: _plain(p.default) for k, p in taken.items() if not p.required},
                 "required": [k for k, p in taken.items() if p.required],
                 "types": {k: describe(p.kind) for k, p in taken.items() if k != "objective"},
-                "ranges": {k: repr(domain) for k, domain in ranges.items()},
+                "ranges": {k: repr(p.domain) for k, p in taken.items() if p.domain is not None},
                 "cost": known.paragraph(method, "Cost"),
                 "source": known.paragraph(method, "Source"),
                 **({} if name is None else {"doc": inspect.getdoc(method) or ""}),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from symguide.cli import values
+from symguide import values
 from symguide.cli.settings import SAMPLE, Word, flag
 from symguide.errors import ConfigError, unknown
 from symguide.registry import Parameter, registry_of
@@ -112,8 +112,7 @@ def parameters(name: str) -> dict[str, Parameter]:
 
 def ranges(name: str) -> Mapping[str, Any]:
     """Where a search looks for the values of a method's parameters."""
-    found: Mapping[str, Any] = registry_of(LOSS)[name].search_space() if name in registry_of(LOSS) else {}
-    return found
+    return {key: p.domain for key, p in parameters(name).items() if p.domain is not None}
 
 
 def parameter_of(setting: str) -> str:

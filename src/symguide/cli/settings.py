@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import click
 
-from symguide.cli import values
+from symguide import values
 from symguide.cli.help import DEBUG, Command, Option
 from symguide.cli.params import SAMPLES
-from symguide.cli.values import MOST, Between, Known, Pairs
 from symguide.errors import ConfigError, unknown
+from symguide.values import MOST, Between, Known, Pairs
 
 Count = Annotated[int, Between(1, MOST)]
 Samples = Annotated[int, Between(1, SAMPLES)]

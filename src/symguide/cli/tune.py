@@ -8,7 +8,7 @@ from typing import Annotated
 import click
 
 from symguide.cli.settings import SAMPLE, Seed, Setting, SettingsCommand, Word, in_group
-from symguide.cli.values import Between
+from symguide.values import Between
 
 EXAMPLES = [
     (

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import symguide as sg
 from symguide import files as disk
-from symguide.cli import config, methods, outputs, run, values
+from symguide import values
+from symguide.cli import config, methods, outputs, run
 from symguide.cli.files import locked, sweep
 from symguide.cli.methods import LOSS, Method
 from symguide.cli.model import Model

@@ -41,9 +41,7 @@ class Method:
 
     def recipe(self, settings: Mapping[str, Any], objective: Any) -> LossHook:
         """The recipe with these settings."""
-        chosen = dict(settings)
-        if isinstance(chosen.get("window"), list):
-            chosen["window"] = tuple(chosen["window"])
+        chosen = {key: registry.from_plain(value) for key, value in settings.items()}
         if isinstance(chosen.get("constraint"), int | float):
             chosen["constraint"] = Sphere(chosen["constraint"])
         return self.make(objective, **chosen)

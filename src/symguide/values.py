@@ -6,17 +6,15 @@
 `plain` gives what YAML can hold, and `build` makes of that what Python code would be given.
 """
 
-import ast
-import inspect
 import math
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from symguide.errors import ConfigError, unknown
+from symguide.registry import from_plain, read
 
 MOST = 100_000
 """Most steps, calls and other repetitions of one thing; far more than any run has, and few enough to plan."""
@@ -97,7 +95,7 @@ def _read(text: str, kind: Any) -> Any:
     if origin is Mapping or kind is Mapping:
         return dict([_pairs(text)])
     if _CALL.fullmatch(text):
-        spelled(text)
+        read(text)
         return text
     if kind is _constraint():
         return _number(text)  # the rate of a sphere
@@ -226,31 +224,8 @@ def is_sequence(kind: Any) -> bool:
                for arm in _arms(kind))  # fmt: skip
 
 
-def build(value: Any, kind: Any) -> Any:
-    """What Python code would be given for a plain value.
-
-    Lists become tuples, the number of a constraint the sphere of that rate, and rho(0.2) what that makes.
-    """
-    if isinstance(value, list) and list in _origins(kind):
-        return value
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, int | float) and any(arm is _constraint() for arm in _arms(kind) if inspect.isclass(arm)):
-        return callables()["Sphere"](value)
-    if isinstance(value, str) and str not in _arms(kind) and _CALL.fullmatch(value):
-        return spelled(value)
-    return value
-
-
 def _arms(kind: Any) -> Collection[Any]:
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else [kind]
-
-
-def _origins(kind: Any) -> Collection[Any]:
-    return [get_origin(each) for each in _arms(kind)]
-
-
-# Rules by name, with literal arguments
 
 
 def _constraint() -> Any:
@@ -259,58 +234,8 @@ def _constraint() -> Any:
     return Constraint
 
 
-@cache
-def callables() -> dict[str, Callable[..., Any]]:
-    """What a value may be spelled with: the update rules, constraints and windows, by name."""
-    from symguide.loss_guidance import Sphere, noise_window, rules
-    from symguide.loss_guidance.recipe import Rule
-
-    own = {name: thing for name, thing in vars(rules).items() if getattr(thing, "__module__", "") == rules.__name__}
-    made = {
-        name: thing
-        for name, thing in own.items()
-        if not name.startswith("_")
-        and (inspect.isclass(thing) or (callable(thing) and get_type_hints(thing).get("return") == Rule))
-    }
-    return {**made, "Sphere": Sphere, "noise_window": noise_window}
-
-
-def spelled(text: str) -> Any:
-    """What a text such as chain(clip(1.0), rho(0.2)) makes: names of `callables` with literals, and no other code.
-
-    Raises:
-        ConfigError: for other names, arguments that are no literals, and what the callable itself refuses.
-
-    >>> callable(spelled("chain(clip(1.0), normalise())"))
-    True
-    """
-    try:
-        tree = ast.parse(text.strip(), mode="eval") if len(text) <= 1000 else None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        tree = None
-    if tree is None:
-        raise ConfigError(f"{text[:80]!r} is no rule such as rho(0.2) or chain(clip(1.0), normalise())")
-    return _made(tree.body, text)
-
-
-def _made(node: ast.expr, text: str) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | bool | None):
-        return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        number = node.operand.value
-        if isinstance(number, int | float):
-            return -number
-    if isinstance(node, ast.Tuple | ast.List):
-        return tuple(_made(each, text) for each in node.elts)
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ConfigError(f"{text!r} has more in it than names of rules, numbers and text: write a rule in Python")
-    if node.func.id not in callables():
-        raise unknown("rule", node.func.id, callables())
-    thing = callables()[node.func.id]
-    given = [_made(each, text) for each in node.args]
-    named = {str(each.arg): _made(each.value, text) for each in node.keywords}
-    try:
-        inspect.signature(thing).bind(*given, **named)
-    except TypeError as error:
-        raise ConfigError(f"{node.func.id} in {text!r}: {error}") from None
-    return thing(*given, **named)
+def build(value: Any, kind: Any) -> Any:
+    """What Python code would be given for a plain value: `from_plain`, and for a number as a constraint its sphere."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and _constraint() in _arms(kind):
+        return read(f"Sphere({value!r})")
+    return from_plain(value)
