@@ -1,12 +1,12 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
 # make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
-# make lint: ruff and mypy;  make results: the tables of docs/results (long)
+# make lint: ruff and mypy;  make docs: the site, under out/site;  make results: the tables of docs/results (long)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-pipelines lint results clean
+.PHONY: demo test test-slow test-pipelines lint docs results clean
 
 demo: $(VENV)/.demo
 	$(BIN)/symguide demo
@@ -22,6 +22,9 @@ test-pipelines: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 results: $(VENV)/.dev
 	$(BIN)/python benchmarks/lookahead.py
