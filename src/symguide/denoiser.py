@@ -22,6 +22,7 @@ from symguide.errors import ConfigError, GuidanceError, unknown
 from symguide.half import in_dtype
 from symguide.modules import differentiable, frozen, lend_weights, look_again, modules_of
 from symguide.per_sample import by_frame, expand
+from symguide.private.torch import version
 from symguide.schedule import VP, Schedule, Time
 
 SPACES = ("eps", "x0", "v", "flow")
@@ -376,4 +377,4 @@ def _dtype(network: Any) -> torch.dtype | None:
 def _versions(x: Tensor, condition: Mapping[str, Any]) -> dict[str, int | None]:
     """How often each tensor was changed in place; None where that is not known, of tensors of inference mode."""
     tensors = {name: value for name, value in condition.items() if isinstance(value, Tensor)} | {"x": x}
-    return {name: None if tensor.is_inference() else tensor._version for name, tensor in tensors.items()}
+    return {name: None if tensor.is_inference() else version(tensor) for name, tensor in tensors.items()}

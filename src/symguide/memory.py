@@ -3,7 +3,8 @@
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_map
+
+from symguide.private.torch import tree_map
 
 
 class Memory:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
+from symguide.private.torch import base, saved_tensor_hooks, storage_id
 
 Hook = Callable[[Any], Any]
 T = TypeVar("T")
@@ -41,14 +42,14 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         super().__init__(self._pack, self._unpack)
 
     def __enter__(self) -> "SavedBytes":  # type: ignore[override]
-        self._around = _hooks_in_force()
+        self._around = saved_tensor_hooks()
         super().__enter__()
         return self
 
     @property
     def innermost(self) -> bool:
-        """Whether autograd asks this meter, and no hooks inside it; False where this torch does not say."""
-        return _hooks_in_force() == (self._pack, self._unpack)
+        """Whether autograd asks this meter, and no hooks inside it."""
+        return saved_tensor_hooks() == (self._pack, self._unpack)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -87,11 +88,12 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
     def _pack(self, tensor: Tensor) -> "_Held":
         # detach: a saved output would hold its own graph, and never be freed
         packed = tensor.detach() if self._around is None else self._around[0](tensor)
-        owner = tensor._base if tensor._base is not None else tensor
+        viewed = base(tensor)
+        owner = tensor if viewed is None else viewed
         if owner.is_leaf and isinstance(owner, nn.Parameter):
             return _Held(packed)
         storage = tensor.untyped_storage()
-        return _Held(packed, self, storage._cdata, storage.nbytes())  # meta tensors have one address
+        return _Held(packed, self, storage_id(storage), storage.nbytes())
 
     def _unpack(self, held: "_Held") -> Tensor:
         return held.packed if self._around is None else self._around[1](held.packed)
@@ -149,12 +151,6 @@ class _Held:
     def __del__(self) -> None:
         if self.meter is not None:
             self.meter._drop(self.key, self.size)
-
-
-def _hooks_in_force() -> tuple[Hook, Hook] | None:
-    """The innermost saved-tensor hooks now; None where there are none, or this torch does not say."""
-    ask = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return None if ask is None else ask(False)
 
 
 def free_bytes(device: torch.device) -> int:

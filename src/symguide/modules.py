@@ -16,11 +16,9 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
-from torch.utils._pytree import tree_flatten
-from torch.utils.checkpoint import CheckpointFunction
 
 from symguide.errors import GuidanceError
+from symguide.private.torch import function_of, leaves, python_function, reentrant_checkpoint
 
 
 @dataclass
@@ -100,10 +98,10 @@ def lend_weights(made: Any, network: Any) -> bool:
     """
     if not isinstance(network, nn.Module) or network in _PLAIN or not torch.is_grad_enabled():
         return False
-    tensors = [leaf for leaf in tree_flatten(made)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+    tensors = [leaf for leaf in leaves(made) if isinstance(leaf, Tensor) and leaf.requires_grad]
     plain, reentrant = bool(tensors), False  # where nothing has a graph, nothing is known
     for node in _functions(tensors):
-        reentrant |= _made_by(node) is CheckpointFunction
+        reentrant |= function_of(node) is reentrant_checkpoint()
         weights = [] if _of_torch(node) else list(dict.fromkeys(_held(vars(node).values())))
         if weights:
             _lend(node, weights)
@@ -178,10 +176,10 @@ def vjp(
 def _functions(made: Iterable[Tensor]) -> Iterator[Any]:
     """The nodes of a graph that are functions written in Python."""
     stack = [tensor.grad_fn for tensor in made if tensor.grad_fn is not None]
-    seen = set(stack)
+    seen, written = set(stack), python_function()
     while stack:
         node = stack.pop()
-        if isinstance(node, BackwardCFunction):
+        if isinstance(node, written):
             yield node
         for before, _ in node.next_functions:
             if before is not None and before not in seen:
@@ -189,13 +187,9 @@ def _functions(made: Iterable[Tensor]) -> Iterator[Any]:
                 stack.append(before)
 
 
-def _made_by(node: Any) -> Any:
-    return getattr(type(node), "_forward_cls", None)
-
-
 def _of_torch(node: Any) -> bool:
     """Whether a function is torch's or ours."""
-    return str(getattr(_made_by(node), "__module__", "")).split(".")[0] in ("torch", "symguide")
+    return str(function_of(node).__module__).split(".")[0] in ("torch", "symguide")
 
 
 def _held(values: Iterable[Any], depth: int = 3) -> Iterator[nn.Parameter]:

@@ -22,6 +22,7 @@ from test_cli import run, sentence
 from test_encoders import TEXT, VISION, pixels_of
 from zoo import build, clip_tokenizer
 
+from symguide.cli import digests
 from symguide.cli.pipeline import generator
 
 DTYPE = torch.float32
@@ -249,6 +250,16 @@ def test_a_pipeline_of_the_hub_is_known_by_its_commit(folder, tmp_path, monkeypa
     written = yaml.safe_load(Path("out/config.yaml").read_text())
     assert written["pipeline"] == "someone/ddim" and written["made_with"]["weights"] == "c0ffee"
     assert asked == [("someone/ddim", {"use_safetensors": True})]
+
+
+def test_an_encoder_of_the_hub_is_known_by_its_commit(tmp_path, monkeypatch):
+    """By the hub's own cache, as its client lays it out."""
+    cached = tmp_path / "models--someone--clip"
+    for path, text in (("refs/main", "c0ffee"), ("snapshots/c0ffee/config.json", "{}")):
+        (cached / path).parent.mkdir(parents=True)
+        (cached / path).write_text(text)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert digests.of_encoder("someone/clip") == {"someone/clip": "c0ffee"}
 
 
 class Planted:

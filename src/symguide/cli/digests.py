@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from symguide.errors import ConfigError
 from symguide.networks import io
@@ -33,10 +32,12 @@ def of_network(folder: str | Path) -> str:
     ).hexdigest()
 
 
-def of_encoder(name: str, encoder: Any) -> dict[str, str]:
-    """Of the files of its folder, by their path; its commit by its id, where it comes from the hub."""
+def of_encoder(name: str) -> dict[str, str]:
+    """Of the files of its folder, by their path; its commit by its id, where it was loaded from the hub."""
     if not Path(name).is_dir():
-        return {name: str(encoder.model.config._commit_hash)}
+        from huggingface_hub import try_to_load_from_cache
+
+        return {name: Path(str(try_to_load_from_cache(name, "config.json"))).parent.name}
     return {str(path): of_file(path) for path in sorted(Path(name).iterdir()) if path.is_file()}
 
 

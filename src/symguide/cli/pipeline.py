@@ -21,6 +21,7 @@ from symguide.errors import ConfigError
 from symguide.meter import Peak
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
+from symguide.private.diffusers import packs
 from symguide.specs.kinds import Loss, cycle
 
 COPIED = ("num", "batch", "steps", "seed", "scheduler", "eta", "cfg", "device", "dtype", "on_nan", "negative_prompt")
@@ -197,7 +198,7 @@ def _size(pipe: Any, given: Sequence[int] | None) -> tuple[int, int]:
     if given is not None:
         if "height" not in parameters:
             raise ConfigError(f"{name} draws one size only: leave out --size")
-        patch = 2 if hasattr(pipe, "_unpack_latents") else getattr(pipe, "patch_size", 1)
+        patch = 2 if packs(pipe) else getattr(pipe, "patch_size", 1)
         if any(side % (factor * patch) for side in given):
             raise ConfigError(f"{name} draws sizes that are multiples of {factor * patch}, not {given[0]}x{given[1]}")
         return given[0], given[1]

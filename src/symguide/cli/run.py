@@ -85,8 +85,8 @@ def plan(asked: Request, found: list[Method], say: Say) -> Plan:
     steering = None
     if spec is not None:
         loaded = [encoders.load(each) for each in names]
-        for each, encoder in zip(names, loaded, strict=True):
-            made_with["files"] |= digests.of_encoder(each, encoder)
+        for each in names:
+            made_with["files"] |= digests.of_encoder(each)
         steering = Steering(spec, source.name, source.shape, encoders=loaded, black_box=loss is None, say=say)
         if scored := {f"{s.world}/{s.kind}": WORLDS[s.world].scorers[s.kind] for s in steering.scored}:
             made_with["scorers"] = {scorer: digests.of_network(folder) for scorer, folder in scored.items()}

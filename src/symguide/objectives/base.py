@@ -10,6 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from symguide.errors import ConfigError, GuidanceError, is_number
 from symguide.modules import lend_weights, sharing
 from symguide.per_sample import particles_now
+from symguide.private.torch import version
 from symguide.registry import register
 from symguide.schedule import Schedule
 
@@ -218,7 +219,7 @@ def there(fixed: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tens
         return fixed.to(dtype)
     if fixed not in _COPIES:
         _COPIES[fixed] = {}
-    key, copies = (like.device, dtype, fixed._version), _COPIES[fixed]  # changed in place, it is copied again
+    key, copies = (like.device, dtype, version(fixed)), _COPIES[fixed]  # changed in place, it is copied again
     if key not in copies:
         copies[key] = fixed.to(like.device, dtype)
     return copies[key]

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map
 
 from symguide.errors import GuidanceError
+from symguide.private.torch import leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def plain(tensor: Tensor) -> Tensor:
 def tensors(output: Any) -> list[Tensor]:
     """The tensors of a network's output, in order: a tuple, a dictionary of diffusers', or a tensor."""
     values = dict(output) if isinstance(output, Mapping) else output
-    return [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves(values) if isinstance(leaf, Tensor)]
 
 
 def exchanged(tensors: Mapping[int, Tensor], arguments: Any) -> Any:

@@ -13,9 +13,8 @@ from torch import Tensor
 from symguide.errors import GuidanceError
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.running import running
+from symguide.private.diffusers import pag_scale, scales
 
-SCALES = ("guidance_scale", "true_cfg_scale", "guidance_scale_2", "_guidance_scale", "_guidance_scale_2")
-"""Attributes of pipelines and of guiders that hold the weight of classifier-free guidance."""
 SWITCHES = {
     "guidance_rescale": 0.0,
     "enable_cfg_renorm": False,
@@ -193,12 +192,11 @@ def _told(pipeline: Any) -> Iterator[tuple[float, float]]:
     """(phi, scale) as a pipeline, or its guiders, have them."""
     for holder in (pipeline, *guiders(pipeline)):
         phi = float(getattr(holder, "guidance_rescale", 0.0) or 0.0)
-        for name in SCALES:
-            scale = getattr(holder, name, None)
+        for scale in scales(holder):
             if isinstance(scale, int | float):
                 yield phi, scale
                 yield phi, scale + 1.0  # c + w (c - u), as Z-Image and guiders with use_original_formulation have it
-        if isinstance(extra := getattr(holder, "_pag_scale", None), int | float):
+        if isinstance(extra := pag_scale(holder), int | float):
             yield phi, extra + 1.0  # perturbed attention alone
 
 

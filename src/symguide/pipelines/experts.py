@@ -8,6 +8,7 @@ from torch import nn
 
 from symguide.pipelines.combine import Affine, Combine
 from symguide.pipelines.guiders import guiders
+from symguide.private.diffusers import second_scale
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,6 @@ def experts(pipe: Any) -> Experts | None:
     if both := guiders(pipe):
         first, second = (guider.guidance_scale for guider in both)
     else:
-        first, second = pipe.guidance_scale, getattr(pipe, "_guidance_scale_2", None)
+        first, second = pipe.guidance_scale, second_scale(pipe)
     scales = (float(first), float(first if second is None else second))
     return Experts(ratio * pipe.scheduler.config.num_train_timesteps, pipe.transformer, pipe.transformer_2, scales)

@@ -10,6 +10,7 @@ from symguide.errors import ConfigError
 from symguide.pipelines.calls import Made
 from symguide.pipelines.running import running
 from symguide.pipelines.slots import Slot, as_video
+from symguide.private.diffusers import unpack
 
 Layout = Callable[[Tensor], Tensor]
 LAST = ("CogVideoX", "ConsisID", "AceStep", "StableVideoDiffusion")
@@ -70,7 +71,7 @@ def layout(pipe: Any, vae: nn.Module, call: Made, slot: Slot | None = None) -> L
     if hasattr(pipe, "transformer_temporal_patch_size") and "num_frames" in given:  # LTX
         sizes = [given[key] for key in ("num_frames", "height", "width")]
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
-        return _checked(lambda z: z if z.ndim == 5 else pipe._unpack_latents(z, *sizes, *patches), name, vae)
+        return _checked(lambda z: z if z.ndim == 5 else unpack(pipe)(z, *sizes, *patches), name, vae)
     if name == "LTXModularPipeline":
         sizes = [given[key] for key in ("num_frames", "height", "width")]
         return _checked(lambda z: pipe.pachifier.unpack_latents(z, *sizes), name, vae)
@@ -169,7 +170,7 @@ def _without_conditions(pipe: Any) -> Layout:
     names = ("latent_num_frames", "latent_height", "latent_width")
     sizes, more = [call.get(name) for name in names], call.get("extra_conditioning_num_latents", 0)
     patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
-    return lambda z: pipe._unpack_latents(z[:, more:], *sizes, *patches)
+    return lambda z: unpack(pipe)(z[:, more:], *sizes, *patches)
 
 
 def _grid(given: Mapping[str, Any], last: bool) -> Callable[[int], tuple[int, int] | None] | None:

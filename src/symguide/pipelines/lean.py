@@ -23,6 +23,7 @@ from torch.nn.grad import conv2d_input
 from torch.utils.checkpoint import checkpoint as again
 
 from symguide.pipelines.patch import patched
+from symguide.private.torch import hooks
 
 PARTS = 8
 """Of the channels, one after the other in the backward sweep: more hold less, but leave a GPU too little to do."""
@@ -31,7 +32,6 @@ KNOWN = {
     *("ModuleList", "Conv2d", "GroupNorm", "SiLU", "Linear", "Dropout"),
 }
 """Classes of the parts of Stable Diffusion's decoder."""
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @contextmanager
@@ -163,5 +163,5 @@ def _known(decoder: Any) -> bool:
     if type(decoder).__name__ != "Decoder":
         return False
     _, *parts = decoder.modules()
-    changed = any("forward" in vars(part) or any(getattr(part, hooks) for hooks in HOOKS) for part in parts)
+    changed = any("forward" in vars(part) or hooks(part) for part in parts)
     return not changed and {type(part).__name__ for part in parts} <= KNOWN

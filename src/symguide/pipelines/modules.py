@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from symguide.errors import ConfigError
+from symguide.private.diffusers import can_checkpoint, in_offloaded_group, offload_hook
 
 NETWORKS = ("unet", "transformer", "transformer_2", "prior", "controlnet")
 """Names of the components that see a pipeline's latents."""
@@ -49,7 +50,7 @@ def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
         ConfigError: if none of the networks can do that.
     """
     modules = [m for m in (*networks(pipe), getattr(pipe, "vae", None)) if isinstance(m, nn.Module)] if wanted else []
-    able = [m for m in modules if getattr(m, "_supports_gradient_checkpointing", False) and not _remembers(m)]
+    able = [m for m in modules if can_checkpoint(m) and not _remembers(m)]
     if modules and not able:
         raise ConfigError(f"{type(modules[0]).__name__} cannot be checkpointed: leave checkpoint=True out")
     with _while_wanted(
@@ -137,16 +138,10 @@ def offloaded(pipe: Any) -> bool:
         ConfigError: if they leave it within a call: no gradient can pass then.
     """
     parts = [part for module in networks(pipe) for part in module.modules()]
-    hooks = [part._hf_hook for part in parts if hasattr(part, "_hf_hook")]
-    groups = [part for part in parts if hasattr(part, "_diffusers_hook") and _in_groups(part._diffusers_hook)]
-    if groups or any(getattr(hook, "offload", False) for hook in hooks):
+    hooks = [hook for part in parts if (hook := offload_hook(part)) is not None]
+    if any(map(in_offloaded_group, parts)) or any(getattr(hook, "offload", False) for hook in hooks):
         raise ConfigError(
             "no gradient passes through networks whose weights leave the device within a call, as they do with "
             "sequential and group offloading: use pipe.enable_model_cpu_offload() instead"
         )
     return bool(hooks)
-
-
-def _in_groups(registry: Any) -> bool:
-    """Whether a module is part of diffusers' group offloading."""
-    return any("group_offloading" in str(name) for name in registry.hooks)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from symguide.errors import GuidanceError
 from symguide.meter import SavedBytes
@@ -16,6 +15,7 @@ from symguide.modules import frozen, lend_weights
 from symguide.pipelines.calls import Graph, Made, exchanged
 from symguide.pipelines.running import caller
 from symguide.pipelines.slots import Slot, batch_of
+from symguide.private.torch import tree_map
 
 _LOCK = threading.Lock()
 """Torch numbers hooks without one."""

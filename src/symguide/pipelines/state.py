@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from symguide.private.diffusers import check_state
 from symguide.schedule import Schedule
 
 
@@ -26,6 +27,7 @@ def _copied(value: Any) -> Any:
 
 def unfinished(scheduler: Any) -> bool:
     """Whether a call of `step` left the step half done, so that the next call corrects it."""
+    check_state(scheduler)
     if hasattr(scheduler, "state_in_first_order"):  # Heun and DPM-Solver-2; the last step, to sigma = 0, is whole
         last = scheduler.step_index is not None and scheduler.step_index >= len(scheduler.timesteps)
         return not scheduler.state_in_first_order and not last

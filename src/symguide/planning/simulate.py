@@ -15,13 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from symguide.meter import SavedBytes
+from symguide.private.torch import dispatch_mode, efficient_attention, flops, storage_id
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveBytes(dispatch_mode()):  # type: ignore[misc]
     """Context manager that counts storages made inside it: bytes `.live` now, `.peak` at most so far; and `.flops`.
 
     What was there before, such as weights, is not counted. Works on meta tensors and on those of a CPU.
@@ -33,7 +32,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.live = self.peak = self.flops = 0
         self._known: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._inferred = Inferred()
@@ -49,16 +48,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)
                 weakref.finalize(storage, self._drop, storage.nbytes())
-        count = flop_registry.get(func._overloadpacket)
+        count = flops(func)
         self.flops += 0 if count is None else count(*args, **kwargs, out_val=out)
         return out
 
     def _new(self, tensor: Tensor) -> Any:
         """The tensor's storage if it was not known, else None."""
         storage = tensor.untyped_storage()
-        if storage._cdata in self._known:
+        if (key := storage_id(storage)) in self._known:
             return None
-        self._known[storage._cdata] = storage
+        self._known[key] = storage
         return storage
 
     def _drop(self, size: int) -> None:
@@ -82,8 +81,8 @@ class Inferred:
         if key in self._made:
             return self._made[key]()
         out = func(*args, **kwargs)
-        old = {tensor.untyped_storage()._cdata for tensor in given}
-        if all(tensor.untyped_storage()._cdata not in old for tensor in _tensors(out)):
+        old = {storage_id(tensor.untyped_storage()) for tensor in given}
+        if all(storage_id(tensor.untyped_storage()) not in old for tensor in _tensors(out)):
             self._made[key] = _maker(out)
         return out
 
@@ -186,7 +185,7 @@ def fused_attention() -> Iterator[None]:
         if attn_mask is not None:
             sizes = (*query.shape[:-1], key.shape[-2])
             attn_mask = torch.empty(sizes[-2:], dtype=query.dtype, device="meta").expand(sizes)
-        return torch.ops.aten._scaled_dot_product_efficient_attention(
+        return efficient_attention()(
             query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
         )[0]
 
