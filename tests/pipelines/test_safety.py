@@ -14,7 +14,7 @@ from zoo import bright, build, draw
 
 import symguide as sg
 from symguide.errors import ConfigError
-from symguide.meter import _hooks_in_force
+from symguide.private.torch import saved_tensor_hooks
 
 DTYPE = torch.float32
 
@@ -114,7 +114,7 @@ def test_a_network_that_fails_leaves_nothing_behind(error, folder):
     handle = pipe.unet.conv_in.register_forward_pre_hook(fail)
     with pytest.raises(error, match="the network's own"), sg.guide(pipe, loss=sg.FreeDoM(bright)):
         draw(pipe, call)
-    assert calls == [False, True, True] and _hooks_in_force() is None and torch.is_grad_enabled()
+    assert calls == [False, True, True] and saved_tensor_hooks() is None and torch.is_grad_enabled()
     handle.remove()
     assert torch.equal(draw(pipe, call), plain)
 
