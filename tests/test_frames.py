@@ -1,5 +1,6 @@
 """A noise level for every frame: against autograd, frames alone, a loop by hand, and one level for all."""
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 
 import symguide as sg
 from symguide.errors import ConfigError
-from symguide.solver import GRIDS, SOLVERS, uniform
+from symguide.lookahead import run
+from symguide.per_sample import Noise
+from symguide.solver import GRIDS, SOLVERS, transition, uniform
 
 LEVELS = (0.2, 0.0, 0.7, 0.95)  # the second frame is known
 
@@ -156,3 +159,134 @@ def test_what_frames_cannot_be_says_so():
     gaussian = sg.GaussianDenoiser(torch.zeros(4, 3), torch.eye(12))
     with pytest.raises(ConfigError, match="one level for all frames"):
         sg.lookahead(gaussian, randn(1, 4, 3), LEVELS)
+
+
+# runs
+
+
+def pyramid(schedule, t, steps, frames=4, lag=2):
+    """Each frame begins `lag` steps after the one before it."""
+    own = steps - lag * (frames - 1)
+    return [tuple(t * min(max(1 - (i - lag * f) / own, 0.0), 1.0) for f in range(frames)) for i in range(steps + 1)]
+
+
+def continued(schedule, t, steps):
+    """Two frames are known, two are made."""
+    return [(0.0, 0.0, *[t * (1 - i / steps)] * 2) for i in range(steps + 1)]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("schedule", ["vp-linear", "ve", "flow"])
+def test_frames_that_do_not_see_each_other_are_runs_alone(schedule, solver, eta):
+    """A frame that waits and then falls is a run of its own steps, with its own part of the noise."""
+    denoiser, steps, lag = sg.Denoiser(Alone(), SCHEDULES[schedule], "v"), 9, 2
+    settings = {"steps": steps, "solver": solver, "eta": eta, "seed": 3}
+    whole = sg.sample(denoiser, batch=2, shape=(4, 3), grid=pyramid, return_trajectory=True, **settings)
+    for f in range(4):
+        times = [t[f] for t in pyramid(None, denoiser.schedule.t_max, steps)][lag * f : lag * f + 4]
+        draws = Noise(3, range(2), (4, 3))
+        x = whole.trajectory[0][:, f]
+        past = None
+        for i, (t, s) in enumerate(itertools.pairwise(times)):
+            made = transition(solver, denoiser.schedule, t, s, eta, None if past is None else past[0])
+            seen = []
+
+            def call(state, r, seen=seen):
+                seen.append(denoiser(state, r).x0.detach())
+                return seen[-1]
+
+            with torch.no_grad():
+                mean = run(made.program, [x] if past is None else [x, past[1]], call)
+            if solver == "dpmpp_2m":
+                past = t, seen[0]
+            x = mean + made.std * draws.draw("step", lag * f + i)[:, f]
+        assert relative(whole.samples[:, f], x) < 1e-11
+        assert torch.equal(whole.trajectory[lag * f][:, f], whole.trajectory[0][:, f])  # it waited
+        assert torch.equal(whole.trajectory[lag * f + 3][:, f], whole.samples[:, f])  # and stays
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_one_level_for_all_frames_is_the_plain_sampler(solver):
+    inside = tiny(shape=(4, 3)).network
+
+    def network(x, timestep):
+        return inside(x, timestep if timestep.ndim == 1 else timestep[:, 0])
+
+    denoiser = sg.Denoiser(network, SCHEDULES["vp-linear"], "eps", shape=(4, 3))
+    settings = {"batch": 2, "steps": 6, "solver": solver, "loss": sg.SAG(quartic, n=2)}
+    plain = sg.sample(denoiser, **settings)
+
+    def grid(schedule, t, steps):
+        return [(r,) * 4 for r in uniform(schedule, t, steps)]
+
+    framed = sg.sample(denoiser, grid=grid, **settings)
+    assert relative(framed.samples, plain.samples) < 1e-12
+    assert [line.t for line in framed.trace] == [line.t for line in plain.trace]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("guided", [None, sg.SAG(quartic, n=3), sg.FreeDoM(quartic, repeats=2)])
+def test_known_frames_stay_to_the_last_bit(guided, solver):
+    denoiser, start = video(), randn(3, 4, 3)
+    settings = {"steps": 5, "grid": continued, "solver": solver, "return_trajectory": True}
+    result = sg.sample(denoiser, start=start, loss=guided, **settings)
+    assert all(torch.equal(x[:, :2], start[:, :2]) for x in result.trajectory)
+    assert relative(result.samples[:, 2:], start[:, 2:]) > 0.1
+    alone = sg.sample(denoiser, start=start[1:2], indices=[1], loss=guided, **settings)
+    assert relative(alone.samples[0], result.samples[1]) < 1e-11
+    if guided is not None:
+        assert relative(result.samples, sg.sample(denoiser, start=start, **settings).samples) > 1e-3
+
+
+def test_guidance_of_a_step_by_hand():
+    """x_s = mean + std z - scale r g / |g|, with r of each frame and g exact and 0 where a frame stays."""
+    denoiser, start = video(), randn(2, 4, 3)
+    plain, guided = (
+        sg.sample(denoiser, start=start, steps=5, grid=continued, loss=loss, return_trajectory=True)
+        for loss in (None, sg.SAG(quartic, n=3, scale=0.7))
+    )
+    t, s = continued(None, 1.0, 5)[:2]
+    g = by_autograd(denoiser, start, t, 3, "best")
+    g[:, :2] = 0
+    schedule = denoiser.schedule
+    a = [(schedule.alpha(r), schedule.sigma(r)) for r in (t[2], s[2])]
+    std = a[1][1] / a[0][1] * math.sqrt(a[0][1] ** 2 - (a[0][0] / a[1][0] * a[1][1]) ** 2)
+    step = 0.7 * math.sqrt(12) * std * g / g.flatten(1).norm(dim=1)[:, None, None]
+    assert relative(guided.trajectory[1], plain.trajectory[1] - step) < 1e-12
+
+
+def test_through_a_rule_of_the_prediction():
+    denoiser = video()
+    settings = {"batch": 2, "shape": (4, 3), "steps": 9, "grid": pyramid, "condition": {"label": [0, 2]}}
+    one = sg.sample(denoiser, prediction=sg.CFG(1.0), **settings)
+    assert torch.equal(one.samples, sg.sample(denoiser, **settings).samples)
+    assert relative(sg.sample(denoiser, prediction=sg.CFG(3.0), **settings).samples, one.samples) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        lambda schedule, t, steps: [(t, t)] * steps + [(0.0, 0.0)],
+        lambda schedule, t, steps: [*pyramid(schedule, t, steps)[:-1], (0.0, 0.0, 0.0, 0.1)],
+        lambda schedule, t, steps: pyramid(schedule, t, steps)[1:],
+        lambda schedule, t, steps: [*reversed(pyramid(schedule, t, steps))],
+        lambda schedule, t, steps: [pyramid(schedule, t, steps)[0], *pyramid(schedule, t, steps)[:-2], (0.0,) * 4],
+    ],
+)
+def test_grids_of_frames_that_are_none(grid):
+    with pytest.raises(ConfigError, match="must give 10 tuples of 4 times"):
+        sg.sample(video(), shape=(4, 3), steps=9, grid=grid)
+
+
+def test_what_runs_of_frames_do_not_take():
+    settings = {"shape": (4, 3), "steps": 9, "grid": pyramid}
+    for more in ({"particles": sg.BestOfN(quartic, 2)}, {"restart": sg.Restart(0.1, 0.5, 1)}):
+        with pytest.raises(ConfigError, match="without restart=, particles= and hooks="):
+            sg.sample(video(), **settings, **more)
+    with pytest.raises(ConfigError, match="MPGD guides one noise level for all frames"):
+        sg.sample(video(), loss=sg.MPGD(quartic), **settings)
+    with pytest.raises(ConfigError, match="one noise level for all frames"):
+        sg.sample(video(), loss=sg.SAG(quartic, constraint=sg.Sphere(0.1)), **settings)
+    with pytest.raises(ConfigError, match="frames at t = 0 are known: give start="):
+        sg.sample(video(), shape=(4, 3), steps=5, grid=continued)

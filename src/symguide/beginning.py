@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from symguide.call import GuidedPredictor
 from symguide.condition import expand_condition
-from symguide.denoiser import Counter, Denoiser
+from symguide.denoiser import Counter, Denoiser, times
 from symguide.errors import ConfigError, is_number, whole
 from symguide.modules import refuse_training
 from symguide.per_sample import Noise
+from symguide.schedule import Time
 from symguide.solver import Grid, check_times, choose, get_grid
 from symguide.step import LossHook, ParticleHook, PredictionHook, Run, StepHook
 
-Start = Tensor | Callable[[Noise, float], Tensor]
+Start = Tensor | Callable[[Noise, Any], Tensor]
 """x at a run's first time, (B, ...), or what makes it of the run's noise and that time."""
 
 
@@ -65,13 +67,13 @@ def prepare(
     count = 1 if particles is None else whole(particles.particles, "the number of particles", 1)
     numbers = sample_indices(batch, indices, given)
     size = sample_shape(shape, denoiser, given)
-    times = sample_times(denoiser, solver, grid, steps)
+    steps_at, levels = sample_times(denoiser, solver, grid, steps, size[0])
     told = expand_condition(condition, len(numbers), device, count)
     predict = GuidedPredictor(denoiser.counted(Counter(), device), told, prediction)
     noise = Noise(whole(seed, "seed"), numbers, size, dtype, device, count, stage)
-    x = starting_noise(start, noise, denoiser, times[0])
-    run = Run(predict, noise, times, choose(solver, None)[0], float(eta), on_nan, loss, particles, tuple(hooks))
-    return run, x
+    x = starting_noise(start, noise, denoiser, steps_at[0] if levels is None else levels[0])
+    name, hooks = choose(solver, None)[0], tuple(hooks)
+    return Run(predict, noise, steps_at, name, float(eta), on_nan, loss, particles, hooks, levels=levels), x
 
 
 def _check_hooks(prediction: Any, loss: Any, particles: Any, hooks: Any) -> None:
@@ -113,18 +115,35 @@ def sample_shape(shape: Sequence[int] | None, denoiser: Denoiser, start: Tensor 
     return size
 
 
-def sample_times(denoiser: Denoiser, solver: str, grid: str | Grid, steps: int) -> tuple[float, ...]:
+def sample_times(
+    denoiser: Denoiser, solver: str, grid: str | Grid, steps: int, frames: int
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...] | None]:
+    """Times of the run, and where the grid gives them of every frame (then the others are those of the noisiest)."""
     choose(solver, None)
     steps = whole(steps, "steps", 1)
-    times = tuple(float(t) for t in get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps))
-    check_times(times, steps)
-    return times
+    made = tuple(get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps))
+    if not any(isinstance(t, tuple) for t in made):
+        falling = tuple(float(t) for t in made)
+        check_times(falling, steps)
+        return falling, None
+    levels = cast(tuple[tuple[float, ...], ...], made)
+    ways = list(zip(*levels, strict=False))
+    fall = all(a >= b for way in ways for a, b in pairwise(way)) and all(a != b for a, b in pairwise(levels))
+    if len(levels) != steps + 1 or {len(t) for t in levels} != {frames} or any(levels[-1]) or not fall:
+        raise ConfigError(
+            f"a grid of frames must give {steps + 1} tuples of {frames} times, which fall to 0, some in every step"
+        )
+    return tuple(max(t) for t in levels), levels
 
 
-def starting_noise(start: Start | None, noise: Noise, denoiser: Denoiser, t: float) -> Tensor:
+def starting_noise(start: Start | None, noise: Noise, denoiser: Denoiser, t: Time) -> Tensor:
     """x at the first time, with a row for each particle: noise at the level that data of unit variance have there."""
     if start is None:
-        return math.hypot(denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)) * noise.draw("start")
+        each = t if isinstance(t, tuple) else (t,)
+        if min(each) == 0:
+            raise ConfigError("frames at t = 0 are known: give start= with them, and noise in the others")
+        size = tuple(math.hypot(denoiser.schedule.alpha(r), denoiser.schedule.sigma(r)) for r in each)
+        return times(size if isinstance(t, tuple) else size[0], noise.draw("start"))
     if not isinstance(start, Tensor):
         made = start(noise, t)
         if not isinstance(made, Tensor) or made.shape != (rows := (len(noise.indices) * noise.particles, *noise.shape)):

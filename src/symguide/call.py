@@ -110,7 +110,7 @@ class Call:
                 self.prediction = predict(self.x, t)
 
     @classmethod
-    def of(cls, predict: GuidedPredictor, t: float, prediction: Prediction) -> "Call":
+    def of(cls, predict: GuidedPredictor, t: Time, prediction: Prediction) -> "Call":
         """A call that has been made already."""
         made = cls.__new__(cls)
         made.predict, made.t, made.x, made.prediction = predict, t, prediction.x.detach(), prediction.detach()

@@ -285,4 +285,6 @@ def lookahead_program(denoiser: Denoiser, t: Time, n: int, solver: str, grid: st
         raise ConfigError(f"a look-ahead needs n >= 1 network calls, a whole number, and got n = {n!r}") from None
     name, grid = choose(solver, grid)
     start = partial(trajectory, name, denoiser.schedule, grid, n=n)
-    return by_frames([start(float(r)) if r > 0 else None for r in t]) if isinstance(t, tuple) else start(float(t))
+    if not isinstance(t, tuple):
+        return start(float(t))
+    return by_frames([start(float(r)) if r > 0 else Program(1, ()) for r in t], [0.0] * len(t))

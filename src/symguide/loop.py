@@ -131,7 +131,9 @@ def sample(
         shape: shape of one sample, where the model does not know its own.
         condition: the network's conditions by name: tensors with one row a sample, or one number for all.
         solver: "ddim", "midpoint", "heun" or "dpmpp_2m".
-        grid: "uniform" (default), "arctan", "flow", "karras", `timesteps([...])`, or a callable.
+        grid: "uniform" (default), "arctan", "flow", "karras", `timesteps([...])`, or a callable (schedule, t, steps) ->
+            times. Where each of these is a tuple, every frame (axis 1 of x) has its own: a frame is made when it
+            arrives at 0, waits while its time stays, and is known where it is 0 at first (`start` has it).
         eta: 0 deterministic, 1 ancestral (DDPM with "ddim").
         prediction, loss, particles: the three kinds of guidance, e.g. CFG(3.0), SAG(objective, n=4), BestOfN(...).
         hooks: what changes x before and after every step, in this order, such as Keep(mask, values).
@@ -188,6 +190,8 @@ def sample(
         on_nan=on_nan,
         gradients=loss is not None,
     )
+    if run.levels is not None and (restart or particles or hooks):
+        raise ConfigError("frames with times of their own are sampled without restart=, particles= and hooks=")
     every = [(i, 0) for i in range(run.steps)] if restart is None else restart.plan(run.schedule, run.times)
     plan = [(i, visit) for i, visit in every if run.times[i] > number(until, "until", least=0)]
     if not plan:
@@ -314,7 +318,7 @@ def _after(run: Run, step: Step, x_s: Tensor) -> Moved:
 
 def _next(run: Run, step: Step, moved: Moved) -> State:
     """Where the next step begins; what the run keeps by row is moved to the rows that descend from it."""
-    past = (step.t, step.prediction.x0) if get_solver(run.solver).multistep else None
+    past = (step.levels[0], step.prediction.x0) if get_solver(run.solver).multistep else None
     if moved.parents is not None:
         past = None if past is None else (past[0], past[1][moved.parents])
         run.memory.rows(moved.parents)

@@ -163,7 +163,7 @@ def dpmpp_2m(program: Builder, schedule: Schedule, x: int, t: float, s: float, p
     """
     x0 = program.predict(x, t)
     r, c = straight_weights(schedule, t, s)
-    if past and s > 0 and schedule.alpha(past[-1][0]) > 0:
+    if past and s > 0 and past[-1][0] > t and schedule.alpha(past[-1][0]) > 0:
         before, x0_before = past[-1]
         lam = [-math.log(schedule.ratio(time)) for time in (before, t, s)]
         k = (lam[2] - lam[1]) / (2 * (lam[1] - lam[0]))
@@ -316,21 +316,24 @@ def trajectory(solver: str, schedule: Schedule, grid: str | Grid, t: float, n: i
     return through(solver, schedule, times, stages)
 
 
-def by_frames(programs: Sequence[Program | None]) -> Program:
-    """One program of a program for each frame, all of them alike but for their coefficients and times.
+def by_frames(programs: Sequence[Program], rest: Sequence[float]) -> Program:
+    """One program of a program for each frame, all of them alike but for coefficients and times.
 
-    A sweep through it is the same as through any: its coefficients are diagonal. None stands for a frame that is clean
-    and stays so: all of its nodes are the frame itself, so that any one of them has weight 1 (a `Predict` node too, see
-    `Denoiser`).
+    A sweep through it is the same as through any: its coefficients are diagonal. A frame whose program is shorter, or
+    has no node at all, stays where it is after that, at the time `rest` says.
     """
-    moving = [program for program in programs if program is not None]
-    still = Program(moving[0].inputs, tuple(_still(node) for node in moving[0].nodes))
-    every = [still if program is None else program for program in programs]
-    return Program(still.inputs, tuple(_zipped(nodes) for nodes in zip(*(p.nodes for p in every), strict=True)))
+    longest = max(programs, key=lambda program: len(program.nodes))
+    every = [_padded(program, longest, t) for program, t in zip(programs, rest, strict=True)]
+    return Program(longest.inputs, tuple(_zipped(nodes) for nodes in zip(*every, strict=True)))
 
 
-def _still(node: Linear | Predict) -> Linear | Predict:
-    return Predict(node.node, 0.0) if isinstance(node, Predict) else Linear(((1.0, node.terms[0][1]),))
+def _padded(program: Program, longest: Program, t: float) -> list[Linear | Predict]:
+    """The nodes of a program, and then the kinds of nodes of a longer one: all states are its output."""
+    nodes = list(program.nodes)
+    for node in longest.nodes[len(nodes) :]:
+        state = max((program.inputs + k for k, one in enumerate(nodes) if isinstance(one, Linear)), default=0)
+        nodes.append(Predict(node.node, t) if isinstance(node, Predict) else Linear(((1.0, state),)))
+    return nodes
 
 
 def _zipped(nodes: Sequence[Linear | Predict]) -> Linear | Predict:
@@ -398,7 +401,7 @@ def _stretched(schedule: Schedule, before: float, t: float, s: float, down: floa
     is to be extrapolated to s only, as in SDE-DPM-Solver++(2M) (2211.01095, equation 18). So log(alpha / sigma) of the
     history is set back as much as the step is longer.
     """
-    if down in (s, 0.0) or schedule.alpha(before) == 0:
+    if down in (s, 0.0) or before <= t or schedule.alpha(before) == 0:
         return before
     lam = [-math.log(schedule.ratio(time)) for time in (before, t, s, down)]
     return schedule.time(math.exp(-(lam[1] - (lam[1] - lam[0]) * (lam[3] - lam[1]) / (lam[2] - lam[1]))))
@@ -440,3 +443,29 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
     if scale != 1.0:
         made.linear((scale, x))
     return Transition(made.program(), std, ancestral)
+
+
+class FrameTransition(NamedTuple):
+    """`Transition` of frames that each have their own; those that stay have std = 0."""
+
+    program: Program
+    std: tuple[float, ...]
+    radius_std: tuple[float, ...]
+
+
+def frame_transition(
+    solver: str,
+    schedule: Schedule,
+    t: tuple[float, ...],
+    s: tuple[float, ...],
+    eta: float,
+    before: tuple[float, ...] | None,
+) -> FrameTransition:
+    """The step of every frame from its t to its s, see `transition`; frames with s = t stay as they are."""
+    still = Transition(Program(1 if before is None else 2, ()), 0.0, 0.0)
+    frames = [
+        transition(solver, schedule, r, q, eta, past) if r > q else still
+        for r, q, past in zip(t, s, before or [None] * len(t), strict=True)
+    ]
+    programs, stds, radii = zip(*frames, strict=True)
+    return FrameTransition(by_frames(programs, s), stds, radii)

@@ -7,14 +7,14 @@ of every look-ahead from here.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from symguide.call import Call, GuidedPredictor
-from symguide.denoiser import Denoiser, Prediction
-from symguide.errors import GuidanceError, SymguideError, whole
+from symguide.denoiser import Denoiser, Prediction, times
+from symguide.errors import ConfigError, GuidanceError, SymguideError, whole
 from symguide.jacobian import Jacobian
 from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Cotangent, GradientOf, Objective
@@ -22,7 +22,7 @@ from symguide.memory import Memory
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule, Time
-from symguide.solver import Grid, transition
+from symguide.solver import FrameTransition, Grid, Transition, frame_transition, transition
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class Run:
     hooks: tuple[StepHook, ...] = ()
     requirements: list["Requirement"] = field(default_factory=list)
     memory: Memory = field(default_factory=Memory)
+    levels: tuple[tuple[float, ...], ...] | None = None
+    """Times of each frame, where frames have their own; `times` are those of the noisiest."""
 
     @property
     def steps(self) -> int:
@@ -146,13 +148,13 @@ class State:
 
     Attributes:
         x: (rows, ...).
-        past: time and clean estimate of the last prediction, for multistep solvers.
+        past: time (or times of frames) and clean estimate of the last prediction, for multistep solvers.
         first: the prediction at x, where it has been made already.
         log_weights: of the particles, (rows,); None where all weigh the same.
     """
 
     x: Tensor
-    past: tuple[float, Tensor] | None = None
+    past: tuple[Any, Tensor] | None = None
     first: Prediction | None = None
     log_weights: Tensor | None = None
 
@@ -160,7 +162,8 @@ class State:
 class Step:
     """One step from t to s, as the hooks see it. Nothing is computed before it is asked for, and nothing twice.
 
-    `repeat` counts how often time travel has made it again, `visit` how often a restart has led back to it.
+    `repeat` counts how often time travel has made it again, `visit` how often a restart has led back to it. Where
+    frames have noise levels of their own, these are `levels`, and t and s those of the noisiest.
     """
 
     def __init__(self, run: Run, index: int, state: State, repeat: int = 0, visit: int = 0) -> None:
@@ -170,8 +173,14 @@ class Step:
         self.t, self.s = run.times[index], run.times[index + 1]
         self.schedule = run.schedule
         before = None if state.past is None else state.past[0]
-        self.transition = transition(run.solver, self.schedule, self.t, self.s, run.eta, before)
-        self._first = None if state.first is None else Call.of(run.predict, self.t, state.first)
+        self.levels: tuple[Time, Time] = self.t, self.s
+        self.transition: Transition | FrameTransition
+        if run.levels is None:
+            self.transition = transition(run.solver, self.schedule, self.t, self.s, run.eta, before)
+        else:
+            self.levels = t, s = run.levels[index], run.levels[index + 1]
+            self.transition = frame_transition(run.solver, self.schedule, t, s, run.eta, before)
+        self._first = None if state.first is None else Call.of(run.predict, self.levels[0], state.first)
         self._noise: Tensor | None = None
         self._mean: Tensor | None = None
 
@@ -183,19 +192,24 @@ class Step:
 
     @property
     def std(self) -> float:
-        """Standard deviation of x_s given x_t; 0 in a deterministic step."""
+        """Standard deviation of x_s given x_t; 0 in a deterministic step. ConfigError where frames have their own."""
+        if isinstance(self.transition.std, tuple):
+            raise ConfigError("this method needs a step with one noise level for all frames")
         return self.transition.std
 
     @property
-    def radius(self) -> float:
-        """sqrt(d) * std of the ancestral step: how far noise alone carries a sample, whatever eta is."""
-        return math.sqrt(self.x[0].numel()) * self.transition.radius_std
+    def radius(self) -> Time:
+        """sqrt(d) * std of the ancestral step: how far noise alone carries a sample, whatever eta is.
+
+        Where frames have their own levels it is one of each, as if all of the sample were that frame's.
+        """
+        return _each(lambda std: math.sqrt(self.x[0].numel()) * std, self.transition.radius_std)
 
     @property
     def prediction(self) -> Prediction:
         """The sampler's own prediction at (x_t, t), without graph."""
         if self._first is None:
-            self._first = Call(self.run.predict, self.x, self.t, keep=False)
+            self._first = Call(self.run.predict, self.x, self.levels[0], keep=False)
         return self._first.prediction
 
     @property
@@ -227,13 +241,14 @@ class Step:
 
     def x_s(self, x0: Tensor | None = None) -> Tensor:
         """mean + std * noise."""
-        mean = self.mean(x0)
-        return mean + self.std * self.noise if self.std > 0 else mean
+        mean, std = self.mean(x0), self.transition.std
+        moves = any(std) if isinstance(std, tuple) else std > 0
+        return mean + times(std, self.noise) if moves else mean
 
     def fresh(self, x0: Tensor) -> Tensor:
         """x_s drawn from q(x_s | x_0), with the step's own z where it draws one, and with z of its own where not."""
-        noise = self.draw("step")
-        return self.schedule.alpha(self.s) * x0 + self.schedule.sigma(self.s) * noise
+        alpha, sigma = (_each(level, self.levels[1]) for level in (self.schedule.alpha, self.schedule.sigma))
+        return times(alpha, x0) + times(sigma, self.draw("step"))
 
     @property
     def log_weights(self) -> Tensor:
@@ -326,12 +341,19 @@ class Step:
 
         cotangent(x_0) -> loss (B,), u (B, ...);    the result is (d x_0 / d x_t)^T u
         """
-        program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
+        program = lookahead_program(self.run.predict.denoiser, self.levels[0], n, solver, grid)
         self.run.predict.require = self.require
         gradient, loss, _, self._first = sweep(
             self.run.predict, self.x, program, cotangent, memory=memory, jacobian=jacobian, first=self._first
         )
-        return gradient, loss
+        return self._of_moving_frames(gradient), loss
+
+    def _of_moving_frames(self, gradient: Tensor) -> Tensor:
+        """The gradient, 0 at frames that stay in this step."""
+        if self.run.levels is None:
+            return gradient
+        moving = tuple(float(t > s) for t, s in zip(*self.run.levels[self.index : self.index + 2], strict=True))
+        return times(moving, gradient)
 
     def linearised(self, n: int = 1, solver: str = "best", grid: str | Grid | None = None) -> Jacobian:
         """The look-ahead of n calls and its Jacobian, to be asked inside a `with` block.
@@ -341,7 +363,7 @@ class Step:
 
         Cost: see `Jacobian`; the sampler's own call is the first, and made once more where it is known already.
         """
-        program = lookahead_program(self.run.predict.denoiser, self.t, n, solver, grid)
+        program = lookahead_program(self.run.predict.denoiser, self.levels[0], n, solver, grid)
         self.run.predict.require = self.require
         made = Jacobian(self.run.predict, self.x, program, self._first)
         self._first = made.first
@@ -358,17 +380,28 @@ class Step:
         jacobian: str = "exact",
     ) -> tuple[Tensor, Tensor]:
         """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
-        program = lookahead_program(self.run.predict.denoiser, self.s, n, solver, grid)
+        program = lookahead_program(self.run.predict.denoiser, self.levels[1], n, solver, grid)
         self.run.predict.require = self.require
         return sweep(self.run.predict, x_s, program, GradientOf(objective), memory=memory, jacobian=jacobian)[:2]
 
     def back_in_time(self, x_s: Tensor) -> Tensor:
         """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""
-        return noised(self.schedule, x_s, self.s, self.t, self.draw("travel"))
+        return noised(self.schedule, x_s, self.levels[1], self.levels[0], self.draw("travel"))
 
 
-def noised(schedule: Schedule, x_s: Tensor, s: float, t: float, noise: Tensor) -> Tensor:
-    """x_t drawn from q(x_t | x_s), t noisier than s, with this noise ~ N(0, I)."""
-    ratio = schedule.alpha(t) / schedule.alpha(s)
-    std = math.sqrt(max(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0))
+def noised(schedule: Schedule, x_s: Tensor, s: Time, t: Time, noise: Tensor) -> Tensor:
+    """x_t drawn from q(x_t | x_s), t noisier than s, with this noise ~ N(0, I); frames with their own t and s too."""
+    if isinstance(t, tuple) and isinstance(s, tuple):
+        ratios, stds = zip(*(_noising(schedule, q, r) for q, r in zip(s, t, strict=True)), strict=True)
+        return times(ratios, x_s) + times(stds, noise)
+    ratio, std = _noising(schedule, cast(float, s), cast(float, t))
     return ratio * x_s + std * noise
+
+
+def _each(of: Callable[[float], float], t: Time) -> Time:
+    return tuple(map(of, t)) if isinstance(t, tuple) else of(t)
+
+
+def _noising(schedule: Schedule, s: float, t: float) -> tuple[float, float]:
+    ratio = schedule.alpha(t) / schedule.alpha(s)
+    return ratio, math.sqrt(max(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0))

@@ -1,6 +1,7 @@
 """FreeDoM: guide by the gradient at the one-step estimate."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from symguide.loss_guidance.descent import OneCall
 from symguide.loss_guidance.recipe import Constrained, Repeats, Rule, Scale, Window
@@ -31,6 +32,8 @@ class FreeDoM(OneCall):
 
     Source: Yu et al., "FreeDoM", 2303.09833, algorithm 1, and 2 with repeats > 1.
     """
+
+    by_frame: ClassVar[bool] = True
 
     scale: Scale = 0.5
     window: Window = (0.0, 1.0)

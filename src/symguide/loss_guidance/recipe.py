@@ -94,6 +94,9 @@ class Recipe(ABC):
         constraint: e.g. Sphere(0.1), which keeps x_s on DSG's sphere.
     """
 
+    by_frame: ClassVar[bool] = False
+    """Whether it guides runs whose frames have noise levels of their own; `step.t` is that of the noisiest."""
+
     unguided: ClassVar[str] = "the last step, to sigma = 0, is left unguided"
     """Which steps are not guided even in the window."""
 
@@ -147,6 +150,8 @@ class Recipe(ABC):
         return index < run.steps - 1 or self.guides_last or run.times[-1] > 0  # where a refiner goes on, it has noise
 
     def prepare(self, run: Run) -> None:
+        if run.levels is not None and not self.by_frame:
+            raise ConfigError(f"{type(self).__name__} guides one noise level for all frames: use SAG or FreeDoM here")
         if self.scale > 0 and not callable(self.window):
             begin, end = self.window
             inside = [i for i in range(run.steps) if begin <= i / run.steps < end]

@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from symguide.denoiser import times
 from symguide.errors import ConfigError, GuidanceError, number, settle
 from symguide.loss_guidance.recipe import OverTime, Rule, at, checked_over_time
 from symguide.per_sample import direction, expand, norm, rms
@@ -61,7 +62,7 @@ def clamp(limit: float) -> Rule:
 @named("update rule")
 def normalise() -> Rule:
     """r * g / |g| with r = sqrt(d) * std of the ancestral step: as long as the step's own noise. 0 in the last step."""
-    return lambda gradient, step, loss: step.radius * direction(gradient)
+    return lambda gradient, step, loss: times(step.radius, direction(gradient))
 
 
 @named("update rule")

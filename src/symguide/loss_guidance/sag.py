@@ -1,7 +1,7 @@
 """Symplectic Adjoint Guidance (SAG): guide by the exact gradient at an n-call estimate of the clean sample."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import LookAhead
@@ -38,6 +38,8 @@ class SAG(LookAhead):
 
     Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030.
     """
+
+    by_frame: ClassVar[bool] = True
 
     n: Calls = 2
     scale: Scale = 0.5
