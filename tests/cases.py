@@ -180,7 +180,7 @@ TRAJECTORY, STILL = "trajectory optimisation", {"iterations": 0}
 
 
 def descent(n, iterations, kept):
-    """Forward calls of methods that run once more in each iteration, with all calls but those kept made again."""
+    """Forward calls of methods that make one run in each iteration, and all calls again but those that are kept."""
     return n + iterations * (2 * n - kept)
 
 

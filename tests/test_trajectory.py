@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from cases import every, of
 from conftest import SCHEDULES, quartic, relative, squares, tiny
 
 import symguide as sg
@@ -16,14 +17,9 @@ from symguide.memory_plan import KeptGraphs, Weights
 from symguide.meter import SavedBytes
 from symguide.per_sample import Noise
 from symguide.solver import SOLVERS, get_solver, through
-from symguide.trajectory import TRAJECTORIES
 from symguide.trajectory.lbfgs import lbfgs
 
-METHODS = {
-    "doodl": lambda **k: sg.DOODL(**{"iterations": 4, "clip": 0.02, **k}),
-    "dflow": lambda **k: sg.DFlow(**{"iterations": 4, "regularisation": 0.01, **k}),
-    "ocflow": lambda **k: sg.OCFlow(**{"iterations": 4, "rate": 0.02, **k}),
-}
+METHODS = {case.name: case.make for case in of("trajectory optimisation")}
 
 
 def model(**settings):
@@ -43,11 +39,6 @@ def target(x0):
 
 def optimise(denoiser, method, objective=squares, **settings):
     return sg.optimise(denoiser, objective, method, **{"batch": 2, "steps": 4, **settings})
-
-
-def test_every_registered_method_is_tested():
-    assert METHODS.keys() == TRAJECTORIES.keys()
-    assert all(isinstance(make(), TRAJECTORIES[name]) for name, make in METHODS.items())
 
 
 # the gradient
@@ -219,12 +210,12 @@ def test_the_loss_falls_and_the_trace_says_so(name):
     assert all(r.gradient_norm.shape == (2,) and (r.gradient_norm > 0).all() for r in result.trace)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@every("trajectory optimisation")
 @pytest.mark.parametrize("solver", ["ddim", "heun", "midpoint", "dpmpp_2m"])
-def test_no_iteration_is_the_plain_sampler(solver, name):
+def test_off_is_the_plain_sampler(solver, case):
     settings = {"batch": 3, "steps": 5, "solver": solver, "condition": {"label": 1}, "seed": 2}
     plain = sg.sample(model(), eta=0, **settings)
-    off = sg.optimise(model(), squares, METHODS[name](iterations=0), **settings)
+    off = sg.optimise(model(), squares, case.make(**case.off), **settings)
     assert torch.equal(off.samples, plain.samples)
     assert (off.cost.forward_calls, off.cost.backward_calls) == (plain.cost.forward_calls, 0)
     assert off.trace == []
@@ -236,20 +227,19 @@ def test_the_plain_sampler_makes_the_samples_again_from_their_start(name):
     assert torch.equal(sg.sample(model(), start=result.start, steps=4, eta=0).samples, result.samples)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_counts_are_true(name):
+@every("trajectory optimisation")
+def test_counts_are_true(case):
     n, k = 4, 3
-    formula = {"minimal": (n + k * (2 * n - 1), k * n), "fast": (n + k * n, k * n), 0: (n + k * 2 * n, k * n)}
-    for memory, (forward, backward) in formula.items():
+    for memory, kept in {"minimal": 1, "fast": n, 0: 0}.items():
         denoiser = model()
-        result = optimise(denoiser, METHODS[name](iterations=k), memory=memory, condition={"label": 0})
+        result = optimise(denoiser, case.make(iterations=k), memory=memory, condition={"label": 0})
         assert result.cost.forward_calls * 2 == denoiser.network.forward_rows
         assert result.cost.backward_calls * 2 == denoiser.network.backward_rows
         assert sum(r.forward_calls for r in result.trace) == result.cost.forward_calls
         assert sum(r.backward_calls for r in result.trace) == result.cost.backward_calls
-        assert result.cost.backward_calls == backward
-        if name != "dflow":  # its line search takes what it needs
-            assert result.cost.forward_calls == forward
+        assert result.cost.backward_calls == k * n
+        if case.cost is not None:  # a line search takes what it needs
+            assert result.cost.forward_calls == case.cost(n, k, kept)
 
 
 class Counting(torch.autograd.Function):

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
+from cases import CAPTIONS, every, of
+from conftest import relative
 
 import symguide as sg
 from symguide.evaluation.tasks import TASKS, task
 from symguide.meter import SavedBytes
 from symguide.objectives import Decoded
 from symguide.worlds import WORLDS
+from symguide.worlds.load import judge, scorer
 
-MODELS = pytest.mark.parametrize(
-    "model", [name for name in WORLDS if name.startswith("scenes") and name not in ("scenes-generator", "scenes-gan")]
-)
+MODELS = pytest.mark.parametrize("model", [case.name for case in of("world") if case.settings == CAPTIONS])
 """Those that are told captions; of generators see test_one_call.py."""
 
 
@@ -123,3 +124,21 @@ def test_off_is_off_and_calls_are_counted(model):
     cost = sg.sample(denoiser, **settings, loss=sg.SAG(aim(denoiser, goal), n=3)).cost
     assert (network.forward_rows, network.backward_rows) == (2 * cost.forward_calls, 2 * cost.backward_calls)
     assert cost.backward_calls == 2 * (2 * 3)  # the last step is not guided
+
+
+@every("world")
+def test_every_world_samples_each_for_itself_and_knows_its_shape(case):
+    denoiser = case.make()
+    condition = case.settings.get("condition", {})
+
+    def draw(indices):
+        own = {name: [value[i] for i in indices] for name, value in condition.items()}
+        own = {name: torch.stack(v) if isinstance(v[0], torch.Tensor) else v for name, v in own.items()}
+        return sg.sample(denoiser, indices=indices, steps=2, condition=own).samples
+
+    both = draw([0, 1])
+    assert both.dtype == torch.float64 and bool(both.isfinite().all())
+    assert relative(draw([1])[0], both[1]) < 1e-9
+    pictures = torch.zeros(2, *WORLDS[case.name].shapes[0])
+    for network in (scorer(case.name, "classifier"), judge(case.name, "classifier")):
+        assert len(network.to(pictures.dtype)(pictures)) == 2
