@@ -1,7 +1,7 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
 # make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
-# make lint: ruff and mypy;  make docs: the site, under out/site;  make results: the tables of docs/results (long)
+# make lint: ruff, mypy, imports;  make docs: the site, under out/site;  make results: the tables of docs/results (long)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ test-pipelines: $(VENV)/.dev
 	$(BIN)/python tests/pipelines/every/run.py
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
