@@ -95,7 +95,7 @@ class Guide:
         """The recipe; ours shares the sampler's own call with the look-ahead, which others' ways make once more."""
         if isinstance(self.way, Ours):
             return SAG(objective, n=self.n, scale=strength, solver=self.solver, grid="flow", **self.way.settings)
-        return ByWay(objective, self, strength)
+        return ByWay(objective, n=self.n, scale=strength, guide_by=self)
 
     @property
     def names(self) -> Row:
@@ -121,15 +121,14 @@ def guides(n: int) -> tuple[Guide, ...]:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class ByWay(SAG):
-    """SAG with another way's gradient.
+    """SAG with the gradient of `guide_by`.
 
     Cost of a guided step per sample: the sampler's own forward call and the way's calls.
     """
 
-    def __init__(self, objective: Any, guide: Guide, scale: float) -> None:
-        super().__init__(objective, n=guide.n, scale=scale)
-        self.guide_by = guide
+    guide_by: Guide
 
     def gradient(self, step: Step) -> tuple[Tensor, Tensor]:
         objective, losses = self.objective_at(step), []

@@ -32,13 +32,12 @@ def drawn(loss, **settings):
 def test_the_gradient_of_another_way_guides_as_ours_does_where_it_is_exact(n):
     """Conditions, classifier-free guidance and time travel included."""
     ours = drawn(sg.SAG(quartic, n=n, scale=0.4, solver="ddim", repeats=2))
-    other = ByWay(quartic, Guide(Autograd(), n, "ddim", n), 0.4)
-    other.repeats = 2
+    other = ByWay(quartic, n=n, scale=0.4, repeats=2, guide_by=Guide(Autograd(), n, "ddim", n))
     assert relative(drawn(other), ours) < 1e-12 < 1e-2 < relative(drawn(None), ours)
 
 
 def test_a_sample_is_the_same_in_any_batch():
-    recipe = ByWay(quartic, Guide(EdictWay(), 2, "EDICT", 1), 0.4)
+    recipe = ByWay(quartic, n=2, scale=0.4, guide_by=Guide(EdictWay(), 2, "EDICT", 1))
     alone = drawn(recipe, batch=1, indices=[2], condition={"label": [2]})
     assert relative(alone, drawn(recipe)[2:]) < 1e-12
 
