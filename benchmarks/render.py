@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from common import RESULTS, table
+from nstudy import by_scale
 
 from benchmarks.world import over_seeds
 from symguide.meter import show_bytes
@@ -309,16 +310,8 @@ def estimate(name: str) -> list[Row]:
 def by_calls(name: str) -> list[Row]:
     """A row for each plan, judge and shape side by side for all strengths."""
     task, eta = name.removesuffix("-eta-0").removeprefix("n-"), 0.0 if name.endswith("-eta-0") else 1.0
-    every = [row for row in results(f"nstudy-{task}")["rows"] if row["eta"] == eta]
-    scales = sorted({row["scale"] for row in every} - {0.0})
-    rows: dict[tuple[Any, ...], Row] = {}
-    for key in ("judge", "shape"):
-        for row in every:
-            plan = {k: row[k] for k in ("n", "solver", "gradient")}
-            mine = rows.setdefault(tuple(plan.values()), plan)
-            mine |= {f"{key}, {scale}": row[key] for scale in ([row["scale"]] if row["scale"] else scales)}
-            mine |= {k: mine.pop(k, row[k]) for k in ("forward", "backward")}  # at the end
-    return list(rows.values())
+    rows = by_scale([row for row in results(f"nstudy-{task}")["rows"] if row["eta"] == eta])
+    return [{key: value for key, value in row.items() if key != "eta"} for row in rows]
 
 
 @named("reuse-estimate")
