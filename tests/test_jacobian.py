@@ -188,3 +188,33 @@ def test_a_step_has_one_and_makes_its_own_call_once(asked):
     assert forward == [2 + 2 + asked] * 4  # the look-ahead, one jvp; the sampler's own once more if it has no graph
     assert [line.backward_calls for line in result.trace] == [2 + 2] * 4
     assert denoiser.network.backward_rows == 3 * (4 + 2) * 4
+
+
+class Pseudo(sg.Recipe):
+    """A cotangent that is no gradient: A^T r, or of a shape that is wrong."""
+
+    def push(self, step):
+        gradient, loss = step.carried_back(self.objective, 3, memory="fast")
+        return sg.loss_guidance.recipe.Push(gradient, loss, x_s=-0.01 * gradient)
+
+
+def test_any_cotangent_is_carried_back():
+    matrix, denoiser = randn(6, 6), tiny()
+    seen = []
+
+    def cotangent(x0):
+        seen.append(x0)
+        return x0.sum(dim=1), torch.tanh(x0) @ matrix
+
+    start = randn(2, 6, seed=5)
+    result = sg.sample(denoiser, start=start, steps=2, eta=0, loss=Pseudo(cotangent), return_trajectory=True)
+    plain = sg.sample(denoiser, start=start, steps=2, eta=0, return_trajectory=True)
+    leaf = start.clone().requires_grad_()
+    x0 = sg.lookahead(denoiser, leaf, 1.0, 3).x0
+    g = torch.autograd.grad(x0, leaf, torch.tanh(x0.detach()) @ matrix)[0]
+    assert relative(result.trajectory[1], plain.trajectory[1] - 0.01 * g) < 1e-12
+    assert torch.equal(seen[0], x0.detach())
+    assert [line.forward_calls for line in result.trace] == [3, 3]
+    for wrong in (lambda x0: (x0.sum(dim=1), x0[:, :2]), lambda x0: (x0, x0)):
+        with pytest.raises(GuidanceError, match="a cotangent of x_0"):
+            sg.sample(denoiser, start=start, steps=2, loss=Pseudo(wrong))

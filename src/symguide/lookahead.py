@@ -22,7 +22,7 @@ from torch import Tensor
 from symguide.call import Call, GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser, Prediction, times
-from symguide.errors import ConfigError, unknown, whole
+from symguide.errors import ConfigError, GuidanceError, unknown, whole
 from symguide.loss import Cotangent, GradientOf, Objective, require_finite
 from symguide.memory_plan import KeptGraphs, MemoryPlan, check_memory
 from symguide.modules import refuse_training
@@ -188,11 +188,13 @@ def sweep(
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
     memory = check_memory(memory) if jacobian == "exact" else 0
-    keep = KeptGraphs(memory, predict.weights, program.calls, x, first=jacobian == "first")
-    x0, calls = record(predict, [x], program, keep, first)
+    kept = KeptGraphs(memory, predict.weights, program.calls, x, first=jacobian == "first")
+    x0, calls = record(predict, [x], program, kept, first)
     ask, meter = partial(cotangent, x0), predict.meter
-    with keep.beside(calls):
+    with kept.beside(calls):
         loss, bar = ask() if meter is None else meter.once((cotangent, x0.shape), ask)
+    if loss.shape != (len(x0),) or bar.shape != x0.shape:
+        raise GuidanceError(f"a cotangent of x_0 {tuple(x0.shape)} is a loss (B,) and one of its shape")
     if jacobian == "exact":
         bar = read_backwards(program, calls, bar)[0]
     elif jacobian == "first":
@@ -201,7 +203,7 @@ def sweep(
 
 
 def record(
-    predict: GuidedPredictor, inputs: list[Tensor], program: Program, keep: KeptGraphs, first: Call | None = None
+    predict: GuidedPredictor, inputs: list[Tensor], program: Program, kept: KeptGraphs, first: Call | None = None
 ) -> tuple[Tensor, list[Call]]:
     """(output, calls): the program read forwards, with what the sweep needs of it."""
     calls: list[Call] = []
@@ -209,9 +211,9 @@ def record(
     def call(state: Tensor, t: Time) -> Tensor:
         if first is not None and not calls:
             made = first
-            made.wanted = keep.wants(0)
+            made.wanted = kept.wants(0)
         else:
-            made = keep.call(len(calls), lambda graph: Call(predict, state, t, graph))
+            made = kept.call(len(calls), lambda graph: Call(predict, state, t, graph))
         x0 = made.prediction.x0
         if calls:
             del made.prediction  # the sweep needs the input alone; the first one is the sampler's too
