@@ -28,10 +28,10 @@ import symguide as sg
 from benchmarks.peers.quality import cosine
 from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.call import GuidedPredictor
+from symguide.kept_graphs import KeptGraphs
 from symguide.lookahead import lookahead_program, read_backwards, record, run
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push
-from symguide.memory_plan import KeptGraphs
 from symguide.per_sample import norm
 from symguide.solver import Builder, Program, dpmpp_2m, flow
 from symguide.step import Run, Step
@@ -53,7 +53,7 @@ def with_history(schedule: sg.Schedule, t: float, n: int, before: float | None) 
 
 def everything(step: Step, program: Program) -> KeptGraphs:
     """The plan that keeps every graph."""
-    return KeptGraphs("fast", step.run.predict.weights, program.calls, step.x)
+    return KeptGraphs("fast", step.run.predict, program, step.x)
 
 
 class Trick(sg.SAG):
@@ -70,7 +70,7 @@ class Trick(sg.SAG):
 
     def ahead(self, step: Step, program: Program, *inputs: Tensor) -> tuple[list, Tensor, Tensor]:
         """(calls, loss, cotangent at the clean estimate) of a look-ahead; the sampler's own call is its first."""
-        x0, calls = record(step.run.predict, [step.x, *inputs], program, everything(step, program), step._first)
+        x0, calls = record(everything(step, program), [step.x, *inputs], program, step._first)
         step._first = calls[0]
         return calls, *value_and_gradient(self.objective_at(step), x0)
 
@@ -130,7 +130,7 @@ class OldCotangent(EverySecond):
 
     def between(self, step: Step) -> Pair:
         program = self.program(step, 1)
-        _, calls = record(step.run.predict, [step.x], program, everything(step, program), step._first)
+        _, calls = record(everything(step, program), [step.x], program, step._first)
         step._first = calls[0]
         return read_backwards(program, calls, self.last[2])[0], self.last[1]
 

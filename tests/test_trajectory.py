@@ -11,9 +11,9 @@ from conftest import SCHEDULES, quartic, relative, squares, tiny
 import symguide as sg
 from symguide.call import GuidedPredictor
 from symguide.errors import ConfigError, GuidanceError
+from symguide.kept_graphs import KeptGraphs
 from symguide.lookahead import read_backwards, record, run
 from symguide.loss import value_and_gradient
-from symguide.memory_plan import KeptGraphs, Weights
 from symguide.meter import SavedBytes
 from symguide.per_sample import Noise
 from symguide.solver import SOLVERS, get_solver, through
@@ -62,8 +62,7 @@ def test_one_sweep_gives_the_gradient_of_the_start_and_of_every_control(solver, 
     def loss(values):
         return quartic(run(program, values, lambda x, t: denoiser(x, t).x0)).sum()
 
-    keep = KeptGraphs(memory, Weights(), program.calls, inputs[0])
-    x0, calls = record(GuidedPredictor(denoiser), inputs, program, keep)
+    x0, calls = record(KeptGraphs(memory, GuidedPredictor(denoiser), program, inputs[0]), inputs, program)
     before = denoiser.network.backward_rows
     bars = read_backwards(program, calls, value_and_gradient(quartic, x0)[1])
     assert denoiser.network.backward_rows - before == 2 * program.calls  # of the start alone it would be as many

@@ -15,8 +15,8 @@ from symguide.call import Call, GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, GuidanceError
+from symguide.kept_graphs import KeptGraphs
 from symguide.lookahead import checked_program, read_backwards, record, run
-from symguide.memory_plan import KeptGraphs
 from symguide.modules import refuse_training
 from symguide.schedule import Time
 from symguide.solver import Grid, Program
@@ -38,8 +38,8 @@ class Jacobian:
     """
 
     def __init__(self, predict: GuidedPredictor, x: Tensor, program: Program, first: Call | None = None) -> None:
-        kept = KeptGraphs("fast", predict.weights, program.calls, x)
-        self.x0, calls = record(predict, [x], program, kept, None if first is None else first.repeatable())
+        kept = KeptGraphs("fast", predict, program, x)
+        self.x0, calls = record(kept, [x], program, None if first is None else first.repeatable())
         self.first = calls[0]
         self.first.wanted = False  # a graph that others have made passes once
         self._program, self._calls = program, calls

@@ -23,8 +23,9 @@ from symguide.call import Call, GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, GuidanceError, unknown, whole
+from symguide.kept_graphs import KeptGraphs
 from symguide.loss import Cotangent, GradientOf, Objective, require_finite
-from symguide.memory_plan import KeptGraphs, MemoryPlan, check_memory
+from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.modules import refuse_training
 from symguide.per_sample import norm
 from symguide.schedule import Time
@@ -187,9 +188,9 @@ def sweep(
     """
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
-    memory = check_memory(memory) if jacobian == "exact" else 0
-    kept = KeptGraphs(memory, predict.weights, program.calls, x, first=jacobian == "first")
-    x0, calls = record(predict, [x], program, kept, first)
+    memory = check_memory(memory)
+    kept = KeptGraphs(memory if jacobian == "exact" else 0, predict, program, x, first=jacobian == "first")
+    x0, calls = record(kept, [x], program, first)
     ask, meter = partial(cotangent, x0), predict.meter
     with kept.beside(calls):
         loss, bar = ask() if meter is None else meter.once((cotangent, x0.shape), ask)
@@ -203,7 +204,7 @@ def sweep(
 
 
 def record(
-    predict: GuidedPredictor, inputs: list[Tensor], program: Program, kept: KeptGraphs, first: Call | None = None
+    kept: KeptGraphs, inputs: list[Tensor], program: Program, first: Call | None = None
 ) -> tuple[Tensor, list[Call]]:
     """(output, calls): the program read forwards, with what the sweep needs of it."""
     calls: list[Call] = []
@@ -213,7 +214,7 @@ def record(
             made = first
             made.wanted = kept.wants(0)
         else:
-            made = kept.call(len(calls), lambda graph: Call(predict, state, t, graph))
+            made = kept.call(len(calls), state, t)
         x0 = made.prediction.x0
         if calls:
             del made.prediction  # the sweep needs the input alone; the first one is the sampler's too

@@ -1,19 +1,15 @@
 """Memory plans: how many network graphs of a look-ahead are kept for its sweep, and what that takes.
 
 A kept graph saves one forward call and costs the bytes that one call's backward needs; the gradient is the same.
-`KeptGraphs` is a plan at work: made once for a look-ahead, asked at each of its calls, and around its objective.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from symguide.errors import ConfigError, whole
-from symguide.meter import SavedBytes, free_bytes, parse_bytes
+from symguide.meter import free_bytes, parse_bytes
 
 MemoryPlan = str | int
 
@@ -104,72 +100,3 @@ class Weights:
 
     graph: int | None = None
     objective: int | None = None
-
-
-class HasGraph(Protocol):
-    """A network call whose graph is kept, or is not, or no longer."""
-
-    @property
-    def kept(self) -> bool: ...
-
-    def free(self) -> None: ...
-
-
-Made = TypeVar("Made", bound=HasGraph)
-
-
-class KeptGraphs:
-    """A memory plan at work: which graphs of one look-ahead of n calls from x are kept for its sweep.
-
-    All plans but "auto" know their number from the start. "auto" has a budget of bytes. It weighs the first graph that
-    is made and plans with that. The first objective is weighed as its graph grows, and takes the room of graphs, the
-    first call's first. Later look-aheads of the run find both in `weights`.
-
-    Attributes:
-        count: how many of the last calls keep their graph; None while nobody knows.
-    """
-
-    def __init__(self, memory: MemoryPlan, weights: Weights, n: int, x: Tensor, first: bool = False) -> None:
-        self.memory, self.weights, self.n, self.first = check_memory(memory), weights, n, first
-        self.budget, self.states = budget_of(memory, x.device), n * x.nbytes
-        self._plan()
-
-    def _plan(self) -> None:
-        known = None if self.weights.graph is None else self._forecast(self.weights.objective or 0)
-        self.count = graphs_to_keep(self.memory, self.n, known, self.budget)
-
-    def _forecast(self, objective: int) -> Forecast:
-        graph = self.weights.graph or 0
-        return Forecast(self.n, graph, graph, objective, self.states)
-
-    def wants(self, k: int) -> bool:
-        """Whether the graph of call k is kept from the look-ahead on; with `first` that of call 0 is."""
-        return (self.count is not None and k >= self.n - self.count) or (self.first and k == 0)
-
-    def call(self, k: int, make: Callable[[bool], Made]) -> Made:
-        """Call k, make(with its graph); the first or last one is weighed where nobody knows what a graph weighs."""
-        if self.count is not None or 0 < k < self.n - 1:
-            return make(self.wants(k))
-        with SavedBytes() as saved:
-            made = make(True)
-        self.weights.graph = saved.live
-        self._plan()
-        if not self.wants(k):
-            made.free()
-        return made
-
-    @contextmanager
-    def beside(self, calls: Sequence[HasGraph]) -> Iterator[None]:
-        """Around the objective's graph: where "auto" does not know it yet, kept ones are freed as it needs the room."""
-        if self.budget is None or self.weights.objective is not None:
-            yield
-            return
-        budget, kept = self.budget, [call for call in calls if call.kept]
-
-        def make_room(objective: int) -> None:
-            while kept and self._forecast(objective).peak(len(kept)) > budget:
-                kept.pop(0).free()
-
-        with SavedBytes(make_room) as saved:
-            yield
-        self.weights.objective = saved.peak

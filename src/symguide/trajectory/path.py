@@ -13,9 +13,10 @@ from torch import Tensor
 
 from symguide.call import GuidedPredictor
 from symguide.errors import ConfigError, whole
+from symguide.kept_graphs import KeptGraphs
 from symguide.lookahead import read_backwards, record
 from symguide.loss import Objective, evaluate, require_finite
-from symguide.memory_plan import KeptGraphs, MemoryPlan
+from symguide.memory_plan import MemoryPlan
 from symguide.modules import vjp
 from symguide.per_sample import Noise, expand
 from symguide.schedule import Schedule
@@ -57,8 +58,8 @@ class Point:
 
     def __init__(self, path: Path, inputs: list[Tensor]) -> None:
         self.path, self.inputs = path, inputs
-        kept = KeptGraphs(path.memory, path.predict.weights, path.program.calls, inputs[0])
-        self.x0, self._calls = record(path.predict, inputs, path.program, kept)
+        kept = KeptGraphs(path.memory, path.predict, path.program, inputs[0])
+        self.x0, self._calls = record(kept, inputs, path.program)
         loss, self._leaf = evaluate(path.objective, self.x0)
         self.loss, self._graph = loss.detach(), loss
         self.gradient_norm: Tensor | None = None
