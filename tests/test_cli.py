@@ -28,6 +28,7 @@ import symguide as sg
 from symguide import files as disk
 from symguide.cli import COMMANDS, config, files, main, methods, outputs, settings
 from symguide.cli import run as runs
+from symguide.cli.command import flag
 from symguide.cli.request import request
 from symguide.errors import ConfigError
 from symguide.loss_guidance import RECIPES
@@ -195,10 +196,11 @@ def test_help_of_every_command(name):
 def test_few_options_and_all_settings_are_in_the_help(name):
     command = main.get_command(click.Context(main), name)
     assert len([option for option in command.params if option.name != "set"]) <= 15
+    assert len(command.options) <= 15 < len(command.table)
     text = run(name, "--help").output
     for setting in command.table:
         assert re.search(
-            rf"^  (--)?{settings.flag(setting)[2:] if setting in command.declared else setting}\b", text, re.M
+            rf"^  (--)?{flag(setting)[2:] if setting in (*command.options, 'set') else setting}\b", text, re.M
         )
     assert text.index("Samples:") < text.index("Sampler:") < text.index("Guidance:") < text.index("Examples:")
 
@@ -1112,5 +1114,5 @@ def test_ctrl_c_in_a_real_process_then_continue(model):
 
 def test_every_option_is_typed_and_grouped():
     command = main.get_command(click.Context(main), "sample")
-    for option in command.params:
-        assert option.help and option.group in ("Samples", "Sampler", "Guidance", "Output", "Run", "Settings", "Other")
+    for name, option in command.table.items():
+        assert option.about and option.group in ("Samples", "Sampler", "Guidance", "Output", "Run", "Settings"), name

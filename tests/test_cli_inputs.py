@@ -8,14 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
-import click
 import pytest
 import safetensors.torch
 import torch
 from conftest import RUNNER
 
 import symguide as sg
-from symguide.cli import config, digests, loading, main, params
+from symguide.cli import config, digests, estimate, loading, main
 from symguide.cli.group import BAD_DISK, _explain
 from symguide.cli.shards import Record, Shards
 from symguide.errors import ConfigError, WeightsError
@@ -117,14 +116,6 @@ def test_a_config_that_says_nonsense_of_what_made_it_is_another_run():
 # Counts
 
 
-def test_counts():
-    count = params.Count(1, 100)
-    assert count.convert("100", None, None) == 100
-    for text in ("0", "101", "1e1", "1.0", "9" * 400, "nan", ""):
-        with pytest.raises(click.BadParameter):
-            count.convert(text, None, None)
-
-
 @pytest.mark.parametrize(
     "line, why",
     [
@@ -156,8 +147,8 @@ def test_labels_that_are_none(text):
 def test_numbers_of_thousands_of_digits_are_a_sentence():
     with pytest.raises(ConfigError, match="positive whole number"):
         kinds.KINDS["superres"].read(("a.png", "9" * 5000), kinds.Context((1, 8, 8), print))
-    with pytest.raises(click.BadParameter, match="is not a size"):
-        params.Size().convert("9" * 5000, None, None)
+    with pytest.raises(ConfigError, match="--size takes one such as"):
+        estimate.pixels("9" * 5000)
     for sigma in (1e300, float("inf"), float("nan"), 0):
         with pytest.raises(ConfigError, match="at most 1000 pixels"):
             sg.objectives.GaussianBlur(sigma)

@@ -1,9 +1,9 @@
 """The commands of `symguide bench`."""
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
@@ -14,11 +14,11 @@ from benchmarks.peers import quality as by_quality
 from benchmarks.peers.benchmark import Results, Setup
 from benchmarks.peers.way import DTYPES
 from benchmarks.peers.ways import WAYS
+from symguide.cli.command import Device, Form, Json, Progress, command
 from symguide.cli.device import usable
 from symguide.cli.files import locked, sweep, write_json
-from symguide.cli.help import Command, debug_option, json_option, option, progress_option
-from symguide.cli.params import Count, Name
 from symguide.evaluation.tasks import TASKS
+from symguide.values import MOST, Between, Known
 
 EXAMPLES = [
     ("the gradient of a look-ahead by every way, in less than a minute", "symguide bench gradients --quick"),
@@ -39,88 +39,33 @@ QUALITY_EXAMPLES = [
     ("two ways alone", 'symguide bench quality --way exact --way "first call alone"'),
 ]
 
-WORDS = {
-    "subjects": "subject",
-    "tasks": "task",
-    "ways": "way",
-    "dtypes": "dtype",
-    "sizes": "size",
-    "batches": "batch",
-    "ns": "n",
-    "blocks": "blocks",
-}
-"""The option of everything that a benchmark can be asked for."""
+Subject, Way = Known("subject", lambda: subjects.SUBJECTS), Known("way", lambda: [way.name for way in WAYS])
+Numbers = Annotated[Sequence[int], Between(1, MOST), "Calls of the look-ahead (left out, 1, 2, 4, 8 and more)."]
+Threads = Annotated[int, Between(1, 1024), "CPU threads."]
+Noise = Annotated[int, Between(0, 2**63 - 1), "Of the samples and their noise."]
+Out = Annotated[str | None, Form("FOLDER"), "Folder for the figures as JSON and HTML; out/bench/NAME where not given."]
 
 
-def _choice(many: str, names: Iterable[str], what: str) -> Callable[[Any], Any]:
-    """An option that may be given several times, with one of these names each; `what` those are."""
-    settings = {"multiple": True, "type": Name(WORDS[many], lambda: names), "metavar": "NAME"}
-    return option("Run", f"--{WORDS[many]}", many, help=f"{what}; several may be given.", **settings)
-
-
-def _number(many: str, least: int, what: str) -> Callable[[Any], Any]:
-    """An option that may be given several times, with a number each; `what` those are."""
-    settings = {"multiple": True, "type": Count(least), "metavar": "N"}
-    return option("Run", f"--{WORDS[many]}", many, help=f"{what}; several may be given.", **settings)
-
-
-def _options(name: str, quick: str, *choices: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The options of every benchmark.
-
-    Args:
-        name: of its files.
-        quick: what --quick does.
-        choices: what it can be asked for.
-    """
-    options = [
-        *choices,
-        option("Run", "--quick", is_flag=True, help=quick),
-        option(
-            "Run",
-            "--seed",
-            type=Count(0, 2**63 - 1),
-            default=0,
-            show_default=True,
-            help="Of the samples and their noise.",
-        ),
-        option("Run", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1."),
-        option("Run", "--threads", type=Count(1, 1024), default=1, show_default=True, help="CPU threads."),
-        option(
-            "Output",
-            "--out",
-            type=click.Path(file_okay=False, path_type=Path),
-            default=Path(f"out/bench/{name}"),
-            show_default=True,
-            help=f"Folder for {name}.json and {name}.html.",
-        ),
-        progress_option,
-        json_option,
-        debug_option,
-    ]
-
-    def add(command: Any) -> Any:
-        for each in reversed(options):
-            command = each(command)
-        return command
-
-    return add
-
-
-@click.command(cls=Command, examples=EXAMPLES)
-@_options(
-    "gradients",
-    "Few solvers, n and samples, each measured once; rougher.",
-    _choice(
-        "subjects",
-        subjects.SUBJECTS,
+@command(EXAMPLES)
+def gradients(
+    *,
+    subject: Annotated[
+        Sequence[str],
+        Subject,
         "What is differentiated: gaussian, mixture, digits, whose costs are measured too, or scenes (left out, all; "
-        "with --quick all but scenes)",
-    ),
-    _choice("ways", [way.name for way in WAYS], "Way to the gradient, as the tables name it (left out, all)"),
-    _number("ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8, 16 and 50)"),
-    _choice("dtypes", DTYPES, "Precision of gradients beside float64: float32 or bfloat16 (left out, both)"),
-)
-def gradients(**given: Any) -> None:
+        "with --quick all but scenes).",
+    ] = (),
+    way: Annotated[Sequence[str], Way, "Way to the gradient, as the tables name it (left out, all)."] = (),
+    n: Numbers = (),
+    dtype: Annotated[Sequence[str], Known("dtype", lambda: DTYPES), "Beside float64 (left out, all)."] = (),
+    quick: Annotated[bool, "Few solvers, n and samples, each measured once; rougher."] = False,
+    seed: Noise = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    out: Out = None,
+    progress: Progress = None,
+    json: Json = None,
+) -> None:
     """The gradient of a loss at the clean sample n calls ahead, by every way there is.
 
     symguide's sweep under its memory plans and its named approximations; autograd and torch.utils.checkpoint through
@@ -136,31 +81,37 @@ def gradients(**given: Any) -> None:
     The folder gets gradients.json (everything, with machine and versions) and gradients.html (which needs
     pip install "symguide[report]").
     """
-    _measure("gradients", by_gradient.run, **given)
+    chosen: dict[str, Sequence[Any]] = {"subjects": subject, "ways": way, "ns": n, "dtypes": dtype}
+    _measure("gradients", by_gradient.run, chosen, quick, seed, device, threads, out, progress, json)
 
 
-@click.command(cls=Command, examples=MEMORY_EXAMPLES)
-@_options(
-    "memory",
-    "Two small subjects at one size, by the ways that have a prediction.",
-    _choice(
-        "subjects",
-        networks.SUBJECTS,
+@command(MEMORY_EXAMPLES)
+def memory(
+    *,
+    subject: Annotated[
+        Sequence[str],
+        Known("subject", lambda: networks.SUBJECTS),
         "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, "
-        "dit-xl-2 (left out, these on a GPU)",
-    ),
-    _choice("ways", [way.name for way in WAYS], "Way to the gradient, as the tables name it (left out, all)"),
-    _choice(
-        "blocks",
-        by_memory.BLOCKS,
-        "What a graph holds of the network's blocks: kept, or again, where only what goes in is held "
-        "and each is computed again in the sweep (left out, both)",
-    ),
-    _number("sizes", 8, "Side of pictures in pixels (left out, the subject's own)"),
-    _number("batches", 1, "Samples (left out, the subject's own)"),
-    _number("ns", 1, "Calls of the look-ahead (left out, 1, 2, 4, 8 and 16)"),
-)
-def memory(**given: Any) -> None:
+        "dit-xl-2 (left out, these on a GPU).",
+    ] = (),
+    way: Annotated[Sequence[str], Way, "Way to the gradient, as the tables name it (left out, all)."] = (),
+    blocks: Annotated[
+        Sequence[str],
+        Known("blocks", lambda: by_memory.BLOCKS),
+        "What a graph holds of the network's blocks: kept, or again, where only what goes in is held and each is "
+        "computed again in the sweep (left out, both).",
+    ] = (),
+    size: Annotated[Sequence[int], Between(8, MOST), "Side of pictures in pixels (left out, the subject's own)."] = (),
+    batch: Annotated[Sequence[int], Between(1, MOST), "Samples (left out, the subject's own)."] = (),
+    n: Numbers = (),
+    quick: Annotated[bool, "Two small subjects at one size, by the ways that have a prediction."] = False,
+    seed: Noise = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    out: Out = None,
+    progress: Progress = None,
+    json: Json = None,
+) -> None:
     """What the gradient of a loss n calls ahead holds at most, by every way, measured and predicted.
 
     symguide's sweep under its memory plans, with and without checkpointed blocks of the network, beside plain autograd,
@@ -176,21 +127,36 @@ def memory(**given: Any) -> None:
     The folder gets memory.json (everything, with machine and versions) and memory.html (which needs
     pip install "symguide[report]").
     """
-    _measure("memory", by_memory.run, **given)
+    chosen: dict[str, Sequence[Any]] = {
+        "subjects": subject,
+        "ways": way,
+        "blocks": blocks,
+        "sizes": size,
+        "batches": batch,
+        "ns": n,
+    }
+    _measure("memory", by_memory.run, chosen, quick, seed, device, threads, out, progress, json)
 
 
-@click.command(cls=Command, examples=QUALITY_EXAMPLES)
-@_options(
-    "quality",
-    "One strength, one seed, few steps and samples; shows no differences.",
-    _choice("tasks", TASKS, "Task of the scenes world, such as text or inpainting (left out, identity)"),
-    _choice(
-        "ways",
-        dict.fromkeys(guide.way.name for guide in by_quality.guides(by_quality.Plan.n)),
-        "Way to the gradient, as the table names it (left out, all)",
-    ),
-)
-def quality(**given: Any) -> None:
+def _guided() -> Iterable[str]:
+    return [guide.way.name for guide in by_quality.guides(by_quality.Plan.n)]
+
+
+@command(QUALITY_EXAMPLES)
+def quality(
+    *,
+    task: Annotated[Sequence[str], Known("task", lambda: TASKS), "Of the scenes world (left out, identity)."] = (),
+    way: Annotated[
+        Sequence[str], Known("way", _guided), "To the gradient, as the table names it (left out, all)."
+    ] = (),
+    quick: Annotated[bool, "One strength, one seed, few steps and samples; shows no differences."] = False,
+    seed: Noise = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    out: Out = None,
+    progress: Progress = None,
+    json: Json = None,
+) -> None:
     """Guided samples of the scenes model, with the gradient four network calls ahead taken by every way.
 
     The exact sweep, the first call's Jacobian, none at all, the vanilla adjoint of torchdiffeq in two time variables,
@@ -203,43 +169,51 @@ def quality(**given: Any) -> None:
     The folder gets quality.json (everything, with machine and versions) and quality.html (which needs
     pip install "symguide[report]").
     """
-    _measure("quality", by_quality.run, **given)
+    chosen: dict[str, Sequence[Any]] = {"tasks": task, "ways": way}
+    _measure("quality", by_quality.run, chosen, quick, seed, device, threads, out, progress, json)
 
 
 def _measure(
     name: str,
     run: Callable[..., Results],
+    chosen: Mapping[str, Sequence[Any]],
     quick: bool,
     seed: int,
     device: str,
     threads: int,
-    out: Path,
+    out: str | None,
     progress: bool | None,
-    json_to: str | None,
-    **chosen: Sequence[Any],
+    json: str | None,
 ) -> None:
     """Run a benchmark, write its files and show its tables; `chosen`: names by the plural of their option.
 
     Rows are kept as they are measured: the same command goes on from those of one that was stopped.
     """
-    command = ["symguide", "bench", name, *(["--quick"] if quick else []), *_words(chosen)]
-    command += ["--seed", str(seed), "--device", device, "--threads", str(threads)]
+    line = ["symguide", "bench", name, *(["--quick"] if quick else []), *_words(chosen)]
+    line += ["--seed", str(seed), "--device", device, "--threads", str(threads)]
     usable(device)
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        sweep(out)
-        setup = Setup(out / f"{name}.unfinished.jsonl", quick, seed, device, threads, progress)
+    folder = Path(out or f"out/bench/{name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        sweep(folder)
+        setup = Setup(folder / f"{name}.unfinished.jsonl", quick, seed, device, threads, progress)
         done = run(setup, **chosen)
-        written, no_page = done.write(out, shlex.join(command))
+        written, no_page = done.write(folder, shlex.join(line))
         setup.unfinished.unlink(missing_ok=True)
-    if json_to is not None:
-        write_json(json_to, done.results)
+    if json is not None:
+        write_json(json, done.results)
     if progress is not False:
         lines = [done.text, "", "wrote:", *(f"  {path}" for path in written)]
         lines += [f"no {name}.html: {no_page}"] if no_page else []
-        click.echo("\n".join(lines), err=json_to == "-")
+        click.echo("\n".join(lines), err=json == "-")
 
 
-def _words(chosen: dict[str, Sequence[Any]]) -> list[str]:
+def _words(chosen: Mapping[str, Sequence[Any]]) -> list[str]:
     """What was chosen, as the words of a command."""
-    return [word for many, values in chosen.items() for value in values for word in (f"--{WORDS[many]}", str(value))]
+    singular = {"batches": "batch", "blocks": "blocks"}
+    return [
+        word
+        for many, each in chosen.items()
+        for value in each
+        for word in (f"--{singular.get(many, many.removesuffix('s'))}", str(value))
+    ]

@@ -210,8 +210,9 @@ def test_an_objective_is_needed():
 
 def test_every_option_is_explained_and_the_help_teaches():
     command = main.get_command(click.Context(main), "tune")
-    for option in command.params:
-        assert option.help and option.group in ("Samples", "Sampler", "Guidance", "Search", "Output", "Run", "Settings")
+    for name, option in command.table.items():
+        groups = ("Samples", "Sampler", "Guidance", "Search", "Output", "Run", "Settings")
+        assert option.about and option.group in groups, name
     text = run("tune", "--help").output
     assert text.count("symguide tune") >= 4 and "Search:" in text and "--budget" in text
     assert all(setting.help for setting in command.table.values())

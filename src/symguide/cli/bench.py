@@ -8,7 +8,6 @@ import click
 
 import symguide
 from symguide.cli.group import Commands
-from symguide.cli.help import debug_option
 from symguide.errors import ConfigError
 
 EXAMPLES = [
@@ -55,4 +54,3 @@ bench = Bench(
     },
     EXAMPLES,
 )
-debug_option(bench)

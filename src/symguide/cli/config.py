@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from symguide import values
-from symguide.cli.settings import Setting, Word
+from symguide.cli.command import Setting, Word
 from symguide.errors import ConfigError, unknown
 
 NAME = "config.yaml"

@@ -1,13 +1,15 @@
 """The command `symguide demo`: its options, the progress bar, the files it writes and what it says at the end."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import click
 
+from symguide.cli.command import Count, Device, Form, Json, Samples, command
 from symguide.cli.files import locked, sweep, write_json
-from symguide.cli.help import Command, debug_option, json_option, option
-from symguide.cli.params import SAMPLES, Count
+from symguide.values import Between, Known
 
 EXAMPLES = [
     ("three minutes on a laptop's CPU; then open out/demo/index.html", "symguide demo"),
@@ -17,25 +19,23 @@ EXAMPLES = [
 ]
 
 
-@click.command(cls=Command, examples=EXAMPLES)
-@click.argument("world", default="scenes", type=click.Choice(["scenes", "digits"]))
-@option("Size", "--num", type=Count(1, SAMPLES), help="Samples of every method; 4 scenes or 100 digits.")
-@option("Size", "--steps", type=Count(1), help="Sampling steps; 20 for scenes, 30 for digits.")
-@option("Size", "--quick", is_flag=True, help="Fewer samples and steps: rougher, in a few seconds.")
-@option("Size", "--seed", type=Count(0, 2**63 - 1), default=0, show_default=True, help="Seed of all noise.")
-@option("Size", "--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, cuda:1, mps.")
-@option(
-    "Output",
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("out/demo"),
-    show_default=True,
-    help="Folder for the pictures, the page and results.json.",
-)
-@json_option
-@debug_option
+def _shows() -> Iterable[str]:
+    from symguide.demo.shows import SHOWS
+
+    return SHOWS
+
+
+@command(EXAMPLES)
 def demo(
-    world: str, num: int | None, steps: int | None, quick: bool, seed: int, device: str, out: Path, json_to: str | None
+    world: Annotated[str, Known("demo", _shows), "What is drawn: scenes where not given."] = "scenes",
+    *,
+    num: Annotated[Samples | None, "Samples of every method; 4 scenes or 100 digits."] = None,
+    steps: Annotated[Count | None, "Sampling steps; 20 for scenes, 30 for digits."] = None,
+    quick: Annotated[bool, "Fewer samples and steps: rougher, in a few seconds."] = False,
+    seed: Annotated[int, Between(0, 2**63 - 1), "Seed of all noise."] = 0,
+    device: Device = "cpu",
+    out: Annotated[str, Form("FOLDER"), "Folder for the pictures, the page and results.json."] = "out/demo",
+    json: Json = None,
 ) -> None:
     """See guidance work, offline and on a CPU, with the models that ship with the package.
 
@@ -59,15 +59,16 @@ def demo(
     steps = steps or SHOWS[world].steps[quick]
     given = {"num": num, "steps": steps, "seed": seed, "device": device}
     command = shlex.join(["symguide", "demo", world, *(word for k, v in given.items() for word in (f"--{k}", str(v)))])
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        sweep(out)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        sweep(folder)
         done = run(world, num, steps, seed, device, command)
-        written, no_page = done.write(out)
-    if json_to is not None:
-        write_json(json_to, done.results)
+        written, no_page = done.write(folder)
+    if json is not None:
+        write_json(json, done.results)
     lines = [f"{name}\n\n{panel.table}\n" for name, panel in done.show.panels.items()]
     lines += ["wrote:", *(f"  {path}" for path in written)]
     lines += [f"no index.html: {no_page}"] if no_page else []
     for line in [*lines, "", done.show.summary()]:
-        click.echo(line, err=json_to == "-")
+        click.echo(line, err=json == "-")

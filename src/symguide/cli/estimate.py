@@ -1,12 +1,12 @@
 """symguide estimate-memory: what a guided pipeline will hold, by memory plan, before it runs."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import click
 
+from symguide.cli.command import Count, Form, Json, Samples, command
 from symguide.cli.files import write_json
-from symguide.cli.help import Command, debug_option, json_option, option
-from symguide.cli.params import SAMPLES, Bytes, Count, Size
+from symguide.errors import ConfigError
 
 EXAMPLES = [
     ("Stable Diffusion XL at 1024 pixels in half precision, by plan", "symguide estimate-memory sdxl"),
@@ -21,46 +21,18 @@ EXAMPLES = [
 ]
 
 
-@click.command("estimate-memory", cls=Command, examples=EXAMPLES)
-@click.argument("pipeline")
-@option("Run", "--size", type=Size(), help="Pixels, height x width.  [default: what the model was trained for]")
-@option("Run", "--batch", type=Count(1, SAMPLES), default=1, show_default=True, help="Samples at a time.")
-@option("Run", "--n", type=Count(1), default=4, show_default=True, help="Network calls of the look-ahead.")
-@option(
-    "Run",
-    "--cfg/--no-cfg",
-    "guidance",
-    default=None,
-    help="Classifier-free guidance, which doubles every call.  [default: on, but off for Flux]",
-)
-@option(
-    "Device",
-    "--dtype",
-    type=click.Choice(["float16", "bfloat16", "float32"]),
-    default="float16",
-    show_default=True,
-    help="Of networks and autoencoder.",
-)
-@option(
-    "Device",
-    "--text-encoders/--no-text-encoders",
-    default=True,
-    show_default=True,
-    help="Whether they stay on the device after the prompt is encoded.",
-)
-@option("Device", "--card", type=Bytes(), help="Memory of the card, such as 16GB: says which plans fit.")
-@json_option
-@debug_option
+@command(EXAMPLES, "estimate-memory")
 def estimate_memory(
-    pipeline: str,
-    size: tuple[int, int] | None,
-    batch: int,
-    n: int,
-    guidance: bool | None,
-    dtype: str,
-    text_encoders: bool,
-    card: int | None,
-    json_to: str | None,
+    pipeline: Annotated[str, "Name, folder or hub id."],
+    *,
+    size: Annotated[str | None, Form("HEIGHTxWIDTH"), "Pixels; what the model was trained for where not given."] = None,
+    batch: Annotated[Samples, "Samples at a time."] = 1,
+    n: Annotated[Count, "Network calls of the look-ahead."] = 4,
+    cfg: Annotated[bool | None, "Classifier-free guidance, which doubles every call; on, but for Flux."] = None,
+    dtype: Annotated[Literal["float16", "bfloat16", "float32"], "Of networks and autoencoder."] = "float16",
+    text_encoders: Annotated[bool, "Whether they stay on the device after the prompt is encoded."] = True,
+    card: Annotated[str | None, Form("SIZE"), "Memory of the card, such as 16GB: says which plans fit."] = None,
+    json: Json = None,
 ) -> None:
     """Predict the peak memory of a guided diffusers PIPELINE, for every memory plan, without a GPU and without weights.
 
@@ -75,28 +47,28 @@ def estimate_memory(
     from symguide import planning
     from symguide.report import Column, Table
 
-    height, width = size or (None, None)
-    settings: dict[str, Any] = {"batch": batch, "dtype": dtype, "n": n, "guidance": guidance}
+    (height, width), card_bytes = (None, None) if size is None else pixels(size), _bytes(card)
+    settings: dict[str, Any] = {"batch": batch, "dtype": dtype, "n": n, "guidance": cfg}
     guess = planning.estimate_memory(pipeline, height, width, text_encoders=text_encoders, **settings)
-    if json_to is not None:
-        write_json(json_to, {**guess.record(), "card": card, "smallest_card": guess.smallest_card()})
-    if json_to == "-":
+    if json is not None:
+        write_json(json, {**guess.record(), "card": card_bytes, "smallest_card": guess.smallest_card()})
+    if json == "-":
         return
     columns = [Column("name", "plan")]
     columns += [Column(key, title, _gigabytes) for key, title in HELD]
     columns += [Column("forward_calls", "forward\ncalls"), Column("backward_calls", "backward\ncalls")]
     columns += [Column("time", "time", "{:.1f}")]
     rows = [{"name": plan.name, **vars(plan)} for plan in guess.plans]
-    if card is not None:
+    if card_bytes is not None:
         columns.append(Column("fits", "fits"))
-        rows = [{**row, "fits": "yes" if row["peak"] <= card else "no"} for row in rows]
+        rows = [{**row, "fits": "yes" if row["peak"] <= card_bytes else "no"} for row in rows]
     what = f"{guess.batch} x {guess.height} x {guess.width} pixels, {guess.dtype}, n = {n}"
     guided = "with" if guess.guidance else "without"
     click.echo(f"{guess.pipeline}: {what}, {guided} classifier-free guidance")
     click.echo(f"Memory in GB (10^9 bytes), time in network calls\n\n{Table(columns, rows)}\n")
     if guess.upcast:
         click.echo("The decoder runs in float32, as this pipeline has it with float16; --dtype bfloat16 halves that.")
-    click.echo(_advice(guess, card))
+    click.echo(_advice(guess, card_bytes))
 
 
 HELD = (
@@ -108,6 +80,27 @@ HELD = (
     ("peak", "total\npeak"),
 )
 """The columns that are bytes."""
+
+
+def pixels(text: str) -> tuple[int, int]:
+    """Height and width: 768x512, or one number for both.
+
+    >>> pixels("768x512"), pixels("512")
+    ((768, 512), (512, 512))
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(len(part) < 10 and part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--size takes one such as 512 or 768x512, not {text[:40]!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _bytes(text: str | None) -> int | None:
+    from symguide.meter import parse_bytes
+
+    count = None if text is None else parse_bytes(text)
+    if text is not None and not count:
+        raise ConfigError(f"--card takes a size such as 16GB, not {text!r}")
+    return count
 
 
 def _gigabytes(count: int) -> str:

@@ -1,14 +1,14 @@
 """symguide evaluate: how good a model is, by a judge that neither its training nor guidance has seen."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
+from symguide.cli.command import SAMPLES, Count, Device, Json, Samples, Seed, command
 from symguide.cli.files import write_json
-from symguide.cli.help import Command, debug_option, json_option, option
-from symguide.cli.params import SAMPLES, Count, Finite
 from symguide.errors import ConfigError
+from symguide.values import Between
 
 ALL = ("scenes", "scenes-flow", "scenes-latent")
 
@@ -24,25 +24,17 @@ EXAMPLES = [
 ]
 
 
-@click.command(cls=Command, examples=EXAMPLES)
-@click.argument("models", nargs=-1, metavar="[MODEL]...")
-@option("Samples", "--samples", type=Count(10, SAMPLES), default=1000, show_default=True, help="For every line.")
-@option("Samples", "--seed", type=int, default=0, show_default=True, help="Of the samples.")
-@option("Samples", "--cfg", type=Finite(), default=5.0, show_default=True, help="Weight of classifier-free guidance.")
-@option("Sampler", "--steps", type=Count(1), default=25, show_default=True, help="Steps of dpmpp_2m.")
-@option("Computation", "--batch", type=Count(1, SAMPLES), default=100, show_default=True, help="Samples at a time.")
-@option("Computation", "--device", default="cpu", show_default=True, help="Where the networks run.")
-@json_option
-@debug_option
+@command(EXAMPLES)
 def evaluate(
-    models: Sequence[str],
-    samples: int,
-    seed: int,
-    cfg: float,
-    steps: int,
-    batch: int,
-    device: str,
-    json_to: str | None,
+    models: Annotated[Sequence[str], "Embedded ones of scenes, or model folders."] = (),
+    *,
+    samples: Annotated[int, Between(10, SAMPLES), "For every line."] = 1000,
+    seed: Annotated[Seed, "Of the samples."] = 0,
+    cfg: Annotated[float, "Weight of classifier-free guidance."] = 5.0,
+    steps: Annotated[Count, "Steps of dpmpp_2m."] = 25,
+    batch: Annotated[Samples, "Samples at a time."] = 100,
+    device: Device = "cpu",
+    json: Json = None,
 ) -> None:
     """Measure MODELs side by side: embedded ones of the scenes world, or model folders that take its captions.
 
@@ -66,9 +58,9 @@ def evaluate(
     judges = [judge("scenes", kind, where) for kind in ("classifier", "segmenter")]
     settings: dict[str, Any] = {"weight": cfg, "steps": steps, "seed": seed, "batch": batch, "progress": True}
     figures = {name: Evaluation(each, *judges, **settings).figures(samples) for name, each in denoisers.items()}
-    if json_to is not None:
-        write_json(json_to, {"samples": samples, "seed": seed, "cfg": cfg, "steps": steps, "models": figures})
-    if json_to != "-":
+    if json is not None:
+        write_json(json, {"samples": samples, "seed": seed, "cfg": cfg, "steps": steps, "models": figures})
+    if json != "-":
         rows: list[dict[str, Any]] = [
             {"what": "" if place else what, "figure": figure, **{name: figures[name][what][figure] for name in names}}
             for what, each in figures[names[0]].items()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from symguide.cli.help import DEBUG, Example, Option, debug_option, write_examples
+from symguide.cli.command import DEBUG, Example, write_examples
 from symguide.errors import SymguideError, unknown
 
 BAD_INPUT, BAD_DISK, BUG, INTERRUPTED = 2, 3, 1, 130
@@ -50,6 +50,7 @@ class Commands(click.Group):
     ) -> None:
         super().__init__(name, help=about, **settings)
         self._lazy, self._examples = dict(commands), examples
+        self.params.append(_flag("--debug", _debug, "Show tracebacks of errors; also after the command."))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)
@@ -92,11 +93,7 @@ class Group(Commands):
             callback=_quiet_libraries,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
         )
-        version = Option(
-            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
-        )
-        self.params.append(version)
-        debug_option(self)
+        self.params.insert(0, _flag("--version", _version, "Show the version."))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -165,6 +162,14 @@ def _disk(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where}: choose a folder that you may write to with --out"
     return f"{error.strerror}{where}"
+
+
+def _flag(name: str, callback: Any, about: str) -> click.Option:
+    return click.Option([name], is_flag=True, is_eager=True, expose_value=False, callback=callback, help=about)
+
+
+def _debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.meta[DEBUG] = ctx.meta.get(DEBUG, False) or value
 
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

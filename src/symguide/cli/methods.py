@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from symguide import values
-from symguide.cli.settings import SAMPLE, Word, flag
+from symguide.cli.command import Word, flag
+from symguide.cli.settings import SAMPLE
 from symguide.errors import ConfigError, unknown
 from symguide.registry import Parameter, registry_of
 from symguide.registry import parameters as signature

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from symguide.cli import config, methods
+from symguide.cli.command import Setting, Word, flag, read
 from symguide.cli.methods import LOSS, PARTICLES, PREDICTION, Method
-from symguide.cli.settings import Setting, Word, check_json, flag, read
 from symguide.errors import ConfigError
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -86,7 +86,6 @@ def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:
         ConfigError: for values that a setting does not take, and settings that do not go together.
     """
     typed, own = read(words, table)
-    check_json(typed.get("json"))
     path = typed.get("config")
     content = config.read(Path(path)) if path else {}
     base, others = read(config.words(content, Path(path), table) if path else [], table)

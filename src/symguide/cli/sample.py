@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from symguide.cli.settings import SAMPLE, SettingsCommand, Word
+from symguide.cli.command import Command, Word
+from symguide.cli.settings import SAMPLE
 
 OPTIONS = (
     "model", "pipeline", "prompt", "cfg", "num", "seed", "steps", "objective", "method", "scale", "n", "window",
@@ -63,7 +64,7 @@ EXAMPLES = [
 ]
 
 
-@click.command(cls=SettingsCommand, table=SAMPLE, options=OPTIONS, examples=EXAMPLES)
+@click.command(cls=Command, table=SAMPLE, options=OPTIONS, examples=EXAMPLES)
 def sample(words: Sequence[Word]) -> None:
     """Draw samples, guided or not, and write them to a folder.
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import click
 
-from symguide.cli.settings import SAMPLE, Seed, Setting, SettingsCommand, Word, in_group
+from symguide.cli.command import Command, Seed, Setting, Word
+from symguide.cli.settings import SAMPLE, grouped
 from symguide.values import Between
 
 EXAMPLES = [
@@ -37,51 +38,39 @@ LEFT = ("pipeline", "negative_prompt", "size", "scheduler", "checkpoint", "best_
 TABLE = {
     **{name: setting for name, setting in SAMPLE.items() if name not in LEFT},
     "method": replace(SAMPLE["method"], about="The method to tune; several are tuned side by side.", shown="sag"),
-    "out": replace(
-        SAMPLE["out"],
-        about="Folder for the configs, the picture of the front, the figures and the trials.",
-        default="out/tune",
-    ),
-    **in_group(
-        "Search",
-        budget=Setting(
-            "Network calls in all, forward and backward, each sample counted; never exceeded.",
-            Annotated[int, Between(1)],
-            shown="30 times what the defaults take",
-            form="CALLS",
-        ),
-        search=Setting(
-            "What is searched, in place of all that the method has ranges for: scale=0.1:3:log, n=1:8, n=1,2,4, "
-            "sphere=none,0.05:0.5, window=0:0.4,0.6:1, or a name alone for the method's own range. What is typed as a "
-            "setting of its own, such as --n 4, is not searched.",
-            form="NAME=RANGE",
-            many=True,
-        ),
-        metric=Setting(
-            "What is minimised: judge, the objective by a network that guidance never sees; scorer, the objective "
-            "itself; or an objective's spec, such as my_module:score.",
-            shown="judge, where the objective has one",
-            form="WHAT",
-        ),
-        keep=Setting(
-            "What must not be lost: shape, the share of samples whose shape the judge still reads as the prompt says "
-            "(pictures of scenes); or my_module:Name, higher is better.",
-            form="WHAT",
-        ),
-        floor=Setting(
-            "Settings whose samples keep less cannot be chosen.",
-            float,
-            shown="what unguided samples have, less 0.1",
-        ),
-        num=replace(SAMPLE["num"], about="Samples of each seed."),
-        seeds=Setting(
-            "Noise that all settings are tried on, apart from the --seed that the config draws with.",
-            Sequence[Seed],
-            [1000, 1001],
-            "1000,1001",
-            form="N,N",
-        ),
-        seed=replace(SAMPLE["seed"], about="Of what is proposed, and of the configs written."),
+    "out": replace(SAMPLE["out"], about="Folder of configs, picture, figures and trials.", default="out/tune"),
+    **grouped(
+        Search={
+            "budget": Setting(
+                "Network calls in all, forward and backward, each sample counted; never exceeded.",
+                Annotated[int, Between(1)],
+                shown="30 times what the defaults take",
+            ),
+            "search": Setting(
+                "What is searched, in place of all that the method has ranges for: scale=0.1:3:log, n=1:8, n=1,2,4, "
+                "sphere=none,0.05:0.5, window=0:0.4,0.6:1, or a name alone for the method's own range. What is typed "
+                "as a setting of its own, such as --n 4, is not searched.",
+                form="NAME=RANGE",
+                many=True,
+            ),
+            "metric": Setting(
+                "What is minimised: judge, the objective by a network that guidance never sees; scorer, the objective "
+                "itself; or an objective's spec, such as my_module:score.",
+                shown="judge, where the objective has one",
+            ),
+            "keep": Setting(
+                "What must not be lost: shape, the share of samples whose shape the judge still reads as the prompt "
+                "says (pictures of scenes); or my_module:Name, higher is better."
+            ),
+            "floor": Setting(
+                "Settings whose samples keep less cannot be chosen.",
+                float,
+                shown="what unguided samples have, less 0.1",
+            ),
+            "num": replace(SAMPLE["num"], about="Samples of each seed."),
+            "seeds": Setting("Noise that all settings are tried on.", Sequence[Seed], [1000, 1001], "1000,1001"),
+            "seed": replace(SAMPLE["seed"], about="Of what is proposed, and of the configs written."),
+        }
     ),
 }
 """Settings of symguide tune by name."""
@@ -92,7 +81,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
-@click.command(cls=SettingsCommand, table=TABLE, options=OPTIONS, examples=EXAMPLES)
+@click.command(cls=Command, table=TABLE, options=OPTIONS, examples=EXAMPLES)
 def tune(words: Sequence[Word]) -> None:
     """Find settings of guidance for a model and an objective, within a budget of network calls.
 

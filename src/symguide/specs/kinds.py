@@ -74,6 +74,8 @@ class Kind:
     """The kind of encoder that it asks, in place of the scorer of the model's world where there is one."""
     files: Callable[[Sequence[str]], Iterable[int]] = lambda parts: ()
     """Which of its arguments are files."""
+    more: str = ""
+    """What its forms do not say by themselves."""
 
 
 def cycle(values: Sequence[Any], indices: Iterable[int]) -> list[Any]:
@@ -242,9 +244,17 @@ def _palette_files(parts: Sequence[str]) -> Iterable[int]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "classifier": Kind(("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"), _classifier),
-    "noisy": Kind(("noisy:LABELS",), _noisy),
-    "text": Kind(('text:"WORDS"',), _text, encoder=CLIP),
+    "classifier": Kind(
+        ("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"),
+        _classifier,
+        more="sample i goes toward the label whose turn it is in a comma list, 0,1,2 or shape=star,disk",
+    ),
+    "noisy": Kind(
+        ("noisy:LABELS",),
+        _noisy,
+        more="labels as in classifier, for --method classifier, which asks it about noisy samples",
+    ),
+    "text": Kind(('text:"WORDS"',), _text, encoder=CLIP, more="a comma list of texts goes to the samples in turn"),
     "image": Kind(("image:PICTURE",), _like(ImageSimilarity), encoder=CLIP, files=_first),
     "identity": Kind(("identity:PICTURE",), _like(Identity), files=_first),
     "style": Kind(("style:PICTURE",), _like(Style), encoder=CLIP, files=_first),
@@ -254,19 +264,55 @@ KINDS: Mapping[str, Kind] = {
         counts=(0, 1),
         encoder=CLIP,
         files=lambda parts: range(len(parts)),
+        more="HEAD is a safetensors file, on a CLIP given by --encoder",
     ),
-    "segmentation": Kind(("segmentation:MASK",), _segmentation, encoder=Segmenter, files=_first),
-    "depth": Kind(("depth:PICTURE",), _depth, encoder=DepthEstimator, files=_first),
+    "segmentation": Kind(
+        ("segmentation:MASK",),
+        _segmentation,
+        encoder=Segmenter,
+        files=_first,
+        more="a grey or indexed picture of classes, 255 being any, or an array, -1 being any",
+    ),
+    "depth": Kind(
+        ("depth:PICTURE",),
+        _depth,
+        encoder=DepthEstimator,
+        files=_first,
+        more="the depth that a model given by --encoder sees in the picture",
+    ),
     "palette": Kind(
         ("palette:#RRGGBB,#RRGGBB", "palette:PICTURE", "palette:PICTURE@NUMBER"),
         _palette,
         counts=(1, 2),
         files=_palette_files,
+        more="NUMBER colours of the picture, 5 by default",
     ),
-    "edges": Kind(("edges:SKETCH",), _edges, files=_first),
-    "motion": Kind(("motion:PICTURE@FLOW",), _motion, counts=(2,), files=lambda parts: (0, 1)),
-    "region": Kind(("region:PICTURE@MASK",), _region, counts=(2,), files=_region_files),
+    "edges": Kind(("edges:SKETCH",), _edges, files=_first, more="lines that are bright on dark, or dark on bright"),
+    "motion": Kind(
+        ("motion:PICTURE@FLOW",),
+        _motion,
+        counts=(2,),
+        files=lambda parts: (0, 1),
+        more="an array (2, H, W) of pixels to the right and down",
+    ),
+    "region": Kind(
+        ("region:PICTURE@MASK",),
+        _region,
+        counts=(2,),
+        files=_region_files,
+        more="MASK is left, right, top, bottom, center (the part kept) or a file",
+    ),
     "superres": Kind(("superres:PICTURE@FACTOR",), _superres, counts=(2,), files=_first),
     "deblur": Kind(("deblur:PICTURE@SIGMA",), _deblur, counts=(2,), files=_first),
 }
 """By the name that a spec gives; blackbox:module:Name and module:Name are those of your own."""
+
+
+def written(name: str) -> str:
+    """How an objective of that name is written, with what the form does not say."""
+    own = "blackbox:module:Name" if name == "blackbox" else "from Python: module:Name"
+    if name == "measurement":
+        return f"{' or '.join(form for each in ('superres', 'deblur') for form in KINDS[each].forms)}; others {own}"
+    if name not in KINDS:
+        return own
+    return " or ".join(KINDS[name].forms) + (f" ({KINDS[name].more})" if KINDS[name].more else "")
