@@ -302,7 +302,7 @@ def test_settings_belong_to_the_methods_that_take_them():
         ("--set", "--set takes NAME=VALUE: give it after --set"),
         ("--eta", "--eta takes a value: give it after --eta"),
         ("--restart 1 2", "--restart takes 3 values: give it after --restart"),
-        ("threes", "takes options alone, such as --num 8, and not 'threes'"),
+        ("threes", "symguide sample takes no further argument, and 'threes' is one"),
         ("--objective classifier:3 --set sag.n=x", "--set sag.n takes a whole number or a rule"),
         ("--objective classifier:3 --set dsg.rate=1", "a setting of dsg, which is not asked for: add --method dsg"),
         ("--objective classifier:3 --method dps --set n=4", "dps does not take --set n, which belongs to"),
