@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import SCHEDULES, quartic, relative, tiny
+from published import ADM, again
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
@@ -137,6 +138,26 @@ def test_checkpoints(reentrant):
                 ahead.jvp(v)
         else:
             assert relative(inner(v, ahead.jvp(x)), inner(ahead.vjp(v), x)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["published", "compiled"])
+def test_graphs_that_pass_once_are_made_anew(kind):
+    """Checkpoints that free what they hold, and compiled networks, which overwrite it: right, and counted."""
+    if kind == "published":
+        network, plain, shape = again(ADM().eval()), ADM().eval(), (1, 4, 4)
+    else:
+        torch._dynamo.reset()
+        body = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 6))
+        fast, shape = torch.compile(body, backend="aot_eager"), (6,)
+        network, plain = (lambda x, timestep, part=part: part(x) for part in (fast, body))
+    x, u = randn(2, *shape), randn(2, *shape, seed=2)
+    denoiser = sg.Denoiser(network, predicts="v")
+    with sg.linearise(sg.Denoiser(plain, predicts="v"), x, 0.6, 2) as ahead:
+        expected = ahead.vjp(u)
+    with sg.linearise(denoiser, x, 0.6, 2) as ahead:
+        for _ in range(3):
+            assert relative(ahead.vjp(u), expected) < 1e-12
+    assert (denoiser.counter.forward, denoiser.counter.backward) == (2 * 2 * 3, 2 * 2 * 3)
 
 
 def test_what_cannot_be_linearised_says_so():

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import GuidanceError, SymguideError
 from symguide.memory_plan import Weights
 from symguide.meter import SavedBytes
-from symguide.modules import lend_weights, vjp
+from symguide.modules import lend_weights, passes_again, vjp
 from symguide.schedule import Time
 
 Require = Callable[[Tensor, Callable[[], SymguideError]], None]
@@ -88,6 +89,10 @@ class _Graph:
     held: Any
     reentrant: bool
 
+    @cached_property
+    def passes_again(self) -> bool:
+        return passes_again(self.x0)
+
 
 class Call:
     """One network call of a program: its stored input, its prediction, and its graph while that is kept.
@@ -140,14 +145,15 @@ class Call:
     def vjp(self, cotangent: Tensor, again: bool = False) -> Tensor:
         """(d x_0 / d x)^T cotangent; one backward call, and a forward call where the graph was not kept.
 
-        With `again` the graph stays, for further cotangents.
+        With `again` the graph stays, for further cotangents, where it passes them; else the next one makes it anew.
         """
         if self._graph is None:
             anew = self._build()
             if self.compared and hasattr(self, "prediction"):
                 self.predict.require_same(self.prediction.value, anew.value)
         assert self._graph is not None
-        graph, self._graph = self._graph, self._graph if again else None
+        graph, again = self._graph, again and self._graph.passes_again
+        self._graph = graph if again else None
         self.predict.denoiser.counter.backward += self.rows
         return vjp(graph.x0, graph.leaf, cotangent, graph.reentrant, again)[0]
 
@@ -170,10 +176,6 @@ class Call:
         if moved is None:
             raise _no_path()
         return moved
-
-    def repeatable(self) -> "Call":
-        """The call for `vjp(again=True)`: itself, but for those whose graph is of other calls and passes once."""
-        return self
 
 
 def _no_path() -> GuidanceError:

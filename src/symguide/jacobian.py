@@ -34,14 +34,16 @@ class Jacobian:
         x0: the clean estimate (B, ...).
 
     Cost per sample: n forward calls when it is made, but for the sampler's own; n backward calls each vjp; n forward
-    calls each jvp, in dual numbers, which take about twice the work of a plain one. Memory: the graphs of n calls.
+    calls each jvp, in dual numbers, which take about twice the work of a plain one. Memory: the graphs of n calls. A
+    graph with functions written in Python (others' checkpoints, torch.compile) is made anew for each vjp: n forward
+    calls more.
     """
 
     def __init__(self, predict: GuidedPredictor, x: Tensor, program: Program, first: Call | None = None) -> None:
         kept = KeptGraphs("fast", predict, program, x)
-        self.x0, calls = record(kept, [x], program, None if first is None else first.repeatable())
+        self.x0, calls = record(kept, [x], program, first)
         self.first = calls[0]
-        self.first.wanted = False  # a graph that others have made passes once
+        self.first.wanted = False  # a graph that others make passes once
         self._program, self._calls = program, calls
 
     @torch.inference_mode(mode=False)

@@ -173,6 +173,14 @@ def vjp(
         ) from error
 
 
+def passes_again(made: Tensor) -> bool:
+    """Whether a graph that is kept gives a second gradient: functions in Python may free what they hold at the first.
+
+    So do torch's reentrant checkpoints and others', and networks that torch.compile made.
+    """
+    return next(_functions([made]), None) is None
+
+
 def _functions(made: Iterable[Tensor]) -> Iterator[Any]:
     """The nodes of a graph that are functions written in Python."""
     stack = [tensor.grad_fn for tensor in made if tensor.grad_fn is not None]

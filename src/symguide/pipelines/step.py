@@ -168,11 +168,6 @@ class Known(Call):
         denoiser.counter.forward = before  # the pipeline's call was counted when it was made
         return made
 
-    def repeatable(self) -> Call:
-        self.graphs = None  # they pass once: the replay's pass as often as they are asked
-        self.free()
-        return self
-
 
 class PipelineStep(Step):
     """A step that a scheduler has made: what it gave is `stock`, and guidance changes that.
