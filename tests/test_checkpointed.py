@@ -71,8 +71,8 @@ def test_everything_is_put_back_after_an_error(denoiser):
 @pytest.mark.parametrize(
     ("blocks", "sentence"),
     [
-        (("dwon.*",), "'dwon.*' names no block of UNet, which has 'time'"),
-        (("down.*",), "names no block"),  # a list of blocks, which is never called
+        (("dwon.*",), "'dwon.*' names no module of UNet, which has"),
+        (("down.*",), "names no module"),  # a list of blocks, which is never called
         (("middle.*", "middle.0.conv1"), "'middle.0.conv1' lies inside 'middle.0'"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from conftest import SCHEDULES, quartic, relative, tiny
 
 import symguide as sg
+from symguide.branch import Point
 from symguide.denoiser import Prediction
 from symguide.errors import ConfigError
 
@@ -50,11 +51,20 @@ def pair(seed=0, shape=(3, 2, 4, 4)):
     return [Prediction(x, value, "x0", 0.8, 0.6, (-0.6, 0.8)) for value in (u, c)]
 
 
+def combined(rule, u, c):
+    """What a rule of two branches makes of them, without a network."""
+    asked = rule.calls(Point(rule, tiny(shape=u.x.shape[1:]), u.x, 0.5, {"label": torch.zeros(len(u.x), dtype=int)}))
+    assert set(next(asked)) == {"u", "c"}
+    with pytest.raises(StopIteration) as done:
+        asked.send({"u": u, "c": c})
+    return done.value.value
+
+
 def test_apg_is_cfg_where_nothing_is_taken_away():
     u, c = pair()
-    assert relative(sg.APG(7.0, parallel=1.0).combine(u, c).x0, sg.CFG(7.0).combine(u, c).x0) < 1e-13
-    shift = sg.APG(7.0).combine(u, c).shift
-    assert relative(shift, sg.APG(7.0).combine(u, c).eps - u.eps) < 1e-13
+    assert relative(combined(sg.APG(7.0, parallel=1.0), u, c).x0, combined(sg.CFG(7.0), u, c).x0) < 1e-13
+    shift = combined(sg.APG(7.0), u, c).shift
+    assert relative(shift, combined(sg.APG(7.0), u, c).eps - u.eps) < 1e-13
 
 
 @pytest.mark.parametrize("threshold, parallel", [(0.0, 0.0), (2.5, 0.0), (2.5, 0.4)])
@@ -62,10 +72,10 @@ def test_apg_projects_as_diffusers_does(threshold, parallel):
     """Fed with clean estimates, and in its paper's combination, which is not diffusers' default."""
     guiders = pytest.importorskip("diffusers.guiders.adaptive_projected_guidance")
     u, c = pair()
-    got = sg.APG(7.0, threshold, parallel).combine(u, c).x0
+    got = combined(sg.APG(7.0, threshold, parallel), u, c).x0
     expected = guiders.normalized_guidance(c.x0, u.x0, 6.0, None, parallel, threshold, use_original_formulation=True)
     assert relative(got, expected) < 1e-6  # diffusers adds an eps to norms
-    assert relative(got, sg.APG(7.0, parallel=1.0).combine(u, c).x0) > 1e-2
+    assert relative(got, combined(sg.APG(7.0, parallel=1.0), u, c).x0) > 1e-2
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
     )
     from symguide.particle_guidance import BestOfN
     from symguide.pipelines import guide
-    from symguide.prediction_guidance import APG, CFG, CFGPlusPlus
+    from symguide.prediction_guidance import APG, CFG, PAG, Autoguidance, CFGPlusPlus, chain, interval
     from symguide.ranges import Range
     from symguide.restart import Restart
     from symguide.schedule import VE, VP, RectifiedFlow, Schedule
@@ -72,11 +72,13 @@ __all__ = [
     "ECM",
     "LGD",
     "MPGD",
+    "PAG",
     "SAG",
     "TFG",
     "VE",
     "VP",
     "AdamDPS",
+    "Autoguidance",
     "BestOfN",
     "CFGPlusPlus",
     "ClassifierGuidance",
@@ -116,11 +118,13 @@ __all__ = [
     "Tuned",
     "UniversalGuidance",
     "WeightsError",
+    "chain",
     "checkpointed",
     "from_azula",
     "from_diffusers",
     "from_generator",
     "guide",
+    "interval",
     "linearise",
     "load",
     "lookahead",
@@ -152,7 +156,7 @@ _MODULES = {
     "Recipe Sphere UniversalGuidance noise_window on_sphere rules",
     "particle_guidance": "BestOfN",
     "pipelines": "guide",
-    "prediction_guidance": "APG CFG CFGPlusPlus",
+    "prediction_guidance": "APG CFG PAG Autoguidance CFGPlusPlus chain interval",
     "ranges": "Range",
     "restart": "Restart",
     "schedule": "VE VP RectifiedFlow Schedule",

@@ -11,6 +11,7 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from symguide.branch import Moment, Point, Rule
 from symguide.condition import repeat_rows
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import GuidanceError, SymguideError
@@ -26,23 +27,34 @@ Require = Callable[[Tensor, Callable[[], SymguideError]], None]
 class GuidedPredictor:
     """The prediction that sampler and look-ahead share: a denoiser with its condition and prediction guidance.
 
-    `weights` remembers what the memory plan "auto" has weighed. `require` is that of the step at hand, see `Step`, if
-    there is one. `meter` is the meter of a run, which weighs the first
-    graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the objective's graph likewise).
-    Asking autograd about each saved tensor of each graph would cost a small network a tenth of its time.
+    `moment` is where a run stands, for rules that remember or draw noise. `weights` remembers what the memory plan
+    "auto" has weighed. `require` is that of the step at hand, see `Step`, if there is one. `meter` is the meter of a
+    run, which weighs the first graph (`graph_bytes`) and takes later ones to weigh as much for as many rows (the
+    objective's graph likewise). Asking autograd about each saved tensor of each graph would cost a small network a
+    tenth of its time.
     """
 
     def __init__(self, denoiser: Denoiser, condition: Mapping[str, Any] | None = None, guidance: Any = None) -> None:
-        self.denoiser, self.condition, self.guidance = denoiser, dict(condition or {}), guidance
+        self.denoiser = denoiser.beside(guidance.models) if isinstance(guidance, Rule) and guidance.models else denoiser
+        self.condition, self.guidance = dict(condition or {}), guidance
+        self.moment: Moment | None = None
         self.weights = Weights()
         self.require: Require | None = None
         self.meter: SavedBytes | None = None
         self.graph_bytes = self.graph_rows = 0
 
+    @property
+    def by_step(self) -> bool:
+        """Whether predictions depend on the step that asks."""
+        return isinstance(self.guidance, Rule) and self.guidance.by_step
+
     def __call__(self, x: Tensor, t: Time) -> Prediction:
         if self.guidance is None:
             return self.denoiser(x, t, **self.condition)
-        return self.guidance(self.denoiser, x, t, self.condition)
+        if isinstance(self.guidance, Rule):
+            return self.guidance.at(Point(self.guidance, self.denoiser, x, t, self.condition, self.moment))
+        made: Prediction = self.guidance(self.denoiser, x, t, self.condition)
+        return made
 
     def repeated(self, k: int) -> "GuidedPredictor":
         """The same for k rows in the place of every row, those of a row together."""
@@ -50,6 +62,7 @@ class GuidedPredictor:
             return self
         other = copy.copy(self)
         other.condition = repeat_rows(self.condition, k)
+        other.moment = None if self.moment is None else self.moment.repeated(k)
         return other
 
     def require_same(self, before: Tensor, again: Tensor) -> None:

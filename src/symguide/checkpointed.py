@@ -1,14 +1,16 @@
 """Blocks of a network that are computed again in the backward sweep: a call's graph keeps their inputs alone."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from symguide.edits import carrying
 from symguide.errors import ConfigError
+from symguide.modules import named
 
 
 @contextmanager
@@ -34,17 +36,9 @@ def checkpointed(network: nn.Module, *blocks: str) -> Iterator[None]:
     >>> with checkpointed(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), "[01]"):
     ...     pass
     Traceback (most recent call last):
-    symguide.errors.ConfigError: '[01]' names no block of Sequential, which has '0', '1'
+    symguide.errors.ConfigError: '[01]' names no module of Sequential, which has '0', '1'
     """
-    parts = {name: part for name, part in network.named_modules() if name and not isinstance(part, CONTAINERS)}
-    chosen: dict[str, nn.Module] = {}
-    for pattern in blocks:
-        rule = re.compile(re.escape(pattern).replace(r"\*", r"[^.]+"))
-        found = {name: part for name, part in parts.items() if rule.fullmatch(name)}
-        if not found:
-            some = ", ".join(repr(name) for name in list(parts)[:8])
-            raise ConfigError(f"{pattern!r} names no block of {type(network).__name__}, which has {some}")
-        chosen |= found
+    chosen = {name: part for pattern in blocks for name, part in named(network, pattern).items()}
     for name in chosen:
         outer = next((other for other in chosen if name.startswith(f"{other}.")), None)
         if outer is not None:
@@ -52,7 +46,7 @@ def checkpointed(network: nn.Module, *blocks: str) -> Iterator[None]:
     before = {part: vars(part)["forward"] for part in chosen.values() if "forward" in vars(part)}
     try:
         for part in chosen.values():
-            vars(part)["forward"] = partial(checkpoint, part.forward, use_reentrant=False)
+            vars(part)["forward"] = partial(again, part.forward)
         yield
     finally:
         for part in chosen.values():
@@ -60,5 +54,6 @@ def checkpointed(network: nn.Module, *blocks: str) -> Iterator[None]:
             vars(part).update({"forward": before[part]} if part in before else {})
 
 
-CONTAINERS = (nn.ModuleList, nn.ModuleDict)
-"""Modules that hold others and are never called."""
+def again(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """call(*args, **kwargs), made again in the backward sweep, under the edits that are in force now."""
+    return checkpoint(carrying(call), *args, use_reentrant=False, **kwargs)

@@ -8,7 +8,7 @@ so every space is linear in (x, y), and whatever is affine in y with weights tha
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from symguide.condition import as_floats_of, rows_of, scalar
 from symguide.errors import ConfigError, GuidanceError, unknown
 from symguide.half import in_dtype
-from symguide.modules import differentiable, frozen, lend_weights, look_again, modules_of
+from symguide.modules import differentiable, frozen, lend_weights, look_again, modules_of, refuse_training
 from symguide.per_sample import by_frame, expand
 from symguide.private.torch import version
 from symguide.schedule import VP, Schedule, Time
@@ -185,6 +185,8 @@ class Denoiser:
         self.shape = None if shape is None else tuple(shape)
         self.null, self.decoder = dict(null or {}), decoder
         self.counter = Counter()
+        self.further: Mapping[int, Denoiser] = {}
+        """Other models that a rule of prediction guidance asks in its place, by their id, see `beside`."""
         self._in_place: bool | None = None  # whether the network changes its input; None until it was called
 
     def __call__(self, x: Tensor, t: Level, **condition: Any) -> Prediction:
@@ -193,11 +195,25 @@ class Denoiser:
         A tuple is a t for each frame (axis 1 of x), in [0, 1], of which the network is given (B, F). A frame at t = 0
         is clean and its own estimate; the network is told 0 of it.
         """
-        schedule = self.schedule
         self.counter.forward += len(x)
-        value = self._evaluate(x, t, condition)
+        return self._said(x, t, self._evaluate(x, t, condition))
+
+    def told(self, x: Tensor, t: Level, timestep: Tensor, condition: Mapping[str, Any]) -> Prediction:
+        """The prediction at (x, t) of a network that is told these timesteps, (B,) or (B, F).
+
+        Raises:
+            ConfigError: for a model without a network that is told a timestep: one in closed form.
+        """
+        if type(self)._evaluate is not Denoiser._evaluate:
+            raise ConfigError(f"{type(self).__name__} is told no timestep, and another one would change nothing")
+        self.counter.forward += len(x)
+        return self._said(x, t, self._ask_network(x, timestep, condition))
+
+    def _said(self, x: Tensor, t: Level, value: Tensor) -> Prediction:
+        """What the network said at (x, t), as a prediction."""
         if isinstance(t, tuple):
             return self._by_frame(x, t, value)
+        schedule = self.schedule
         return Prediction(x, value, self.predicts, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
 
     def _by_frame(self, x: Tensor, t: tuple[float, ...], value: Tensor) -> Prediction:
@@ -215,7 +231,7 @@ class Denoiser:
         weights = level(lambda r: schedule.v_weights(r)[0]), level(lambda r: schedule.v_weights(r)[1])
         return Prediction(x, value, self.predicts, level(schedule.alpha), level(schedule.sigma), weights)
 
-    def _timestep(self, x: Tensor, t: Level) -> Tensor:
+    def timestep(self, x: Tensor, t: Level) -> Tensor:
         """What the network is given for t, (B,) or (B, F)."""
         told = self.schedule.timestep
         wide = torch.promote_types(x.dtype, torch.float32)  # a timestep of 999 does not fit bfloat16
@@ -236,7 +252,11 @@ class Denoiser:
         return made
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
-        timestep = self._timestep(x, t)
+        """What the model says at (x, t), in the space that it predicts in."""
+        return self._ask_network(x, self.timestep(x, t), condition)
+
+    def _ask_network(self, x: Tensor, timestep: Tensor, condition: Mapping[str, Any]) -> Tensor:
+        """What the network says of x where it is told this timestep."""
         own = self.dtype or x.dtype
         given = {name: as_floats_of(value, own) for name, value in condition.items()}
 
@@ -347,6 +367,7 @@ class Denoiser:
         """The same denoiser, adding its calls to `counter`; its null condition is brought to `device`, if given."""
         other = copy.copy(self)
         other.counter = counter
+        other.further = {key: model.counted(counter) for key, model in self.further.items()}
         if device is not None:
             other.null = {name: rows_of(value, device) for name, value in self.null.items()}
         return other
@@ -360,11 +381,25 @@ class Denoiser:
         other.network = network
         return other
 
+    def beside(self, models: Iterable["Denoiser"]) -> "Denoiser":
+        """This denoiser with others that rules ask in its place: on its device, counted and frozen with it.
+
+        Raises:
+            GuidanceError: where one of them is in training mode.
+        """
+        other, further = copy.copy(self), {}
+        for model in models:
+            refuse_training(model.network)
+            further[id(model)] = model.to(self.device).differentiable().counted(self.counter)
+        other.further = further
+        return other
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """A run: weights of network and decoder have no requires_grad inside, see `symguide.modules`."""
+        """A run: weights of networks and decoder have no requires_grad inside, see `symguide.modules`."""
         look_again()
-        with frozen(*modules_of(self.network, self.decoder)):
+        further = [model.network for model in self.further.values()]
+        with frozen(*modules_of(self.network, self.decoder, *further)):
             yield
 
 

@@ -157,7 +157,7 @@ def lookahead_gradient(
     predict = GuidedPredictor(denoiser, expand_condition(condition, len(x), x.device), prediction)
     counter = denoiser.counter
     before = counter.forward, counter.backward
-    with denoiser.frozen():
+    with predict.denoiser.frozen():
         value, loss, x0, first = sweep(
             predict,
             x,

@@ -7,17 +7,19 @@ functions, once for each network of a run, and they are lent the weights that th
 """
 
 import copy
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from symguide.errors import GuidanceError
+from symguide.errors import ConfigError, GuidanceError
 from symguide.private.torch import function_of, leaves, python_function, reentrant_checkpoint
 
 
@@ -218,6 +220,53 @@ def modules_of(*callables: Any) -> list[nn.Module]:
         owners = (thing, getattr(thing, "__self__", None), getattr(thing, "network", None))
         found += [owner for owner in owners if isinstance(owner, nn.Module)][:1]
     return found
+
+
+def named(network: Any, pattern: str) -> dict[str, nn.Module]:
+    """The modules of these names that are called, * for any one part of a name.
+
+    Raises:
+        ConfigError: where there is none, and in networks that torch.compile has compiled: they go on without hooks and
+            checkpoints that come later.
+
+    >>> list(named(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Tanh())), "*"))
+    ['0', '1']
+    >>> named(nn.Sequential(nn.Linear(2, 2), nn.Tanh()), "[01]")
+    Traceback (most recent call last):
+    symguide.errors.ConfigError: '[01]' names no module of Sequential, which has '0', '1'
+    """
+    kind = type(network).__name__
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{pattern!r} names a module of a network that is a torch.nn.Module, not {kind}")
+    found = {"": network}
+    for part in pattern.split("."):
+        _refuse_compiled(found.values())
+        rule = re.compile(re.escape(part).replace(r"\*", r"[^.]+"))
+        below = ((f"{name}.{own}" if name else own, m) for name, each in found.items() for own, m in _children(each))
+        found = {name: m for name, m in below if rule.fullmatch(name.rpartition(".")[2])}
+    _refuse_compiled(found.values())
+    found = {name: m for name, m in found.items() if not isinstance(m, nn.ModuleList | nn.ModuleDict)}
+    if not found:
+        names = [
+            name for name, m in network.named_modules() if name and not isinstance(m, nn.ModuleList | nn.ModuleDict)
+        ]
+        close = get_close_matches(pattern, names, n=8, cutoff=0.0)
+        some = ", ".join(repr(name) for name in names if name in close)
+        raise ConfigError(f"{pattern!r} names no module of {kind}, which has {some}")
+    return found
+
+
+def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, child) for name, child in module._modules.items() if child is not None)
+
+
+def _refuse_compiled(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ConfigError(
+                "torch.compile has compiled this network, and a compiled one is not listened to: name modules of the "
+                "network as it was before"
+            )
 
 
 def made_in_inference_mode(module: nn.Module) -> bool:

@@ -124,6 +124,7 @@ class Noise:
         "restart",
         "resample",
         "keep",
+        "prediction",
     )
 
     def __init__(

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from symguide.branch import Moment
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, GuidanceError, SymguideError, whole
@@ -180,9 +181,12 @@ class Step:
         else:
             self.levels = t, s = run.levels[index], run.levels[index + 1]
             self.transition = frame_transition(run.solver, self.schedule, t, s, run.eta, before)
-        self._first = None if state.first is None else Call.of(run.predict, self.levels[0], state.first)
+        first = None if run.predict.by_step else state.first  # which the step before made, with what it remembered
+        self._first = None if first is None else Call.of(run.predict, self.levels[0], first)
         self._noise: Tensor | None = None
         self._mean: Tensor | None = None
+        run.memory.begin(self._key)
+        run.predict.moment = Moment(run.noise, run.memory, self._key, self.levels[0])
 
     def at(self, x: Tensor) -> "Step":
         """This step from another x; itself where it is the same."""

@@ -45,6 +45,10 @@ class SelfAttention(_Attention):
         return self.out(self.attend(q, k, v))
 
 
+class CrossSoftmax(nn.Softmax):
+    """The softmax of a map between tokens and those of a context: as broad as long at most by chance."""
+
+
 class CrossAttention(_Attention):
     """Multi-head attention of (B, N, width) tokens to a context of (B, M, context) tokens.
 
@@ -54,6 +58,7 @@ class CrossAttention(_Attention):
 
     def __init__(self, width: int, context: int, heads: int) -> None:
         super().__init__(width, heads)
+        self.softmax = CrossSoftmax(dim=-1)
         self.q, self.kv = nn.Linear(width, width), nn.Linear(context, 2 * width)
         self.out = nn.Linear(width, width)
 

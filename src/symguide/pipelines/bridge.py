@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.branch import Moment, Rule
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Counter, Prediction
 from symguide.errors import ConfigError, GuidanceError
 from symguide.loop import Cost, StepRecord, guided_step
 from symguide.meter import Peak
-from symguide.modules import frozen, look_again
+from symguide.modules import frozen, look_again, modules_of
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
@@ -53,8 +54,7 @@ from symguide.pipelines.schedulers import (
     refuse_two_noises,
 )
 from symguide.pipelines.shown import Shown
-from symguide.pipelines.step import InPlaceOfItsOwn, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
-from symguide.prediction_guidance import TwoBranches
+from symguide.pipelines.step import CONDITIONAL, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
 from symguide.step import Guided, Run, Step
 
 UNFIT = {
@@ -93,7 +93,7 @@ class Bridge:
         self,
         pipe: Any,
         loss: Any,
-        rule: TwoBranches | None,
+        rule: Rule | None,
         decode: bool,
         checkpoint: bool,
         seed: int,
@@ -112,6 +112,8 @@ class Bridge:
             self.loss = _with(self.loss, memory=0)  # a graph that lives while the decoder runs would lose its weights
         self.recorder = Recorder(networks(pipe), pipe)
         self.objective = self.loss.objective
+        further = () if rule is None else rule.models
+        self.frozen = [*components(pipe), *modules_of(*(model.network for model in further))]
         self.record, self.counter = Record(), Counter()
         self.run: PipelineRun | None = None
         self.shown = Shown(pipe)
@@ -134,7 +136,7 @@ class Bridge:
                 return stock(*args, **kwargs)
             with (
                 self.recorder.paused(),  # what objectives and look-aheads call is none of the pipeline's calls
-                frozen(*components(self.pipe)),  # no longer: torch multiplies frozen matrices in another order
+                frozen(*self.frozen),  # no longer: torch multiplies frozen matrices in another order
             ):
                 return self.step(stock, args, kwargs)
 
@@ -269,6 +271,7 @@ class Bridge:
             known: Call = first
             if repeat:
                 refuse_to_repeat(self.scheduler)
+                predict.moment = self._moment(run, call)
                 known = Call(predict, x, call.t, keep=known.wanted)
                 state.put_back(self.scheduler, before)
                 result = call.of(known.prediction)
@@ -346,13 +349,20 @@ class Bridge:
             predict = GuidedPredictor(denoiser)
             prediction = denoiser.kept(handed if reading.convert is None else handed.with_x0(handed.x0))
         else:
-            assert reading.conditional is not None
-            ours = InPlaceOfItsOwn(self.rule, reading.conditional)
-            predict = GuidedPredictor(denoiser, guidance=ours)
-            every = [denoiser.said(call.x, call.t, reading.sign * wide(y)) for y in passes]
-            prediction = ours.combine([denoiser.kept(one) for one in every])
+            predict = GuidedPredictor(denoiser, CONDITIONAL, self.rule)
+            predict.moment = self._moment(run, call)
+            network.made = True
+            prediction = predict(call.x, call.t)
+            network.made = False
         predict.weights = run.weights
         return predict, replay, prediction
+
+    def _moment(self, run: PipelineRun, call: SchedulerCall) -> Moment:
+        """Where the run stands, for rules that remember; the second half of a step is none of its own."""
+        half = run.change is not None
+        index = run.index - half
+        run.memory.begin(index)
+        return Moment(self._noise(call.x), run.memory, index, call.t, to_come=not half)
 
     def _noise(self, x: Tensor) -> Noise:
         indices = range(len(x)) if self.indices is None else self.indices

@@ -33,12 +33,14 @@ class Earlier:
         beside: what they were given beside latents and timestep in the last step.
         changed: the arguments that changed before the last step; None before there were two.
         rule: how the pipeline combined its passes in the last step, where it does not say so itself.
+        apart: whether passes of a batch were seen to say the same when they are made one without the other.
     """
 
     clocks: tuple[LinearClock, ...]
     beside: Mapping[_Place, Tensor] = field(default_factory=dict)
     changed: frozenset[str] | None = None
     rule: Affine | None = None
+    apart: bool = False
 
     def tell(self, given: Tensor, timestep: float) -> tuple[LinearClock, ...]:
         """The clocks that fit what a network was told at a timestep of the scheduler.

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from symguide.branch import Rule
 from symguide.errors import ConfigError
 from symguide.pipelines.bridge import Bridge
 from symguide.pipelines.modules import checkpointed
 from symguide.pipelines.runs import Record
-from symguide.prediction_guidance import TwoBranches
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def guide(
     pipe: Any,
     *,
     loss: Any = None,
-    prediction: TwoBranches | None = None,
+    prediction: Rule | None = None,
     decode: bool = True,
     checkpoint: bool = False,
     seed: int = 0,
@@ -33,9 +33,9 @@ def guide(
     Args:
         pipe: a pipeline whose scheduler has a `step`.
         loss: a recipe, such as SAG(objective, n=4).
-        prediction: a rule of two branches in place of the pipeline's own classifier-free guidance, such as
-            CFGPlusPlus(0.6) or APG(10.0). It combines the passes that the pipeline makes anyway, so call the pipeline
-            with guidance on; its own scale does not count.
+        prediction: a rule in place of the pipeline's own classifier-free guidance, such as APG(10.0) or PAG(modules).
+            It takes the passes that the pipeline makes anyway: call the pipeline with guidance on where a rule needs
+            the one without the condition, else without; the pipeline's own scale does not count.
         decode: whether objectives are of decoded pictures or videos (B, C, ...), in [-1, 1]; else of clean latents.
         checkpoint: keep less for the backward sweep: blocks of networks and decoder are computed again there, and
             pictures are decoded one by one. The gradient is the same.
@@ -76,7 +76,7 @@ def checked(
     seed: Any,
     indices: Any,
     on_nan: Any,
-) -> tuple[Any, TwoBranches | None, bool, bool, int, tuple[int, ...] | None, str]:
+) -> tuple[Any, Rule | None, bool, bool, int, tuple[int, ...] | None, str]:
     """What `guide` is given beside the pipeline.
 
     Raises:
@@ -88,7 +88,7 @@ def checked(
         )
     if loss is not None and not hasattr(loss, "guide"):
         raise ConfigError("loss= takes a recipe, such as SAG(objective) or FreeDoM(objective), not a bare objective")
-    if prediction is not None and not isinstance(prediction, TwoBranches):
+    if prediction is not None and not isinstance(prediction, Rule):
         raise ConfigError(f"prediction= takes a rule such as CFGPlusPlus(0.6) or APG(10.0), not {prediction!r}")
     for name, value in (("decode", decode), ("checkpoint", checkpoint)):
         if not isinstance(value, bool):

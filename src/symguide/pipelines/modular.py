@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from diffusers import ClassifierFreeGuidance
 
+from symguide.branch import Rule
 from symguide.errors import ConfigError
 from symguide.pipelines.bridge import Bridge
 from symguide.pipelines.guide import checked
@@ -14,7 +15,6 @@ from symguide.pipelines.guiders import guiders
 from symguide.pipelines.modules import checkpointed
 from symguide.pipelines.patch import Patched, patched
 from symguide.pipelines.runs import Record
-from symguide.prediction_guidance import TwoBranches
 
 
 class Guider(ClassifierFreeGuidance):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class Guider(ClassifierFreeGuidance):  # type: ignore[misc]
         pipe: Any,
         *,
         loss: Any = None,
-        prediction: TwoBranches | None = None,
+        prediction: Rule | None = None,
         decode: bool = True,
         checkpoint: bool = False,
         seed: int = 0,

@@ -8,8 +8,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
+from symguide.checkpointed import again
 from symguide.errors import ConfigError
 from symguide.private.diffusers import can_checkpoint, in_offloaded_group, offload_hook
 
@@ -57,7 +57,7 @@ def checkpointed(pipe: Any, wanted: bool) -> Iterator[None]:
         _CHECKPOINTED,
         able,
         lambda m: not m.is_gradient_checkpointing,
-        lambda m: m.enable_gradient_checkpointing(_again),
+        lambda m: m.enable_gradient_checkpointing(again),
         lambda m: m.disable_gradient_checkpointing(),
     ):
         yield
@@ -111,11 +111,6 @@ def _while_wanted(
                 if not counts[m]:
                     del counts[m]
                     off(m)
-
-
-def _again(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """A block's call, computed again in the backward sweep; diffusers' own way takes no named arguments."""
-    return checkpoint(block.__call__, *args, use_reentrant=False, **kwargs)
 
 
 def _remembers(module: nn.Module) -> bool:

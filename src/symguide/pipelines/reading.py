@@ -30,8 +30,8 @@ class Reading:
         combine: the rule; None where a rule of ours stands in for it.
         convert: a pass, taken for a prediction as the scheduler has it -> the clean estimate that `combine` is given;
             None where passes are combined as they are.
-        conditional, sign: which of two passes has the condition, and -1 where passes are negatives of predictions;
-            None where there are not two.
+        conditional, sign: which of one or two passes has the condition, and -1 where passes are negatives of
+            predictions; None where no rule of ours asks.
     """
 
     combine: Combine | None
@@ -47,20 +47,20 @@ def read(passes: Sequence[Tensor], made: Prediction, pipeline: Any, ours: bool, 
         passes: what the network said in each.
         made: what the pipeline handed to its scheduler.
         pipeline: the pipeline.
-        ours: whether a rule of ours combines the two passes instead, so that only their kinds need be known.
+        ours: whether a rule of ours combines the passes instead, so that only their kinds need be known.
         others: passes of another network than the last one's, which must count in what was made.
 
     Raises:
-        GuidanceError: if that cannot be made again, and if there are not two passes for a rule of ours.
+        GuidanceError: if that cannot be made again, and if there are more than two passes for a rule of ours.
     """
-    if ours:
+    if ours and len(passes) != 1:
         two_passes(passes, pipeline)
     try:
         if not ours and type(pipeline).__name__.startswith("ZImage") and running(pipeline).get("cfg_normalization"):
             raise switch_off(len(passes), pipeline)  # which acts in some steps and not in others
         found = _read(passes, made, pipeline)
     except GuidanceError:
-        if not ours or not all(bool(y.isfinite().all()) for y in passes):
+        if not ours or len(passes) == 1 or not all(bool(y.isfinite().all()) for y in passes):
             raise
         found = None
     weights = found.combine.weights if found is not None and isinstance(found.combine, Affine) else None
@@ -74,7 +74,8 @@ def read(passes: Sequence[Tensor], made: Prediction, pipeline: Any, ours: bool, 
         return found
     if found is None:
         return _two(passes, made, pipeline)
-    return Reading(None, found.convert, conditional(found.combine, pipeline), sign(found.combine))
+    place = 0 if len(passes) == 1 else conditional(found.combine, pipeline)
+    return Reading(None, found.convert, place, sign(found.combine))
 
 
 def _read(passes: Sequence[Tensor], made: Prediction, pipeline: Any) -> Reading:

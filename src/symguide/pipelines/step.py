@@ -7,23 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.branch import Branch, Point, further
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
+from symguide.errors import ConfigError
 from symguide.half import in_dtype
+from symguide.pipelines.combine import two_passes
 from symguide.pipelines.experts import Experts
 from symguide.pipelines.levels import Clock, Levels
 from symguide.pipelines.reading import Reading
 from symguide.pipelines.record import Recorder
-from symguide.pipelines.replay import Graphs, Replay
-from symguide.prediction_guidance import TwoBranches
+from symguide.pipelines.replay import Ask, Graphs, Replay
+from symguide.pipelines.scheduler_call import wide
 from symguide.schedule import Schedule
 from symguide.step import Run, State, Step
+
+CONDITIONAL, UNCONDITIONAL = {"pass": "conditional"}, {"pass": "unconditional"}
+"""The conditions that rules of ours can ask a pipeline for: its own passes, as it has made them."""
 
 
 class PipelineNetwork:
     """A pipeline's own networks, and what it makes of their passes: (passes, timestep of our schedule) -> prediction.
 
-    `graphs` of the pipeline's own calls, where they are there, stand in for the next call.
+    `graphs` of the pipeline's own calls, where they are there, stand in for the next call; while `made` is True what
+    the pipeline was told does, without a graph.
     """
 
     def __init__(
@@ -32,6 +39,7 @@ class PipelineNetwork:
         self.replay, self.reading, self.recorder, self.experts = replay, reading, recorder, experts
         self.clock = clock
         self.graphs: Graphs | None = None
+        self.made = False
 
     def __call__(self, passes: Sequence[Tensor], timestep: float) -> Tensor:
         """The pipeline's prediction of its passes at a timestep of ours."""
@@ -42,15 +50,22 @@ class PipelineNetwork:
 
     def passes(self, x: Tensor, t: float) -> list[Tensor]:
         """What the networks say in each of their passes at the scheduler's timestep t, in x's type."""
-        network = None if self._speaks(t) else self._experts.network(t)
+        if self.graphs is None:
+            return self.asked([Ask(index, x) for index in range(self.replay.passes)], t)
+        said = in_dtype(lambda x: AsRecorded.apply(x, self), x, self.replay.dtype)  # type: ignore[no-untyped-call]
+        return list(said.unbind(dim=1))
+
+    def asked(self, asks: Sequence[Ask], t: float) -> list[Tensor]:
+        """What one network says in each of these passes."""
+        replay = self.replay.apart([ask.index for ask in asks])
+        network = asks[0].other or (None if self._speaks(t) else self._experts.network(t))
+        edits, one = [ask.edit for ask in asks], all(ask.x is asks[0].x for ask in asks)
 
         def call(x: Tensor) -> Tensor:
-            if self.graphs is not None:
-                recorded: Tensor = AsRecorded.apply(x, self)  # type: ignore[no-untyped-call]
-                return recorded
             with self.recorder.paused():
-                return torch.stack(self.replay(x, t, network), dim=1)
+                return torch.stack(replay(x if one else x.unbind(dim=1), t, network, edits), dim=1)
 
+        x = asks[0].x if one else torch.stack([ask.x for ask in asks], dim=1)
         return list(in_dtype(call, x, self.replay.dtype).unbind(dim=1))
 
     def _speaks(self, t: float) -> bool:
@@ -86,7 +101,7 @@ class PipelineDenoiser(Denoiser):
     def __init__(self, network: PipelineNetwork, levels: Levels) -> None:
         self.convert = network.reading.convert
         super().__init__(network, levels.schedule, levels.predicts if self.convert is None else "x0")
-        self.own = levels.predicts
+        self.own, self.null = levels.predicts, UNCONDITIONAL
 
     def __call__(self, x: Tensor, t: Any, **condition: Any) -> Prediction:
         assert isinstance(self.network, PipelineNetwork)
@@ -100,12 +115,79 @@ class PipelineDenoiser(Denoiser):
         combined: Tensor = self.network(passes, timestep)
         return self.kept(at(self.schedule, self.predicts, x, t, combined)).value
 
-    def passes(self, x: Tensor, t: float) -> list[Prediction]:
-        """The prediction of each pass."""
-        assert isinstance(self.network, PipelineNetwork)
-        self.counter.forward += self.network.replay.passes * len(x)
-        every = self.network.passes(x, self.network.clock(float(self.schedule.timestep(t))))
-        return [self.kept(self.said(x, t, self.network.reading.sign * y)) for y in every]
+    def branches(self, point: Point, wanted: Mapping[str, Branch]) -> dict[str, Prediction]:
+        """Branches of a rule of ours: the pipeline's passes with and without the condition, and edits of these.
+
+        Those that the pipeline has made at this point are not made again; others are made in one batch where it makes
+        its passes in one. Once a run it is looked at whether a pass of a batch says the same alone, for a call more.
+
+        Raises:
+            ConfigError: for what a pipeline has no place for: conditions that are not its own, other timesteps, models
+                that are no networks of diffusers.
+            GuidanceError: where the pipeline makes no pass without the condition, and where its passes cannot be taken
+                apart.
+        """
+        network = self.network
+        assert isinstance(network, PipelineNetwork) and isinstance(point.t, float)
+        t = float(self.schedule.timestep(point.t))
+        asks = {name: self._ask(point, branch) for name, branch in wanted.items()}
+        said = {}
+        if any(ask.plain(point.x) for ask in asks.values()) and (network.made or network.graphs is not None):
+            passes = self._known(point.x, t)
+            said = {name: passes[ask.index] for name, ask in asks.items() if ask.plain(point.x)}
+        for other in {id(ask.other): ask.other for ask in asks.values()}.values():
+            mine = [name for name, ask in asks.items() if name not in said and ask.other is other]
+            mine.sort(key=lambda name: asks[name].index)
+            if mine:
+                self._look_whether_apart([asks[name].index for name in mine])
+                self.counter.forward += len(mine) * len(point.x)
+                said |= dict(zip(mine, network.asked([asks[name] for name in mine], network.clock(t)), strict=True))
+        sign = network.reading.sign
+        return {name: self.kept(self.said(ask.x, point.t, sign * said[name])) for name, ask in asks.items()}
+
+    def _ask(self, point: Point, branch: Branch) -> Ask:
+        """A branch as a pass of the pipeline's."""
+        network, name = self.network, type(point.rule).__name__
+        assert isinstance(network, PipelineNetwork) and network.reading.conditional is not None
+        condition = point.condition if branch.condition is None else branch.condition
+        if condition not in (CONDITIONAL, UNCONDITIONAL):
+            raise ConfigError(f"in a pipeline {name} takes no conditions: a negative prompt is an argument of its call")
+        if branch.timestep is not None:
+            raise ConfigError(f"{name} tells the network a timestep of its own, which is not known how in a pipeline")
+        other = None
+        if branch.model is not None:
+            other = getattr(further(point, branch.model).network, "network", None)
+            if not isinstance(other, type(network.replay.calls[-1].network)):
+                raise ConfigError(
+                    f"in a pipeline {name} takes a network of the same class as the pipeline's, as "
+                    "from_diffusers(unet, scheduler)"
+                )
+        index = network.reading.conditional
+        if condition == UNCONDITIONAL:
+            two_passes(network.replay.recorded(), network.recorder.pipe)
+            index = 1 - index
+        return Ask(index, point.x if branch.x is None else branch.x, branch.edit, other)
+
+    def _known(self, x: Tensor, t: float) -> list[Tensor]:
+        """The pipeline's own passes, which it has made at x."""
+        network = self.network
+        assert isinstance(network, PipelineNetwork)
+        if network.graphs is None:
+            return [wide(y) for y in network.replay.recorded()]
+        self.counter.forward += network.replay.passes * len(x)
+        return network.passes(x, network.clock(t))
+
+    def _look_whether_apart(self, passes: Sequence[int]) -> None:
+        """GuidanceError if a pass, taken out of a batch of several, says something else alone."""
+        network = self.network
+        assert isinstance(network, PipelineNetwork)
+        replay = network.replay
+        if replay.apart(passes) is replay or not replay.batched or replay.earlier.apart:
+            return
+        replay.earlier.apart = True
+        self.counter.forward += len(replay.expected)
+        with torch.no_grad():
+            network.asked([Ask(passes[0], replay.expected)], replay.timestep)
 
     def said(self, x: Tensor, t: float, value: Tensor) -> Prediction:
         """What the network said in a pass at (x, t), as a prediction."""
@@ -127,25 +209,6 @@ def at(schedule: Schedule, space: str, x: Tensor, t: float, value: Tensor) -> Pr
     return Prediction(x, value, space, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
 
 
-class InPlaceOfItsOwn:
-    """A rule of two branches of ours, in place of the pipeline's own combination of the same passes.
-
-    Args:
-        rule: what combines them.
-        conditional: which of the two passes has the condition.
-    """
-
-    def __init__(self, rule: TwoBranches, conditional: int) -> None:
-        self.rule, self.conditional = rule, conditional
-
-    def combine(self, passes: Sequence[Prediction]) -> Prediction:
-        """The one prediction of the two."""
-        return self.rule.combine(passes[1 - self.conditional], passes[self.conditional])
-
-    def __call__(self, denoiser: PipelineDenoiser, x: Tensor, t: float, condition: Mapping[str, Any]) -> Prediction:
-        return self.combine(denoiser.passes(x, t))
-
-
 class Known(Call):
     """A call that the pipeline itself has made; its graph is the pipeline's where that was kept."""
 
@@ -161,11 +224,12 @@ class Known(Call):
         if graphs is None:
             return super()._build()
         denoiser = self.predict.denoiser
-        before = denoiser.counter.forward
         assert isinstance(denoiser.network, PipelineNetwork)
         denoiser.network.graphs = graphs
         made = super()._build()
-        denoiser.counter.forward = before  # the pipeline's call was counted when it was made
+        if denoiser.network.graphs is None:
+            denoiser.counter.forward -= denoiser.network.replay.passes * len(self.x)  # was counted when it was made
+        denoiser.network.graphs = None
         return made
 
 
@@ -192,6 +256,8 @@ class PipelineStep(Step):
         moments: Callable[[], tuple[Tensor, float]],
     ) -> None:
         super().__init__(run, index, State(known.x), repeat)
+        assert run.predict.moment is not None
+        run.predict.moment.to_come = False  # it is `known`
         self._first, self._stock, self._moments = known, stock, functools.cache(moments)
 
     @property

@@ -1,9 +1,15 @@
 """Prediction guidance: rules that make one prediction out of several network calls. One rule a file."""
 
+from collections.abc import Callable
+
+from symguide.branch import Rule
 from symguide.prediction_guidance.apg import APG as APG
-from symguide.prediction_guidance.branches import TwoBranches as TwoBranches
+from symguide.prediction_guidance.autoguidance import Autoguidance as Autoguidance
 from symguide.prediction_guidance.cfg import CFG as CFG
 from symguide.prediction_guidance.cfg_pp import CFGPlusPlus as CFGPlusPlus
+from symguide.prediction_guidance.chain import chain as chain
+from symguide.prediction_guidance.interval import interval as interval
+from symguide.prediction_guidance.pag import PAG as PAG
 from symguide.registry import Registry, registry_of
 
-RULES: Registry[type[TwoBranches]] = registry_of("prediction guidance")
+RULES: Registry[Callable[..., Rule]] = registry_of("prediction guidance")

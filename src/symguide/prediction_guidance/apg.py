@@ -1,27 +1,30 @@
 """Adaptive projected guidance (APG): strong classifier-free guidance without its oversaturation."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from symguide.denoiser import Prediction
-from symguide.errors import ConfigError
+from symguide.branch import Asked, Branch, Point, Rule
+from symguide.errors import ConfigError, number
 from symguide.per_sample import norm
-from symguide.prediction_guidance.branches import TwoBranches
+from symguide.ranges import Around
 from symguide.registry import register
 
 
 @register("prediction guidance", "apg")
-class APG(TwoBranches):
+@dataclass(frozen=True)
+class APG(Rule):
     """Adaptive projected guidance, on clean estimates: with d = c - u, shortened to a length of at most `threshold`,
 
         x0 = c + (scale - 1) (d_orthogonal + parallel d_parallel)
 
-    where d_parallel is d's part along c, which is what saturates colours. Norms and products are of whole samples. The
-    paper's momentum, a memory of earlier steps, is left out: a prediction here is a function of (x, t) alone, as exact
-    gradients of it need.
+    where d_parallel is d's part along c, which is what saturates colours. Norms and products are of whole samples.
+
+    With momentum d is that of the steps so far, d <- (c - u) + momentum d, before it is shortened. Look-ahead calls
+    take the d of the steps before this one, and leave it as it is.
 
     Args:
         scale: 1.0 is off (the second branch is not computed), more is stronger; weights of 10 and more are usual.
@@ -29,9 +32,11 @@ class APG(TwoBranches):
             SDXL); 0 for no limit.
         parallel: how much of d_parallel is kept; with 1 and no limit it is CFG.
         negative: condition of the u branch, where it is not the model's own null condition.
+        momentum: how much of the last step's d is added, negative in the paper (-0.5 for SDXL); 0 for none.
 
     Raises:
-        ConfigError: for a negative threshold; and as `CFG`.
+        ConfigError: for a negative threshold and a momentum of 1 and more; with momentum outside of a run, which has no
+            steps; and as `CFG`.
 
     Cost: 2 calls per sample in one batch; 1 at scale 1.0.
 
@@ -39,20 +44,32 @@ class APG(TwoBranches):
     2410.02416, section 5.
     """
 
-    def __init__(
-        self,
-        scale: float = 10.0,
-        threshold: float = 0.0,
-        parallel: float = 0.0,
-        negative: Mapping[str, Any] | None = None,
-    ) -> None:
-        if not threshold >= 0:
-            raise ConfigError(f"threshold is a length, 0 for no limit, and is {threshold}")
-        super().__init__(scale, negative)
-        self.threshold, self.parallel = float(threshold), float(parallel)
+    scale: Annotated[float, Around(2.0)] = 10.0
+    threshold: float = 0.0
+    parallel: float = 0.0
+    negative: Mapping[str, Any] | None = None
+    momentum: float = 0.0
 
-    def combine(self, u: Prediction, c: Prediction) -> Prediction:
+    def __post_init__(self) -> None:
+        number(self.scale, "the scale of APG")
+        if not self.threshold >= 0:
+            raise ConfigError(f"threshold is a length, 0 for no limit, and is {self.threshold}")
+        if not abs(self.momentum) < 1:
+            raise ConfigError(f"momentum lies between -1 and 1, or its sum never ends, and is {self.momentum}")
+
+    @property
+    def by_step(self) -> bool:
+        return self.momentum != 0
+
+    def calls(self, at: Point) -> Asked:
+        if self.scale == 1.0:
+            return (yield {"c": Branch()})["c"]
+        p = yield {"u": at.null(self.negative), "c": Branch()}
+        u, c = p["u"], p["c"]
         d = c.x0 - u.x0
+        if self.momentum != 0:
+            d = d + self.momentum * at.recall("d", torch.zeros_like(d))
+            at.keep("d", d)
         if self.threshold > 0:
             d = d * (self.threshold / norm(d).clamp_min(torch.finfo(d.dtype).tiny)).clamp_max(1.0)
         along = c.x0 * (_dot(d, c.x0) / _dot(c.x0, c.x0).clamp_min(torch.finfo(d.dtype).tiny))

@@ -1,15 +1,18 @@
 """Classifier-free guidance (CFG)."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from symguide.denoiser import Prediction
-from symguide.prediction_guidance.branches import TwoBranches
+from symguide.branch import Asked, Branch, Point, Rule
+from symguide.errors import number
+from symguide.ranges import Around
 from symguide.registry import register
 
 
 @register("prediction guidance", "cfg")
-class CFG(TwoBranches):
+@dataclass(frozen=True)
+class CFG(Rule):
     """Classifier-free guidance: y = u + scale (c - u), with both branches in one batched call.
 
     Affine with weights that sum to 1, so the same in every prediction space. Gradients go through both branches.
@@ -26,9 +29,16 @@ class CFG(TwoBranches):
     Source: Ho & Salimans, "Classifier-Free Diffusion Guidance", 2207.12598, with scale = 1 + w.
     """
 
-    def __init__(self, scale: float = 3.0, negative: Mapping[str, Any] | None = None) -> None:
-        super().__init__(scale, negative)
+    scale: Annotated[float, Around(2.0)] = 3.0
+    negative: Mapping[str, Any] | None = None
 
-    def combine(self, u: Prediction, c: Prediction) -> Prediction:
+    def __post_init__(self) -> None:
+        number(self.scale, "the scale of CFG")
+
+    def calls(self, at: Point) -> Asked:
+        if self.scale == 1.0:
+            return (yield {"c": Branch()})["c"]
+        p = yield {"u": at.null(self.negative), "c": Branch()}
+        u, c = p["u"], p["c"]
         guided = u.with_value(u.value + self.scale * (c.value - u.value))
         return guided.with_value(guided.value, shift=(guided.eps - u.eps).detach())

@@ -1,17 +1,19 @@
 """CFG++: classifier-free guidance that stays on the model's own noise."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from symguide.denoiser import Prediction, times
+from symguide.branch import Asked, Branch, Point, Rule
+from symguide.denoiser import times
 from symguide.errors import ConfigError
-from symguide.prediction_guidance.branches import TwoBranches
+from symguide.ranges import Range
 from symguide.registry import register
 
 
 @register("prediction guidance", "cfg++")
-class CFGPlusPlus(TwoBranches):
+@dataclass(frozen=True)
+class CFGPlusPlus(Rule):
     """CFG++: the clean estimate of x0 = u.x0 + scale (c.x0 - u.x0), noised again with u's own noise.
 
         x_s = alpha_s x0 + sigma_s u.eps
@@ -34,14 +36,22 @@ class CFGPlusPlus(TwoBranches):
     Source: Chung et al., "CFG++: Manifold-constrained Classifier Free Guidance", 2406.08070, algorithm 2.
     """
 
-    off = None
+    scale: Annotated[float, Range(0.1, 1.0)] = 0.6
+    negative: Mapping[str, Any] | None = None
 
-    def __init__(self, scale: float = 0.6, negative: Mapping[str, Any] | None = None) -> None:
-        if not 0 <= scale <= 1:
-            raise ConfigError(f"the scale of CFG++ lies between 0 and 1, and is {scale}: for weights above use CFG")
-        super().__init__(scale, negative)
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale <= 1:
+            raise ConfigError(
+                f"the scale of CFG++ lies between 0 and 1, and is {self.scale}: for weights above use CFG"
+            )
 
-    def combine(self, u: Prediction, c: Prediction) -> Prediction:
+    @property
+    def moves(self) -> bool:
+        return True
+
+    def calls(self, at: Point) -> Asked:
+        p = yield {"u": at.null(self.negative), "c": Branch()}
+        u, c = p["u"], p["c"]
         x0 = u.x0 + self.scale * (c.x0 - u.x0)
         moved = times(u.alpha, x0) + times(u.sigma, u.eps)
         shift = times(-u.alpha / u.sigma, x0 - u.x0).detach()
