@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from conftest import Tiny, tiny
 from torch import nn
 
 import symguide as sg
@@ -160,6 +160,31 @@ LOSSES = [
     Case(LOSS, "classifier", partial(classifier, constraint=SPHERE), "sphere", cost=(1, 0), off=NONE, noisy=True),
 ]
 
+
+class Looking(Tiny):
+    """Samples (6,) as three tokens that look at each other, beside what `Tiny` makes of them."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        weights = 0.7 * torch.randn(5, 8, 8, generator=generator, dtype=torch.float64)
+        self.q, self.k, self.v, self.last, self.first = map(nn.Parameter, weights)
+        self.label = nn.Parameter(torch.randn(5, 6, generator=generator, dtype=torch.float64))
+        self.map = nn.Softmax(dim=-1)
+
+    def forward(self, x, timestep, label=None):
+        given = super().forward(x, timestep, label)  # which counts
+        told = (x if label is None else x + self.label[label]).reshape(len(x), 3, 2)
+        time = (timestep / 1000).to(x)[:, None, None].expand(-1, 3, 6)
+        tokens = torch.tanh(torch.cat([told, time], dim=2) @ self.first)
+        tokens = tokens + self.map(tokens @ self.q @ (tokens @ self.k).mT) @ tokens @ self.v
+        return given + (torch.tanh(tokens) @ self.last)[..., :2].reshape(x.shape)
+
+
+def looking():
+    return sg.Denoiser(Looking(), sg.VP.linear(), shape=(6,), null={"label": 4})
+
+
 PREDICTION, LABELS = "prediction guidance", {"condition": {"label": [0, 1, 2]}}
 
 
@@ -173,6 +198,9 @@ PREDICTION_RULES = [
     predicted("cfg++", lambda **k: sg.CFGPlusPlus(**{"scale": 0.6, **k})),
     predicted("apg", lambda **k: sg.APG(**{"scale": 5.0, **k}), off={"scale": 1.0}),
     predicted("apg", lambda **k: sg.APG(**{"scale": 5.0, "threshold": 0.4, "parallel": 0.3, **k}), "limited"),
+    predicted("pag", lambda **k: sg.PAG("map", **{"scale": 2.0, **k}), off={"scale": 0.0}, model=looking),
+    predicted("autoguidance", lambda **k: sg.Autoguidance(tiny(seed=1), **{"scale": 2.0, **k}), off={"scale": 1.0}),
+    predicted("interval", lambda **k: sg.Interval(sg.CFG(2.5), **{"low": 0.0, "high": 1e9, **k}), off={"low": 1e8}),
 ]
 
 PARTICLES = [

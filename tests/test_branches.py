@@ -148,7 +148,7 @@ def off(weak):
         "apg": sg.APG(1.0, momentum=-0.5),
         "pag": sg.PAG("no.such", 0.0),
         "autoguidance": sg.Autoguidance(weak, 1.0),
-        "interval": sg.interval(sg.CFG(3.0), 1e6, 1e7),
+        "interval": sg.Interval(sg.CFG(3.0), 1e6, 1e7),
         "chain": sg.chain(sg.PAG("no.such", 0.0), sg.CFG(1.0)),
     }
 
@@ -187,7 +187,7 @@ def test_an_interval_is_of_the_noise_level_of_every_evaluation(solver):
         solver=solver,
         eta=0.0,
         condition={"label": [1]},
-        prediction=sg.interval(sg.CFG(3.0), 0.5, 2.0),
+        prediction=sg.Interval(sg.CFG(3.0), 0.5, 2.0),
     )
     ratio = {t: denoiser.schedule.ratio(denoiser.schedule.at_timestep(t)) for t, _ in told}
     assert all((rows == 2) == (0.5 < ratio[t] <= 2.0) for t, rows in told)
@@ -380,8 +380,8 @@ def test_rules_are_values():
     [
         (lambda: sg.PAG(3.0), "PAG takes names of modules"),
         (lambda: sg.Autoguidance("scenes-weak"), "takes a weaker denoiser"),
-        (lambda: sg.interval(3.0, 0, 1), "interval takes a rule"),
-        (lambda: sg.interval(sg.CFG(3.0), 2, 1), "low < high"),
+        (lambda: sg.Interval(3.0, 0, 1), "Interval takes a rule"),
+        (lambda: sg.Interval(sg.CFG(3.0), 2, 1), "low < high"),
         (lambda: sg.chain(sg.CFG(3.0), 2.0), "chain takes rules"),
         (lambda: sg.chain(sg.CFG(3.0), sg.CFGPlusPlus(0.6)), "cannot be chained"),
         (lambda: sg.APG(3.0, momentum=1.0), "momentum lies between"),
@@ -422,7 +422,7 @@ def test_everything_knows_rules(digits):
     assert kept.samples.shape == (2, 1, 8, 8)
     frames = sg.Denoiser(lambda x, timestep: 0.5 * x * timestep[:, :, None] / 1000, shape=(3, 2))
     with pytest.raises(ConfigError, match="no one that lies in an interval"):
-        sg.lookahead(frames, torch.randn(2, 3, 2), (0.2, 0.5, 0.9), 2, prediction=sg.interval(sg.CFG(2.0), 0, 1))
+        sg.lookahead(frames, torch.randn(2, 3, 2), (0.2, 0.5, 0.9), 2, prediction=sg.Interval(sg.CFG(2.0), 0, 1))
 
 
 # ---- edits

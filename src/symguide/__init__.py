@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names 
     )
     from symguide.particle_guidance import BestOfN
     from symguide.pipelines import guide
-    from symguide.prediction_guidance import APG, CFG, PAG, Autoguidance, CFGPlusPlus, chain, interval
+    from symguide.prediction_guidance import APG, CFG, PAG, Autoguidance, CFGPlusPlus, Interval, chain
     from symguide.ranges import Range
     from symguide.restart import Restart
     from symguide.schedule import VE, VP, RectifiedFlow, Schedule
@@ -93,6 +93,7 @@ __all__ = [
     "GaussianDenoiser",
     "Gradient",
     "GuidanceError",
+    "Interval",
     "IterationRecord",
     "Jacobian",
     "Keep",
@@ -124,7 +125,6 @@ __all__ = [
     "from_diffusers",
     "from_generator",
     "guide",
-    "interval",
     "linearise",
     "load",
     "lookahead",
@@ -156,7 +156,7 @@ _MODULES = {
     "Recipe Sphere UniversalGuidance noise_window on_sphere rules",
     "particle_guidance": "BestOfN",
     "pipelines": "guide",
-    "prediction_guidance": "APG CFG PAG Autoguidance CFGPlusPlus chain interval",
+    "prediction_guidance": "APG CFG PAG Autoguidance CFGPlusPlus Interval chain",
     "ranges": "Range",
     "restart": "Restart",
     "schedule": "VE VP RectifiedFlow Schedule",

@@ -18,10 +18,11 @@ def named(case, **settings):
 
 @every("loss guidance", "prediction guidance", "particle guidance")
 def test_the_trace_and_the_totals_equal_a_counter_in_the_network(case):
-    denoiser = case.model()
-    result = sg.sample(denoiser, **named(case, steps=6))
-    assert result.cost.forward_calls * 3 == denoiser.network.forward_rows
-    assert result.cost.backward_calls * 3 == denoiser.network.backward_rows
+    denoiser, settings = case.model(), named(case, steps=6)
+    asked = [denoiser, *getattr(settings.get("prediction"), "models", ())]
+    result = sg.sample(denoiser, **settings)
+    assert result.cost.forward_calls * 3 == sum(model.network.forward_rows for model in asked)
+    assert result.cost.backward_calls * 3 == sum(model.network.backward_rows for model in asked)
     assert sum(r.forward_calls for r in result.trace) == result.cost.forward_calls
     assert sum(r.backward_calls for r in result.trace) == result.cost.backward_calls
 

@@ -139,7 +139,7 @@ def test_our_loop_draws_the_same_with_any_rule(folder):
     for rule in (
         sg.APG(8.0, momentum=-0.5),
         auto,
-        sg.interval(sg.CFG(5.0), 0.0, level),
+        sg.Interval(sg.CFG(5.0), 0.0, level),
         Twice(),
         sg.chain(sg.CFG(3.0), auto),
     ):

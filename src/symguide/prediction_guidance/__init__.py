@@ -8,7 +8,7 @@ from symguide.prediction_guidance.autoguidance import Autoguidance as Autoguidan
 from symguide.prediction_guidance.cfg import CFG as CFG
 from symguide.prediction_guidance.cfg_pp import CFGPlusPlus as CFGPlusPlus
 from symguide.prediction_guidance.chain import chain as chain
-from symguide.prediction_guidance.interval import interval as interval
+from symguide.prediction_guidance.interval import Interval as Interval
 from symguide.prediction_guidance.pag import PAG as PAG
 from symguide.registry import Registry, registry_of
 

@@ -9,10 +9,11 @@ from symguide.registry import register
 
 
 @register("prediction guidance", "interval")
-def interval(rule: Rule, low: float, high: float) -> Rule:
+@dataclass(frozen=True)
+class Interval(Rule):
     """A rule where low < sigma / alpha <= high, and the model's own prediction elsewhere.
 
-        prediction=interval(CFG(3.0), 0.28, 5.42)        # SDXL's in the paper
+        prediction=Interval(CFG(3.0), 0.28, 5.42)        # SDXL's in the paper
 
     The noise level is that of every evaluation, not the step's: second stages and look-ahead calls have their own.
 
@@ -28,12 +29,6 @@ def interval(rule: Rule, low: float, high: float) -> Rule:
     Source: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in
     Diffusion Models", 2404.07724, eq. 6.
     """
-    return Interval(rule, low, high)
-
-
-@dataclass(frozen=True)
-class Interval(Rule):
-    """What `interval` gives."""
 
     rule: Rule
     low: float
@@ -41,7 +36,7 @@ class Interval(Rule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
-            raise ConfigError(f"interval takes a rule, such as CFG(3.0), not {self.rule!r}")
+            raise ConfigError(f"Interval takes a rule, such as CFG(3.0), not {self.rule!r}")
         if not 0 <= self.low < self.high:
             raise ConfigError(f"an interval of sigma / alpha is 0 <= low < high, not {self.low} and {self.high}")
 
