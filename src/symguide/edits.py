@@ -15,11 +15,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from symguide.errors import GuidanceError
 from symguide.modules import named
-from symguide.private.torch import saved_tensor_hooks
+from symguide.private.torch import saved_tensor_hooks, tree_map
 
 
 @dataclass(frozen=True)

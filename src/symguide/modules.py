@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, GuidanceError
-from symguide.private.torch import function_of, leaves, python_function, reentrant_checkpoint
+from symguide.private.torch import compiled, function_of, leaves, python_function, reentrant_checkpoint
 
 
 @dataclass
@@ -242,7 +242,9 @@ def named(network: Any, pattern: str) -> dict[str, nn.Module]:
     for part in pattern.split("."):
         _refuse_compiled(found.values())
         rule = re.compile(re.escape(part).replace(r"\*", r"[^.]+"))
-        below = ((f"{name}.{own}" if name else own, m) for name, each in found.items() for own, m in _children(each))
+        below = (
+            (f"{name}.{own}" if name else own, m) for name, each in found.items() for own, m in each.named_children()
+        )
         found = {name: m for name, m in below if rule.fullmatch(name.rpartition(".")[2])}
     _refuse_compiled(found.values())
     found = {name: m for name, m in found.items() if not isinstance(m, nn.ModuleList | nn.ModuleDict)}
@@ -256,13 +258,9 @@ def named(network: Any, pattern: str) -> dict[str, nn.Module]:
     return found
 
 
-def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, child) for name, child in module._modules.items() if child is not None)
-
-
 def _refuse_compiled(modules: Iterable[nn.Module]) -> None:
     for module in modules:
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        if compiled(module):
             raise ConfigError(
                 "torch.compile has compiled this network, and a compiled one is not listened to: name modules of the "
                 "network as it was before"

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from symguide.edits import Edit
 from symguide.errors import GuidanceError
@@ -16,6 +15,7 @@ from symguide.modules import lend_weights, refuse_inference, vjp
 from symguide.pipelines.calls import Made, exchanged, links_between, mains, plain, tensors
 from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, timesteps, told_in
+from symguide.private.torch import tree_map
 
 
 @dataclass(frozen=True)

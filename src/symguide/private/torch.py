@@ -64,6 +64,11 @@ def hooks(module: nn.Module) -> list[Any]:
     return [hook for kind in kinds for hook in attribute(module, kind, "torch.nn.Module", use).values()]
 
 
+def compiled(module: nn.Module) -> bool:
+    """Whether torch.compile has compiled a module, or it holds one that was compiled."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
 def function_of(node: Any) -> type[Any]:
     """The torch.autograd.Function that a node of a graph is of; the node is of a function written in Python."""
     return attribute(type(node), "_forward_cls", "torch.autograd.function.BackwardCFunction", "to know whose it is")
