@@ -133,8 +133,12 @@ def test_a_rule_of_ours_needs_none_of_the_pipelines_own():
     with pytest.raises(sg.GuidanceError) as error:
         read(unlike.passes, unlike.made, unlike.kind(), ours=True)
     assert "prediction=" not in str(error.value)  # which would end here again
-    with pytest.raises(sg.GuidanceError, match="made 1 passes"):
+    with pytest.raises(sg.GuidanceError, match="no fixed weighted sum"):
         read(unlike.passes[:1], unlike.made, unlike.kind(), ours=True)
+    with pytest.raises(sg.GuidanceError, match="made 3 passes"):
+        read([*unlike.passes, unlike.x], unlike.made, unlike.kind(), ours=True)
+    alone = read(own.passes[:1], own.at(own.x, -own.passes[0]), own.kind(), ours=True)
+    assert (alone.conditional, alone.sign, alone.convert) == (0, -1.0, None)
 
 
 def std(y):
