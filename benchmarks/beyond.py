@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, arguments, save, table
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import symguide as sg
+from benchmarks.common import Cells, arguments, save, table
 from benchmarks.world import FIGURES, World, over_seeds
 from symguide.evaluation.tasks import TASKS, Task
 from symguide.files import write

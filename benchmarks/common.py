@@ -1,10 +1,6 @@
-"""What the studies share: the results file, their command line, and measurements that are kept.
-
-Imported first by each, which makes the package `benchmarks` known wherever it is run.
-"""
+"""What the studies share: the results file, their command line, and measurements that are kept."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ import torch
 from symguide.report import with_machine, write
 from symguide.rows import Rows
 
-sys.path.insert(1, str(Path(__file__).parents[1]))
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, save, table
 from tqdm import tqdm
 
 import symguide as sg
+from benchmarks.common import Cells, save, table
 from benchmarks.world import over_seeds
 from symguide.report.quality import frechet, judged
 from symguide.worlds import digits

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Cells, arguments, save, table
 from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
+from benchmarks.common import RESULTS, Cells, arguments, save, table
 from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.files import write
 from symguide.per_sample import norm

@@ -30,10 +30,10 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
-from common import RESULTS, table
-from stages import Cell, Row, Setting, Stage, batches, graphs, half, laws, memory
 from tqdm import tqdm
 
+from benchmarks.common import RESULTS, table
+from benchmarks.stages import Cell, Row, Setting, Stage, batches, graphs, half, laws, memory
 from symguide.report import with_machine, write
 
 STAGES: dict[str, Stage] = {

@@ -9,9 +9,9 @@ for Gaussian priors (variances 0.01 to 2); for digits, 400 calls of Heun on the 
 import argparse
 
 import torch
-from common import save, table
 
 import symguide as sg
+from benchmarks.common import save, table
 from symguide.solver import GRIDS, SOLVERS
 from symguide.worlds.digits import images
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
+from benchmarks.common import Cells, arguments, save, table
 from benchmarks.world import FIGURES, STEPS, WEIGHT, World, over_seeds
 from symguide.evaluation.tasks import TASKS
 from symguide.worlds import scenes

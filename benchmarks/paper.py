@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Cells, arguments, save, table
 from tqdm import tqdm
 
 import symguide as sg
+from benchmarks.common import Cells, arguments, save, table
 from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.evaluation.tasks import TASKS, shapes_read
 from symguide.tuning import ByIndex, Choice, Maybe, Range, Trial, Tuned, Window

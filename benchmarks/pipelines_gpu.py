@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 
 import diffusers
 import torch
-from common import Cells, save, table
 from torch import Tensor
 
 import symguide as sg
+from benchmarks.common import Cells, save, table
 from benchmarks.peers.networks import SMALL_UNET
 from symguide.loss_guidance.recipe import Push
 from symguide.meter import SavedBytes, show_bytes

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from common import RESULTS
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from benchmarks.common import RESULTS
 from symguide.files import replacing
 from symguide.report.curves import COLOURS, STYLE
 

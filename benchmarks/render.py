@@ -16,9 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import RESULTS, table
-from nstudy import by_scale
-
+from benchmarks.common import RESULTS, table
+from benchmarks.nstudy import by_scale
 from benchmarks.world import over_seeds
 from symguide.meter import show_bytes
 
@@ -275,7 +274,7 @@ LOOKS = (
 @named("lookahead")
 def lookahead(name: str) -> list[Row]:
     found = {(row["prior"], row["t"], row["solver"], row["grid"]): row for row in results("lookahead")}
-    return [found[(prior, t, *look)] for prior, times in PRIORS for t in times for look in LOOKS]
+    return [found[prior, t, solver, grid] for prior, times in PRIORS for t in times for solver, grid in LOOKS]
 
 
 # 4. trajectories

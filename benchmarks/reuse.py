@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Cells, arguments, save, table
 from torch import Tensor
 from tqdm import tqdm
 
 import symguide as sg
+from benchmarks.common import Cells, arguments, save, table
 from benchmarks.peers.quality import cosine
 from benchmarks.world import FIGURES, STEPS, World, over_seeds
 from symguide.call import GuidedPredictor
@@ -68,7 +68,7 @@ class Trick(sg.SAG):
         self.last: Any = None
         self.pairs: list[Pair] = []
 
-    def ahead(self, step: Step, program: Program, *inputs: Tensor) -> tuple[list, Tensor, Tensor]:
+    def recorded(self, step: Step, program: Program, *inputs: Tensor) -> tuple[list, Tensor, Tensor]:
         """(calls, loss, cotangent at the clean estimate) of a look-ahead; the sampler's own call is its first."""
         x0, calls = record(everything(step, program), [step.x, *inputs], program, step._first)
         step._first = calls[0]
@@ -84,7 +84,7 @@ class History(Trick):
     def gradient(self, step: Step) -> Pair:
         before, *x0 = self.past or (None,)
         program = with_history(step.schedule, step.t, self.n, before)
-        calls, loss, cotangent = self.ahead(step, program, *x0)
+        calls, loss, cotangent = self.recorded(step, program, *x0)
         self.past = step.t, step.prediction.x0
         return read_backwards(program, calls, cotangent)[0], loss
 
@@ -94,7 +94,7 @@ class Head(Trick):
 
     def gradient(self, step: Step) -> Pair:
         program, kept = self.program(step, self.n), self.n // 2
-        calls, loss, cotangent = self.ahead(step, program)
+        calls, loss, cotangent = self.recorded(step, program)
         end = [k for k, node in enumerate(program.nodes) if isinstance(node, sg.solver.Predict)][kept - 1]
         head = Program(1, program.nodes[: end + 1])
         return read_backwards(head, calls[:kept], cotangent)[0], loss
@@ -106,7 +106,7 @@ class EverySecond(Trick):
     def gradient(self, step: Step) -> Pair:
         if self.last is None or step.index % 2 == 0:
             program = self.program(step, self.n)
-            calls, loss, cotangent = self.ahead(step, program)
+            calls, loss, cotangent = self.recorded(step, program)
             value = read_backwards(program, calls, cotangent)[0]
             self.pairs = [*self.pairs, (cotangent, value)][-4:]
             self.last = value, loss, cotangent
@@ -139,7 +139,7 @@ class QuasiNewton(EverySecond):
     """This step's gradient at the estimate through Broyden's matrix of the last four pairs: no backward call."""
 
     def between(self, step: Step) -> Pair:
-        _, loss, cotangent = self.ahead(step, self.program(step, self.n))
+        _, loss, cotangent = self.recorded(step, self.program(step, self.n))
         return broyden(self.pairs, cotangent), loss
 
 

@@ -23,10 +23,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from common import RESULTS, save, table
 from torch import Tensor
 
 import symguide as sg
+from benchmarks.common import RESULTS, save, table
 from symguide.evaluation.tasks import task
 
 PUBLISHED = {"plain": 8, "graphs": 3}

@@ -16,10 +16,10 @@ import argparse
 import time
 
 import torch
-from common import save, table
 from torch import Tensor
 
 import symguide as sg
+from benchmarks.common import save, table
 from benchmarks.peers.invertible import Edict
 from symguide.denoiser import Counter
 from symguide.loss import value_and_gradient

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.common import Cells
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,10 +76,7 @@ def test_pipelines(tmp_path):
     assert len(ratios) == 2 and all(0.9 < ratio < 1.1 for ratio in ratios)
 
 
-def test_finished_cells_are_kept(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from common import Cells
-
+def test_finished_cells_are_kept(tmp_path):
     made = []
 
     def measure(name, seed):

@@ -2,18 +2,14 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
 pytest.importorskip("diffusers")
 
-import gpu  # noqa: E402
-from stages import Cell, Setting, batches, graphs, laws, memory  # noqa: E402
+from benchmarks import gpu
+from benchmarks.stages import Cell, Setting, batches, graphs, laws, memory
 
 DTYPE = torch.float32
 CPU = Setting(torch.device("cpu"), quick=True)

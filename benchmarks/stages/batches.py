@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from stages import Cell, Row, Setting
 from torch import Tensor
 
 import symguide as sg
+from benchmarks.stages import Cell, Row, Setting
 
 STEPS, N = 10, 2
 BATCHES = 1, 16, 64, 256, 1024, 4096

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from stages import Cell, Row, Setting
 from torch import Tensor
 
 import symguide as sg
+from benchmarks.stages import Cell, Row, Setting
 
 N, STEPS = 4, 6
 WAYS = ("as loaded", "channels_last", "captured", "reduce-overhead", "default")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stages import Cell, Row, Setting
 from torch import Tensor
 
 import symguide as sg
+from benchmarks.stages import Cell, Row, Setting
 
 ZOO = Path(__file__).parents[2] / "tests" / "pipelines" / "zoo.py"
 FAMILIES = (

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from stages import Cell, Row, Setting
 from torch import Tensor, nn
 
 import symguide as sg
+from benchmarks.stages import Cell, Row, Setting
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EXACT = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from pipelines_gpu import MEMORIES, Bench, plan_name, settings
-from stages import Cell, Row, Setting
-
+from benchmarks.pipelines_gpu import Bench, settings
+from benchmarks.stages import Cell, Row, Setting
 from symguide.planning import Estimate, Plan
+from symguide.planning.estimate import MEMORIES, plan_name
 
 FORECAST = Path(__file__).parents[1] / "results" / "gpu-forecast.json"
 CASES = ("sdxl", 1024), ("sd-1.5", 512)

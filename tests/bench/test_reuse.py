@@ -1,10 +1,8 @@
 """Tricks that reuse what earlier steps computed: their calls, each sample alone, and what they claim to be exact."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
+from benchmarks import reuse
 from conftest import quartic, relative, tiny
 
 import symguide as sg
@@ -24,12 +22,6 @@ CALLS = {  # forward and backward of a sample in six steps, of which the last is
 }
 
 
-@pytest.fixture
-def reuse(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    return importlib.import_module("reuse")
-
-
 def drawn(recipe, batch=3, steps=6, indices=None):
     denoiser = tiny()
     result = sg.sample(denoiser, batch=batch, steps=steps, loss=recipe, indices=indices, dtype=torch.float64)
@@ -38,7 +30,7 @@ def drawn(recipe, batch=3, steps=6, indices=None):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_tricks_count_their_calls_keep_samples_apart_and_begin_as_sag_does(reuse, name):
+def test_tricks_count_their_calls_keep_samples_apart_and_begin_as_sag_does(name):
     recipe = reuse.WAYS[name](quartic, 0.3)
     samples, calls = drawn(recipe)
     assert calls == CALLS[name] and relative(drawn(recipe)[0], samples) == 0  # nothing is left of the last run
@@ -48,7 +40,7 @@ def test_tricks_count_their_calls_keep_samples_apart_and_begin_as_sag_does(reuse
         assert relative(first, exact) < 1e-12
 
 
-def test_history_is_that_of_the_solvers_own_steps_and_brings_the_estimate_nearer(reuse):
+def test_history_is_that_of_the_solvers_own_steps_and_brings_the_estimate_nearer():
     denoiser = sg.GaussianDenoiser(torch.zeros(6), torch.diag(torch.linspace(0.3, 2.0, 6)))
     early, before, t = torch.linspace(-1, 1, 6)[None], 0.65, 0.6
     x, past = denoiser.transport(early, before, t), denoiser(early, before).x0
@@ -62,7 +54,7 @@ def test_history_is_that_of_the_solvers_own_steps_and_brings_the_estimate_nearer
     assert relative(x0, denoiser.transport(x, t)) < 0.8 * relative(without, denoiser.transport(x, t))
 
 
-def test_broydens_matrix_meets_the_last_pair_of_each_sample(reuse):
+def test_broydens_matrix_meets_the_last_pair_of_each_sample():
     pairs = [tuple(torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(k)).unbind(0)) for k in range(3)]
     c, g = pairs[-1]
     assert (
@@ -71,7 +63,7 @@ def test_broydens_matrix_meets_the_last_pair_of_each_sample(reuse):
     assert relative(reuse.broyden([(a[:1], b[:1]) for a, b in pairs], c[:1]), g[:1]) < 1e-12
 
 
-def test_the_studies_make_their_tables(reuse, guided_world, tmp_path):
+def test_the_studies_make_their_tables(guided_world, tmp_path):
     torch.set_default_dtype(torch.float32)
     world, ways = guided_world[0], ("SAG n = 2", "n = 2, quasi-Newton between")
     rows = reuse.estimates(world, 2, 3, (2,), 8)
