@@ -24,7 +24,7 @@ from symguide.per_sample import Noise
 from symguide.planning.architecture import Architecture, Component, architecture
 from symguide.planning.inputs import network_call
 from symguide.planning.parts import Parts, decoded
-from symguide.planning.simulate import Held, held
+from symguide.planning.simulate import Footprint, footprint
 from symguide.schedule import VP
 from symguide.worlds.load import load, scorer
 
@@ -80,7 +80,7 @@ class Embedded(Network):
         x = self.start(size, batch, 0)
         self.objective(x)  # what it makes once and keeps is no part of a gradient's memory
         with self.within(checkpoint), self.denoiser.frozen():
-            return _forecasts(held(lambda z: self.denoiser(z, T).x0, x), held(self.objective, x))
+            return _forecasts(footprint(lambda z: self.denoiser(z, T).x0, x), footprint(self.objective, x))
 
 
 class Latents(Network):
@@ -111,10 +111,10 @@ class Latents(Network):
         return nullcontext()
 
     def weigh(self, size: int, batch: int, checkpoint: bool) -> Mapping[str, Forecast]:
-        return _forecasts(*self.parts.held(self.parts.latents(batch, size, size), True, checkpoint))
+        return _forecasts(*self.parts.footprints(self.parts.latents(batch, size, size), True, checkpoint))
 
 
-def _forecasts(call: Held, objective: Held) -> dict[str, Forecast]:
+def _forecasts(call: Footprint, objective: Footprint) -> dict[str, Forecast]:
     return {
         SAVED: Forecast(1, *call.hooked, objective.hooked[1]),
         LIVE: Forecast(1, call.saved, call.peak, objective.peak),

@@ -63,9 +63,9 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         finally:
             super().__enter__()
 
-    def hold(self, size: int) -> "_Held":
+    def hold(self, size: int) -> "_SavedTensor":
         """Counts so many bytes for as long as what it returns lives."""
-        return _Held(None, self, None, size)
+        return _SavedTensor(None, self, None, size)
 
     def once(self, kind: Any, call: Callable[[], T]) -> T:
         """call(), whose peak is measured where `kind` is not that of the last time, and else taken to be the same."""
@@ -85,17 +85,17 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
             self.peak = max(peak, self.peak)
         return made
 
-    def _pack(self, tensor: Tensor) -> "_Held":
+    def _pack(self, tensor: Tensor) -> "_SavedTensor":
         # detach: a saved output would hold its own graph, and never be freed
         packed = tensor.detach() if self._around is None else self._around[0](tensor)
         viewed = base(tensor)
         owner = tensor if viewed is None else viewed
         if owner.is_leaf and isinstance(owner, nn.Parameter):
-            return _Held(packed)
+            return _SavedTensor(packed)
         storage = tensor.untyped_storage()
-        return _Held(packed, self, storage_id(storage), storage.nbytes())
+        return _SavedTensor(packed, self, storage_id(storage), storage.nbytes())
 
-    def _unpack(self, held: "_Held") -> Tensor:
+    def _unpack(self, held: "_SavedTensor") -> Tensor:
         return held.packed if self._around is None else self._around[1](held.packed)
 
     def _hold(self, key: int | None, size: int) -> None:
@@ -138,7 +138,7 @@ class Peak:
         return self.saved.peak if self.saved is not None else torch.cuda.max_memory_allocated(self.device)
 
 
-class _Held:
+class _SavedTensor:
     """A saved tensor, counted by its meter (if it has one) while autograd holds it; without a key counted anyway."""
 
     __slots__ = ("key", "meter", "packed", "size")

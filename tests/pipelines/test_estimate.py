@@ -128,7 +128,7 @@ def test_what_a_decoder_in_float32_holds_beside_float16(folder):
         decode = decoder(pipe, calls, checkpoint)
         with LiveBytes() as live:
             torch.autograd.grad(bright(decode(z)).sum(), z)
-        assert parts.held(grid, True, checkpoint)[1].peak == pytest.approx(live.peak, rel=0.1)
+        assert parts.footprints(grid, True, checkpoint)[1].peak == pytest.approx(live.peak, rel=0.1)
         peaks[checkpoint] = live.peak
     assert peaks[True] < 0.5 * peaks[False]
 
@@ -137,7 +137,7 @@ def test_saved_bytes_of_the_decoder(folder):
     pipe, _ = build("sd", folder)
     parts = Parts(architecture(pipe), torch.float32)
     grid = parts.latents(2, SIZE, SIZE)
-    _, predicted = parts.held(grid, True, False)
+    _, predicted = parts.footprints(grid, True, False)
     pipe.vae.requires_grad_(False)
     with SavedBytes() as saved:
         loss = bright(pipe.vae.decode(torch.randn(grid, requires_grad=True)).sample)

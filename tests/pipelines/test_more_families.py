@@ -28,7 +28,7 @@ from zoo import (
 from zoo_more import EMBEDDED, MORE, NEW, WORDS, ltx2, parts
 
 import symguide as sg
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.layout import layout
@@ -167,7 +167,7 @@ def test_timesteps_that_networks_are_told():
     def replay(told, known=None, timestep=500.0, **more):
         network, x = torch.nn.Identity(), torch.randn(1, 2)
         given = told if isinstance(told, torch.Tensor) else torch.tensor([told])
-        return Replay([Made(network, (x, given), more, x)], x, timestep, Earlier(known or clocks(1000.0)))
+        return Replay([RecordedCall(network, (x, given), more, x)], x, timestep, Earlier(known or clocks(1000.0)))
 
     def told(replayed, timestep):
         return replayed._clocked(replayed.calls[0], replayed.slots[0], timestep).tolist()

@@ -7,7 +7,7 @@ import torch
 
 import symguide as sg
 from symguide.denoiser import Prediction
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.combine import combination, conditional
 from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.levels import levels
@@ -203,7 +203,7 @@ def test_what_else_changes_with_time_is_not_looked_past():
 
     def step(timestep, earlier, **more):
         x = torch.randn(1, 4)
-        call = Made(torch.nn.Identity(), (x, torch.tensor([timestep])), more, x)
+        call = RecordedCall(torch.nn.Identity(), (x, torch.tensor([timestep])), more, x)
         return Replay([call], x, timestep, earlier)
 
     sound, same = [torch.randn(1, 3) for _ in range(4)], torch.randn(1, 3)
@@ -230,7 +230,9 @@ def test_timesteps_that_are_told_twice_are_changed_twice():
             return sample
 
     x, network = torch.randn(1, 4), Network()
-    made = Made(network, (), {"sample": x, "timestep": torch.tensor([0.9]), "timestep_r": torch.tensor([0.9])}, x)
+    made = RecordedCall(
+        network, (), {"sample": x, "timestep": torch.tensor([0.9]), "timestep_r": torch.tensor([0.9])}, x
+    )
     replay = Replay([made], x, 0.9, Earlier(clocks(1.0)))
     replay(x, 0.5)
     assert given == [(0.5, 0.5)] and not replay.moving
@@ -250,7 +252,7 @@ def test_two_networks_for_two_branches():
     x, calls = torch.randn(1, 4), []
     for network in (Network(2.0), Network(3.0)):
         given = {"hidden_states": x, "timestep": torch.tensor([0.25])}
-        calls.append(Made(network, (), given, network(**given)))
+        calls.append(RecordedCall(network, (), given, network(**given)))
     replay = Replay(calls, x, 750.0, Earlier(clocks(1000.0)))  # told 1 - t / N
     assert replay.passes == 2 and replay.others == [0]
     kind = type("Ideogram4Pipeline", (), {"guidance_scale": 7.0})

@@ -174,7 +174,7 @@ class Follower:
         self._copy = Fixed(self._converted)
 
     def _converted(self, like: Tensor) -> nn.Module:
-        return sharing(self.network).to(device=like.device, dtype=wide(like)).eval()
+        return sharing(self.network).to(device=like.device, dtype=at_least_float32(like)).eval()
 
     def at(self, like: Tensor) -> Any:
         """The network itself, as it is for samples like these: for its other methods, without a graph."""
@@ -183,7 +183,7 @@ class Follower:
     def __call__(self, x: Tensor, method: str | None = None, *rest: Any) -> Any:
         """network(x, *rest), or network.method(x, *rest)."""
         network = self._copy(x)
-        x = x.to(wide(x))
+        x = x.to(at_least_float32(x))
         x = x if self.preprocess is None else self.preprocess(x)
         made = (network if method is None else getattr(network, method))(x, *rest)
         lend_weights(made, network)
@@ -205,14 +205,14 @@ class Fixed(Generic[T]):
         self._made: dict[tuple[torch.device, torch.dtype], T] = {}
 
     def __call__(self, like: Tensor) -> T:
-        key = (like.device, wide(like))
+        key = (like.device, at_least_float32(like))
         if key not in self._made:
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._made[key] = self._make(torch.empty(0, device=like.device, dtype=wide(like)))
+                self._made[key] = self._make(torch.empty(0, device=like.device, dtype=at_least_float32(like)))
         return self._made[key]
 
 
-def there(fixed: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def to_device_of(fixed: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """fixed.to(like), or of a dtype that is named; copied to another device once, as every copy waits for a GPU."""
     dtype = dtype or like.dtype
     if fixed.device == like.device:
@@ -228,10 +228,10 @@ def there(fixed: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tens
 _COPIES: MutableMapping[Tensor, dict[tuple[torch.device, torch.dtype, int], Tensor]] = WeakTensorKeyDictionary()
 
 
-def wide(x: Tensor) -> torch.dtype:
+def at_least_float32(x: Tensor) -> torch.dtype:
     """The precision that losses of these samples are computed in: theirs, and at least float32.
 
-    >>> wide(torch.zeros(1, dtype=torch.bfloat16))
+    >>> at_least_float32(torch.zeros(1, dtype=torch.bfloat16))
     torch.float32
     """
     return torch.promote_types(x.dtype, torch.float32)

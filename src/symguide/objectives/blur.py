@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import there, wide
+from symguide.objectives.base import at_least_float32, to_device_of
 from symguide.objectives.operators import LinearOperator, divided
 
 LARGEST = 1000
@@ -40,33 +40,35 @@ class Blur(LinearOperator):
         """The kernel on the picture's circle, its middle at 0."""
         sides = zip(self.kernel.shape, x.shape[-2:], strict=True)
         rows, columns = ((torch.arange(k, device=x.device) - k // 2) % side for k, side in sides)
-        return x.new_zeros(x.shape[-2:]).index_put((rows[:, None], columns), there(self.kernel, x), accumulate=True)
+        return x.new_zeros(x.shape[-2:]).index_put(
+            (rows[:, None], columns), to_device_of(self.kernel, x), accumulate=True
+        )
 
     def _spectrum(self, x: Tensor) -> Tensor:
         return torch.fft.rfft2(self._wrapped(x))
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.to(wide(x))
+        x = x.to(at_least_float32(x))
         return torch.fft.irfft2(torch.fft.rfft2(x) * self._spectrum(x), s=x.shape[-2:])
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = y.to(wide(y))
+        y = y.to(at_least_float32(y))
         return torch.fft.irfft2(torch.fft.rfft2(y) * self._spectrum(y).conj(), s=y.shape[-2:])
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y; frequencies that the blur leaves no more of than rounding are 0 in it. Those close to it explode."""
-        y = y.to(wide(y))
+        y = y.to(at_least_float32(y))
         spectrum, null = self._spectrum(y), self._null(y)
         kept = torch.where(null, 0, torch.fft.rfft2(y) / spectrum.masked_fill(null, 1))
         return torch.fft.irfft2(kept, s=y.shape[-2:])
 
     def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
-        v = v.to(wide(v))
+        v = v.to(at_least_float32(v))
         squares = self._spectrum(v).abs().square()
         return torch.fft.irfft2(divided(torch.fft.rfft2(v), squares, ridge, self._null(v)), s=v.shape[-2:])
 
     def singular(self, shape: Sequence[int]) -> Tensor:
-        kernel = self.kernel.to(wide(self.kernel))
+        kernel = self.kernel.to(at_least_float32(self.kernel))
         values = torch.fft.fft2(self._wrapped(kernel.new_empty(tuple(shape)))).abs().flatten()
         return values.repeat(math.prod(shape[:-2])).sort(descending=True).values
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, unknown
-from symguide.objectives.base import Follower, Objective, rows_for, there
+from symguide.objectives.base import Follower, Objective, rows_for, to_device_of
 from symguide.registry import register
 
 
@@ -65,7 +65,7 @@ class Classifier(Objective):
         logits = self.logits(x0)
         if int(self.label.min()) < 0 or int(self.label.max()) >= logits.shape[1]:
             raise ConfigError(f"labels must be classes 0 to {logits.shape[1] - 1}, not {self.label.tolist()[:8]}")
-        label = rows_for(there(self.label, x0, torch.long), x0, "label")
+        label = rows_for(to_device_of(self.label, x0, torch.long), x0, "label")
         if self.joint == self.marginal == 1:
             return F.cross_entropy(logits, label, reduction="none")
         of_label = logits.gather(1, label[:, None])[:, 0]

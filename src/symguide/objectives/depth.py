@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, pictures, rows_for, there
+from symguide.objectives.base import Follower, Objective, pictures, rows_for, to_device_of
 from symguide.registry import register
 
 
@@ -71,7 +71,7 @@ class Depth(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         depth = _map(self.network(x0))
-        wanted = rows_for(there(self.reference, depth), x0, "the depth map")
+        wanted = rows_for(to_device_of(self.reference, depth), x0, "the depth map")
         if depth.shape != wanted.shape:
             raise ConfigError(
                 f"the network's depth has shape {tuple(depth.shape[1:])}, and the depth map {tuple(wanted.shape[1:])}: "

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, pictures, rows_for, there, wide
+from symguide.objectives.base import Objective, at_least_float32, pictures, rows_for, to_device_of
 from symguide.registry import register
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -60,7 +60,7 @@ class Edges(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         edges = _smooth(edge_strength(x0), self.smoothing)
-        lines = rows_for(there(self.lines, edges), x0, "the sketch")
+        lines = rows_for(to_device_of(self.lines, edges), x0, "the sketch")
         if lines.shape != edges.shape:
             raise ConfigError(
                 f"the sketch is {tuple(lines.shape[2:])}, and the samples are {tuple(edges.shape[2:])}: resize it"
@@ -79,7 +79,7 @@ def edge_strength(picture: Tensor) -> Tensor:
     """
     if picture.ndim != 4 or picture.shape[1] not in (1, 3):
         raise ConfigError(f"edges are those of pictures (B, C, H, W) with 1 or 3 channels, not {tuple(picture.shape)}")
-    x = (picture.to(wide(picture)) + 1) / 2
+    x = (picture.to(at_least_float32(picture)) + 1) / 2
     if x.shape[1] == 3:
         x = (x * x.new_tensor(LUMINANCE)[:, None, None]).sum(dim=1, keepdim=True)
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError, is_number
-from symguide.objectives.base import Objective, Sum, rows_for, there
+from symguide.objectives.base import Objective, Sum, rows_for, to_device_of
 from symguide.objectives.decoded import Decoded
 from symguide.objectives.operators import LinearOperator, Mask
 from symguide.registry import register
@@ -45,7 +45,7 @@ class Measurement(Objective):
         """y - A x_0, (B, ...), in at least float32."""
         wide = torch.promote_types(x0.dtype, torch.float32)
         predicted = self.operator(x0.to(wide))
-        y = there(self.y, predicted)
+        y = to_device_of(self.y, predicted)
         y = rows_for(y[None] if y.ndim == predicted.ndim - 1 else y, x0, "the measurement y")
         if y.shape != predicted.shape:
             raise ConfigError(f"A x_0 has shape {tuple(predicted.shape[1:])}, and the measurement {tuple(y.shape[1:])}")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, pictures, rows_for, there, wide
+from symguide.objectives.base import Follower, Objective, at_least_float32, pictures, rows_for, to_device_of
 from symguide.registry import register
 
 ROUNDING = 0.01
@@ -78,12 +78,12 @@ class MotionField(Objective):
             )
 
     def __call__(self, x0: Tensor) -> Tensor:
-        x = x0.to(wide(x0))
-        reference = rows_for(there(self.reference, x), x0, "the reference")
+        x = x0.to(at_least_float32(x0))
+        reference = rows_for(to_device_of(self.reference, x), x0, "the reference")
         if reference.shape != x.shape:
             raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
-        visible = rows_for(there(self.visible, x), x0, "the mask")
-        apart = _rho(_warped(x, rows_for(there(self.flow, x), x0, "the flow")) - reference)
+        visible = rows_for(to_device_of(self.visible, x), x0, "the mask")
+        apart = _rho(_warped(x, rows_for(to_device_of(self.flow, x), x0, "the flow")) - reference)
         return (apart.mean(dim=1, keepdim=True) * visible).flatten(1).sum(dim=1) / visible.flatten(1).sum(dim=1)
 
 
@@ -138,8 +138,8 @@ class Motion(Objective):
         self.flow_weight, self.colour_weight = flow_weight, colour_weight
 
     def __call__(self, x0: Tensor) -> Tensor:
-        x = x0.to(wide(x0))
-        reference = rows_for(there(self.field.reference, x), x0, "the reference")
+        x = x0.to(at_least_float32(x0))
+        reference = rows_for(to_device_of(self.field.reference, x), x0, "the reference")
         if reference.shape != x.shape:
             raise ConfigError(f"the reference is {tuple(reference.shape[1:])}, and the samples {tuple(x.shape[1:])}")
         given = (reference, None, x) if isinstance(self.network, Follower) else (reference, x)
@@ -147,8 +147,8 @@ class Motion(Objective):
         if not isinstance(seen, Tensor) or seen.shape != (len(x), 2, *x.shape[2:]):
             got = tuple(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
             raise ConfigError(f"a flow network gives (B, 2, H, W) in pixels, not {got}")
-        wanted = rows_for(there(self.field.flow, x), x0, "the flow")
-        visible = rows_for(there(self.field.visible, x), x0, "the mask")
+        wanted = rows_for(to_device_of(self.field.flow, x), x0, "the flow")
+        visible = rows_for(to_device_of(self.field.visible, x), x0, "the mask")
         apart = _rho(_warped(x, wanted if self.oracle else seen) - reference).mean(dim=1, keepdim=True)
         colour = (apart * visible).flatten(1).sum(dim=1) / visible.flatten(1).sum(dim=1)
         return self.flow_weight * (seen - wanted).abs().flatten(1).mean(dim=1) + self.colour_weight * colour

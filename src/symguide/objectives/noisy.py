@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, rows_for, there
+from symguide.objectives.base import Follower, Objective, rows_for, to_device_of
 from symguide.registry import register
 from symguide.schedule import Schedule
 
@@ -55,4 +55,4 @@ class NoisyClassifier(Objective):
             raise ConfigError(f"a classifier gives logits (B, K) for each sample, not {tuple(logits.shape)}")
         if int(self.label.min()) < 0 or int(self.label.max()) >= logits.shape[1]:
             raise ConfigError(f"labels must be classes 0 to {logits.shape[1] - 1}, not {self.label.tolist()[:8]}")
-        return F.cross_entropy(logits, rows_for(there(self.label, x, torch.long), x, "label"), reduction="none")
+        return F.cross_entropy(logits, rows_for(to_device_of(self.label, x, torch.long), x, "label"), reduction="none")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError, number
 from symguide.linear import conjugate_gradients
-from symguide.objectives.base import Keeper, rows_for, there, wide
+from symguide.objectives.base import Keeper, at_least_float32, rows_for, to_device_of
 from symguide.per_sample import Noise
 
 
@@ -48,7 +48,7 @@ class LinearOperator(Keeper):
         none: GuidanceError; of the others it is the shortest solution.
         """
         ridge = number(ridge, "the ridge of solve", least=0)
-        return conjugate_gradients(lambda u: self(self.adjoint(u)) + ridge * u, v.to(wide(v)))
+        return conjugate_gradients(lambda u: self(self.adjoint(u)) + ridge * u, v.to(at_least_float32(v)))
 
     def singular(self, shape: Sequence[int]) -> Tensor:
         """Singular values of A on samples of a shape (C, H, W), the largest first: as many as A's smaller side.
@@ -104,12 +104,12 @@ class Mask(LinearOperator):
         self.mask = mask
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = x.to(wide(x))
+        x = x.to(at_least_float32(x))
         return x * self._like(x)
 
     def _like(self, x: Tensor) -> Tensor:
         """The mask in the shape of samples."""
-        mask = there(self.mask, x)
+        mask = to_device_of(self.mask, x)
         if mask.ndim == x.ndim:
             mask = rows_for(mask, x, "the mask")
         try:
@@ -125,17 +125,17 @@ class Mask(LinearOperator):
         return self(y)
 
     def pinv(self, y: Tensor) -> Tensor:
-        y = y.to(wide(y))
+        y = y.to(at_least_float32(y))
         mask = self._like(y)
         return torch.where(mask == 0, 0, y / mask.masked_fill(mask == 0, 1))
 
     def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
-        v = v.to(wide(v))
+        v = v.to(at_least_float32(v))
         mask = self._like(v)
         return divided(v, mask.square(), ridge, mask == 0)
 
     def singular(self, shape: Sequence[int]) -> Tensor:
-        mask = self.mask.to(wide(self.mask))
+        mask = self.mask.to(at_least_float32(self.mask))
         rows = mask.shape[:1] if mask.ndim == len(shape) + 1 else ()
         return mask.expand(*rows, *shape).abs().flatten(len(rows)).sort(descending=True).values
 
@@ -158,17 +158,17 @@ class Downsample(LinearOperator):
     def __call__(self, x: Tensor) -> Tensor:
         if any(side % self.factor for side in x.shape[-2:]):
             raise ConfigError(f"pictures of {x.shape[-2]} x {x.shape[-1]} have no whole blocks of {self.factor}")
-        return F.avg_pool2d(x.to(wide(x)), self.factor)
+        return F.avg_pool2d(x.to(at_least_float32(x)), self.factor)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        spread = y.to(wide(y)).repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1)
+        spread = y.to(at_least_float32(y)).repeat_interleave(self.factor, dim=-2).repeat_interleave(self.factor, dim=-1)
         return spread / self.factor**2
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.factor**2 * self.adjoint(y)
 
     def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
-        return v.to(wide(v)) / (self.factor**-2 + number(ridge, "the ridge of solve", least=0))
+        return v.to(at_least_float32(v)) / (self.factor**-2 + number(ridge, "the ridge of solve", least=0))
 
     def singular(self, shape: Sequence[int]) -> Tensor:
         return torch.full((math.prod(shape) // self.factor**2,), 1 / self.factor)
@@ -204,19 +204,19 @@ class CompressedSensing(LinearOperator):
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.shape:
             raise ConfigError(f"CompressedSensing measures samples of {self.shape}, not of {tuple(x.shape[1:])}")
-        x = x.to(wide(x)).flatten(1)
-        return _hartley(x * there(self.signs, x))[:, there(self.rows, x, torch.long)]
+        x = x.to(at_least_float32(x)).flatten(1)
+        return _hartley(x * to_device_of(self.signs, x))[:, to_device_of(self.rows, x, torch.long)]
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = y.to(wide(y))
-        full = y.new_zeros(len(y), math.prod(self.shape)).index_copy(1, there(self.rows, y, torch.long), y)
-        return (_hartley(full) * there(self.signs, y)).reshape(-1, *self.shape)
+        y = y.to(at_least_float32(y))
+        full = y.new_zeros(len(y), math.prod(self.shape)).index_copy(1, to_device_of(self.rows, y, torch.long), y)
+        return (_hartley(full) * to_device_of(self.signs, y)).reshape(-1, *self.shape)
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.adjoint(y)
 
     def solve(self, v: Tensor, ridge: float = 0.0) -> Tensor:
-        return v.to(wide(v)) / (1 + number(ridge, "the ridge of solve", least=0))
+        return v.to(at_least_float32(v)) / (1 + number(ridge, "the ridge of solve", least=0))
 
     def singular(self, shape: Sequence[int]) -> Tensor:
         return torch.ones(len(self.rows))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Objective, pictures, rows_for, there, wide
+from symguide.objectives.base import Objective, at_least_float32, pictures, rows_for, to_device_of
 from symguide.registry import register
 
 
@@ -67,9 +67,9 @@ class Palette(Objective):
         return cls(centres, shares, sharpness)
 
     def __call__(self, x0: Tensor) -> Tensor:
-        x = x0.to(wide(x0)).flatten(2)
-        colours = rows_for(there(self.colours, x), x0, "the palette")
-        weights = rows_for(there(self.weights, x), x0, "the palette's weights")
+        x = x0.to(at_least_float32(x0)).flatten(2)
+        colours = rows_for(to_device_of(self.colours, x), x0, "the palette")
+        weights = rows_for(to_device_of(self.weights, x), x0, "the palette's weights")
         if colours.shape[2] != x.shape[1]:
             raise ConfigError(f"the palette's colours have {colours.shape[2]} channels, the samples {x.shape[1]}")
         closeness = -self.sharpness * (x[:, None] - colours[..., None]).square().sum(dim=2)  # (B, K, pixels)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import wide
+from symguide.objectives.base import at_least_float32
 
 Mode = Literal["bicubic", "bilinear"]
 
@@ -61,7 +61,7 @@ class Preprocess:
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != len(self.mean):
             raise ConfigError(f"pictures must be (B, {len(self.mean)}, H, W) for this network, not {tuple(x.shape)}")
-        x = self._resize((x.to(wide(x)) + 1) / 2)
+        x = self._resize((x.to(at_least_float32(x)) + 1) / 2)
         mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (x - mean) / std
 
@@ -78,5 +78,5 @@ class Preprocess:
 
 def resize(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
     """Pictures in another size, (height, width), as pillow resizes them: antialiased, in at least float32."""
-    x = x.to(wide(x))
+    x = x.to(at_least_float32(x))
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode=mode, align_corners=False, antialias=True)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Follower, Objective, required, rows_for, there
+from symguide.objectives.base import Follower, Objective, required, rows_for, to_device_of
 from symguide.registry import register
 
 ANY = -1
@@ -49,7 +49,7 @@ class Segmentation(Objective):
 
     def __call__(self, x0: Tensor) -> Tensor:
         logits: Tensor = self.network(x0)
-        mask = rows_for(there(self.mask, x0, torch.long), x0, "the mask")
+        mask = rows_for(to_device_of(self.mask, x0, torch.long), x0, "the mask")
         if logits.ndim != 4 or logits.shape[2:] != mask.shape[1:]:
             raise ConfigError(
                 f"the network's logits have shape {tuple(logits.shape[1:])}, and the mask {tuple(mask.shape[1:])}: "

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError, whole
-from symguide.objectives.base import Draws, Objective, at_step, wide
+from symguide.objectives.base import Draws, Objective, at_least_float32, at_step
 from symguide.objectives.preprocess import Mode
 from symguide.per_sample import expand
 
@@ -64,7 +64,7 @@ class Views(Objective):
                 raise ConfigError(f"{type(self).__name__} looks at pictures (B, C, H, W), not {tuple(x0.shape)}")
             if self.grain and not noise:
                 noise.append(step.draw("grain", self.samples, x0.shape[1:]))
-            x = x0.to(wide(x0))
+            x = x0.to(at_least_float32(x0))
             views = (self.view(x, n.to(x), *(z[i].to(x) for z in noise)) for i, n in enumerate(numbers))
             return self._mean(torch.stack([objective(view) for view in views]))
 

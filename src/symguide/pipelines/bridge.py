@@ -30,7 +30,7 @@ from symguide.modules import frozen, look_again, modules_of
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.decode import decoder
 from symguide.pipelines.draws import Draws, mean_and_std
 from symguide.pipelines.earlier import Earlier, clocks
@@ -44,7 +44,7 @@ from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Replay
 from symguide.pipelines.running import caller
 from symguide.pipelines.runs import PipelineRun, Record, announced
-from symguide.pipelines.scheduler_call import SchedulerCall, doubled, moved, sample_of, wide
+from symguide.pipelines.scheduler_call import SchedulerCall, doubled, in_at_least_float32, moved, sample_of
 from symguide.pipelines.schedulers import (
     draws_later,
     in_usual_terms,
@@ -54,7 +54,14 @@ from symguide.pipelines.schedulers import (
     refuse_two_noises,
 )
 from symguide.pipelines.shown import Shown
-from symguide.pipelines.step import CONDITIONAL, Known, PipelineDenoiser, PipelineNetwork, PipelineStep, at
+from symguide.pipelines.step import (
+    CONDITIONAL,
+    PipelineCall,
+    PipelineDenoiser,
+    PipelineNetwork,
+    PipelineStep,
+    prediction_at,
+)
 from symguide.step import Guided, Run, Step
 
 UNFIT = {
@@ -246,16 +253,24 @@ class Bridge:
         self.counter.forward = self.counter.backward = 0
         return self.run
 
-    def _observe(self, run: PipelineRun, call: SchedulerCall, calls: list[Made]) -> tuple[Known, Replay, Any]:
+    def _observe(
+        self, run: PipelineRun, call: SchedulerCall, calls: list[RecordedCall]
+    ) -> tuple[PipelineCall, Replay, Any]:
         """The pipeline's prediction as a call of ours, how it is made again, and what the scheduler makes of it."""
         predict, replay, prediction = self._predictor(run, call, calls)
         with Draws() as draws:
             result = call.own() if self.rule is None else call.of(prediction)
         run.stochastic = run.stochastic or draws.count > 0 or draws_later(self.scheduler)
-        return Known(predict, call.t, prediction, replay.graphs()), replay, result
+        return PipelineCall(predict, call.t, prediction, replay.graphs()), replay, result
 
     def _guide(
-        self, run: PipelineRun, call: SchedulerCall, first: Known, replay: Replay, result: Any, before: dict[str, Any]
+        self,
+        run: PipelineRun,
+        call: SchedulerCall,
+        first: PipelineCall,
+        replay: Replay,
+        result: Any,
+        before: dict[str, Any],
     ) -> tuple[PipelineStep, Guided | None, Any]:
         """The step as the recipe sees it, what that makes of it, and the scheduler's result, of the last repeat."""
         predict, noise, eta = first.predict, self._noise(call.x), float(run.stochastic)
@@ -323,7 +338,7 @@ class Bridge:
         state.move_stored(self.scheduler, change.to(call.sample), self.levels.schedule, step.t, step.s, run.group)
         return moved(result, change, last=step.s == 0)
 
-    def _second_half(self, run: PipelineRun, call: SchedulerCall, calls: list[Made]) -> Any:
+    def _second_half(self, run: PipelineRun, call: SchedulerCall, calls: list[RecordedCall]) -> Any:
         """The second half of a step, with the change that its first half was owed."""
         assert run.change is not None
         result = call.own() if self.rule is None else call.of(self._predictor(run, call, calls)[2])
@@ -332,12 +347,12 @@ class Bridge:
         return moved(result, change, last=call.t == 0)
 
     def _predictor(
-        self, run: PipelineRun, call: SchedulerCall, calls: list[Made]
+        self, run: PipelineRun, call: SchedulerCall, calls: list[RecordedCall]
     ) -> tuple[GuidedPredictor, Replay, Prediction]:
         """The pipeline's prediction as ours, by the calls that were made at x, and what it is there."""
         replay = Replay(calls, call.x, self.levels.told(call.timestep), run.earlier)
         passes = replay.recorded()
-        handed = at(self.levels.schedule, self.levels.predicts, call.x, call.t, call.made)
+        handed = prediction_at(self.levels.schedule, self.levels.predicts, call.x, call.t, call.made)
         reading = read(passes, handed, self.pipe, self.rule is not None, replay.others)
         if reading.combine is not None:
             run.earlier.steady(reading.combine, type(self.pipe).__name__)
@@ -379,7 +394,7 @@ class Bridge:
             return self._reached(call, prediction, None, s), 0.0
 
         def step() -> Tensor:
-            return wide(sample_of(call.of(prediction, like=wide(call.sample))))
+            return in_at_least_float32(sample_of(call.of(prediction, like=in_at_least_float32(call.sample))))
 
         mean, std = mean_and_std(self.scheduler, before, step, call.sample, call.generators)
         return self.levels.ours(mean[: call.rows], s), std / self.levels.unit(s)

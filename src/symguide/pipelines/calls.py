@@ -21,7 +21,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Made:
+class RecordedCall:
     """One call of a network, what it returned, and its graph where one was asked for."""
 
     network: nn.Module
@@ -80,13 +80,13 @@ class Link:
         return size in (tuple(made.shape), doubled) and torch.equal(self.given, self.of(made))
 
 
-def mains(calls: Sequence[Made]) -> list[int]:
+def mains(calls: Sequence[RecordedCall]) -> list[int]:
     """Which of the calls predict: those of the network called last, and of others of its class (Ideogram 4 has two)."""
     last = calls[-1].network
     return [index for index, call in enumerate(calls) if call.network is last or type(call.network) is type(last)]
 
 
-def links_between(calls: Sequence[Made]) -> list[Link]:
+def links_between(calls: Sequence[RecordedCall]) -> list[Link]:
     """How what helpers returned, such as ControlNets, reached the networks called after them.
 
     Raises:

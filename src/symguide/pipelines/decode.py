@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint as again
 from symguide.errors import ConfigError
 from symguide.half import in_dtype
 from symguide.modules import lend_weights, refuse_inference
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.layout import Layout, layout, left_out, unscaled, video
 from symguide.pipelines.lean import lean
 from symguide.pipelines.modules import components
@@ -46,7 +46,7 @@ class Decoder:
         return made
 
 
-def decoder(pipe: Any, calls: Sequence[Made], checkpoint: bool, slot: Slot | None = None) -> Decoder:
+def decoder(pipe: Any, calls: Sequence[RecordedCall], checkpoint: bool, slot: Slot | None = None) -> Decoder:
     """The decoding of a pipeline.
 
     Pixel pipelines have nothing to decode. Sizes that packed latents do not show are read off the recorded calls, and

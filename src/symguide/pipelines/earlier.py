@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import GuidanceError
-from symguide.pipelines.calls import Link, Made, tensors
+from symguide.pipelines.calls import Link, RecordedCall, tensors
 from symguide.pipelines.combine import Affine, Combine
 from symguide.pipelines.slots import Slot, epsilon, timesteps, told_in
 
@@ -16,7 +16,7 @@ LinearClock = tuple[float, float]
 """(a, b) of what networks are told for the scheduler's timestep t: a + b t."""
 OF_TIME = ("audio_hidden_states", "timestep_r")
 """Arguments that are known to belong to a step: the noisy sound of LTX-2, and where a step of MeanFlow ends."""
-_Place = tuple[int, str | int, int]
+_TensorIn = tuple[int, str | int, int]
 
 
 def clocks(steps: float) -> tuple[LinearClock, ...]:
@@ -37,7 +37,7 @@ class Earlier:
     """
 
     clocks: tuple[LinearClock, ...]
-    beside: Mapping[_Place, Tensor] = field(default_factory=dict)
+    beside: Mapping[_TensorIn, Tensor] = field(default_factory=dict)
     changed: frozenset[str] | None = None
     rule: Affine | None = None
     apart: bool = False
@@ -68,7 +68,7 @@ class Earlier:
         self.clocks = found
         return found
 
-    def moving(self, calls: Sequence[Made], slots: Sequence[Slot], links: Sequence[Link]) -> frozenset[str]:
+    def moving(self, calls: Sequence[RecordedCall], slots: Sequence[Slot], links: Sequence[Link]) -> frozenset[str]:
         """Names of what else networks are given that changes with time.
 
         What a callback changes once, such as a prompt, does not: it counts from the first step on, or twice in a row.
@@ -101,9 +101,9 @@ class Earlier:
             )
 
 
-def _beside(calls: Sequence[Made], slots: Sequence[Slot], links: Sequence[Link]) -> dict[_Place, Tensor]:
+def _beside(calls: Sequence[RecordedCall], slots: Sequence[Slot], links: Sequence[Link]) -> dict[_TensorIn, Tensor]:
     """What the networks are given besides: all floating tensors but latents, timesteps and what helpers returned."""
-    found: dict[_Place, Tensor] = {}
+    found: dict[_TensorIn, Tensor] = {}
     for index, (call, slot) in enumerate(zip(calls, slots, strict=True)):
         known = (slot.latents, *timesteps(call, slot))
         own = {id(call.get(key)) for key in known} | {id(link.given) for link in links}

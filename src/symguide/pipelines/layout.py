@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.running import running
 from symguide.pipelines.slots import Slot, as_video
 from symguide.private.diffusers import unpack
@@ -33,7 +33,7 @@ OVER_DATA = ("SanaSprint", "CosmosTextToWorld", "CosmosVideoToWorld", "Cosmos2Te
 """Families that decode the scheduler's clean samples over the deviation of its data."""
 
 
-def layout(pipe: Any, vae: nn.Module, call: Made, slot: Slot | None = None) -> Layout:
+def layout(pipe: Any, vae: nn.Module, call: RecordedCall, slot: Slot | None = None) -> Layout:
     """Latents as the scheduler has them -> as the autoencoder has them, channels first: (B, C, ...).
 
     Args:
@@ -150,7 +150,7 @@ def _unknown(name: str) -> ConfigError:
     )
 
 
-def _behind_the_first_frame(call: Made, slot: Slot) -> Layout:
+def _behind_the_first_frame(call: RecordedCall, slot: Slot) -> Layout:
     """The latents behind the given first frame, which the scheduler does not see, but the autoencoder does."""
     given = call.get(slot.latents)
 

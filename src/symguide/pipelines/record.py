@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from symguide.errors import GuidanceError
 from symguide.meter import SavedBytes
 from symguide.modules import frozen, lend_weights
-from symguide.pipelines.calls import Graph, Made, exchanged
+from symguide.pipelines.calls import Graph, RecordedCall, exchanged
 from symguide.pipelines.running import caller
 from symguide.pipelines.slots import Slot, batch_of
 from symguide.private.torch import tree_map
@@ -45,7 +45,7 @@ class Recorder:
     def __init__(self, networks: Sequence[nn.Module], pipe: Any = None) -> None:
         self.networks, self.pipe, self.scheduler = tuple(networks), pipe, getattr(pipe, "scheduler", None)
         self.slots: Sequence[Slot] = ()
-        self.calls, self.owned, self.thread, self._paused = list[Made](), 0, threading.get_ident(), False
+        self.calls, self.owned, self.thread, self._paused = list[RecordedCall](), 0, threading.get_ident(), False
         self._handles: list[Any] = []
         self._under_way: dict[tuple[int, int], _Call] = {}
 
@@ -77,7 +77,7 @@ class Recorder:
         """A run begins in this thread."""
         self.thread = threading.get_ident()
 
-    def take(self) -> list[Made]:
+    def take(self) -> list[RecordedCall]:
         """The calls since the last look."""
         calls, self.calls = self.calls, []
         if calls and not self.owned:  # other recorders cannot know whose they were either
@@ -161,7 +161,7 @@ class Recorder:
             graph = Graph(call.leaf, output, held)
             output = tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, output)
         if output is not None:
-            self.calls.append(Made(network, call.args, call.kwargs, output, graph))
+            self.calls.append(RecordedCall(network, call.args, call.kwargs, output, graph))
             self.owned += call.who is not None
         return None if graph is None else output
 

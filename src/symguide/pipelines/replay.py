@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from symguide.edits import Edit
 from symguide.errors import GuidanceError
 from symguide.modules import lend_weights, refuse_inference, vjp
-from symguide.pipelines.calls import Made, exchanged, links_between, mains, plain, tensors
+from symguide.pipelines.calls import RecordedCall, exchanged, links_between, mains, plain, tensors
 from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.slots import Slot, batch_of, epsilon, locate, timesteps, told_in
 from symguide.private.torch import tree_map
@@ -56,7 +56,7 @@ class Replay:
         GuidanceError: for calls that cannot be made again.
     """
 
-    def __init__(self, calls: Sequence[Made], expected: Tensor, timestep: float, earlier: Earlier) -> None:
+    def __init__(self, calls: Sequence[RecordedCall], expected: Tensor, timestep: float, earlier: Earlier) -> None:
         if not calls:
             raise GuidanceError(
                 "the pipeline called none of the networks that guide knows before its scheduler's step, so its "
@@ -194,7 +194,7 @@ class Replay:
                     "something else: it is random (in train mode?) or keeps state between calls, and cannot be guided"
                 )
 
-    def _latents(self, call: Made, slot: Slot, each: Sequence[Tensor]) -> Any:
+    def _latents(self, call: RecordedCall, slot: Slot, each: Sequence[Tensor]) -> Any:
         value = call.get(slot.latents)
         given = batch_of(value)
         assert given is not None
@@ -208,7 +208,7 @@ class Replay:
             whole = torch.cat([rest, whole] if slot.last else [whole, rest], dim=slot.axis)
         return list(whole.unsqueeze(2).unbind()) if slot.listed else whole
 
-    def _clocked(self, call: Made, slot: Slot, timestep: float) -> Any:
+    def _clocked(self, call: RecordedCall, slot: Slot, timestep: float) -> Any:
         given = call.get(slot.timestep)
         if timestep == self.timestep:
             return given
@@ -247,7 +247,7 @@ class Replay:
         """Of the latents in a call's argument."""
         return len(self.expected) * slot.repeats, *slot.laid(self.expected[:1]).shape[1:]
 
-    def _cut(self, output: Tensor, call: Made, slot: Slot) -> Tensor:
+    def _cut(self, output: Tensor, call: RecordedCall, slot: Slot) -> Tensor:
         """Without what is predicted beside the latents: variances, or the tokens of a reference."""
         shape = self._shape(slot)
         if (
@@ -271,10 +271,10 @@ class _Rows:
     batches: Sequence[int]
     taken: dict[int, Tensor]
 
-    def of(self, call: Made) -> Made:
+    def of(self, call: RecordedCall) -> RecordedCall:
         """The call with these rows of all that has a row for each."""
         args, kwargs, output = tree_map(self._take, (call.args, dict(call.kwargs), tensors(call.output)))
-        return Made(call.network, args, kwargs, output)
+        return RecordedCall(call.network, args, kwargs, output)
 
     def _take(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.ndim or len(value) != self.size * self.repeats:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Prediction
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.levels import Levels
 from symguide.pipelines.schedulers import Stock
 
@@ -42,8 +42,8 @@ class SchedulerCall:
     ) -> None:
         self.step, self.levels, self.t, self.rows = step, levels, t, rows
         self.model_output, self.timestep, self.sample = model_output, timestep, sample
-        self.arguments, self.x = arguments, levels.ours(wide(sample[:rows]), t)
-        self.made = levels.said(self.x, t, wide(model_output[:rows]))
+        self.arguments, self.x = arguments, levels.ours(in_at_least_float32(sample[:rows]), t)
+        self.made = levels.said(self.x, t, in_at_least_float32(model_output[:rows]))
 
     def own(self) -> Any:
         """The scheduler's step with the pipeline's own tensors: the same to the last bit."""
@@ -58,7 +58,7 @@ class SchedulerCall:
 
     def given(self, result: Any, s: float) -> Tensor:
         """The schedule's x_s of what the scheduler returned."""
-        return self.levels.ours(wide(sample_of(result)[: self.rows]), s)
+        return self.levels.ours(in_at_least_float32(sample_of(result)[: self.rows]), s)
 
     @property
     def generators(self) -> list[Any]:
@@ -67,7 +67,7 @@ class SchedulerCall:
         return [one for value in found for one in (value if isinstance(value, list) else [value])]
 
 
-def doubled(pipe: Any, calls: Sequence[Made]) -> bool:
+def doubled(pipe: Any, calls: Sequence[RecordedCall]) -> bool:
     """Whether the samples that the scheduler sees hold every sample twice, as DiT's with guidance do."""
     if type(pipe).__name__ != "DiTPipeline":
         return False
@@ -104,6 +104,6 @@ def moved(result: Any, change: Tensor, last: bool) -> Any:
     return made
 
 
-def wide(x: Tensor) -> Tensor:
+def in_at_least_float32(x: Tensor) -> Tensor:
     """At least float32, which gradients and steps are computed in."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32))

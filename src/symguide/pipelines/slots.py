@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import GuidanceError
-from symguide.pipelines.calls import Made
+from symguide.pipelines.calls import RecordedCall
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Slot:
         """What belongs to the latents, of this shape, in a tensor that may hold more along its axes."""
         return _part(whole, shape, self.axis, self.last)
 
-    def beside(self, call: Made) -> Tensor | None:
+    def beside(self, call: RecordedCall) -> Tensor | None:
         """What the argument holds besides the latents."""
         given = batch_of(call.get(self.latents))
         if self.axis is None or given is None:
@@ -57,7 +57,7 @@ class Slot:
         more = given.shape[self.axis] - self.length
         return given.narrow(self.axis, 0 if self.last else self.length, more)
 
-    def given(self, call: Made) -> Tensor | None:
+    def given(self, call: RecordedCall) -> Tensor | None:
         """What the argument holds at the places that are held, with 0 at all others, laid as the latents; or None."""
         whole = batch_of(call.get(self.latents))
         if self.held is None or whole is None:
@@ -67,7 +67,7 @@ class Slot:
         return torch.where(self.held, own, 0.0)
 
 
-def locate(call: Made, expected: Tensor) -> Slot:
+def locate(call: RecordedCall, expected: Tensor) -> Slot:
     """The slot of a call, by comparing its arguments with the latents that it should have been given.
 
     Raises:
@@ -98,7 +98,7 @@ def locate(call: Made, expected: Tensor) -> Slot:
     )
 
 
-def timesteps(call: Made, slot: Slot) -> list[str | int]:
+def timesteps(call: RecordedCall, slot: Slot) -> list[str | int]:
     """The argument with the timestep, and others that say the same again, as AceStep's and LTX-2's do."""
     told = call.get(slot.timestep)
     again = [

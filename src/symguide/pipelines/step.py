@@ -18,7 +18,7 @@ from symguide.pipelines.levels import Clock, Levels
 from symguide.pipelines.reading import Reading
 from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Ask, Graphs, Replay
-from symguide.pipelines.scheduler_call import wide
+from symguide.pipelines.scheduler_call import in_at_least_float32
 from symguide.schedule import Schedule
 from symguide.step import Run, State, Step
 
@@ -113,7 +113,7 @@ class PipelineDenoiser(Denoiser):
         timestep = float(self.schedule.timestep(t))  # a tensor of it would have to be waited for
         passes = [self.said(x, t, y).value for y in self.network.passes(x, self.network.clock(timestep))]
         combined: Tensor = self.network(passes, timestep)
-        return self.kept(at(self.schedule, self.predicts, x, t, combined)).value
+        return self.kept(prediction_at(self.schedule, self.predicts, x, t, combined)).value
 
     def branches(self, point: Point, wanted: Mapping[str, Branch]) -> dict[str, Prediction]:
         """Branches of a rule of ours: the pipeline's passes with and without the condition, and edits of these.
@@ -173,7 +173,7 @@ class PipelineDenoiser(Denoiser):
         network = self.network
         assert isinstance(network, PipelineNetwork)
         if network.graphs is None:
-            return [wide(y) for y in network.replay.recorded()]
+            return [in_at_least_float32(y) for y in network.replay.recorded()]
         self.counter.forward += network.replay.passes * len(x)
         return network.passes(x, network.clock(t))
 
@@ -191,7 +191,7 @@ class PipelineDenoiser(Denoiser):
 
     def said(self, x: Tensor, t: float, value: Tensor) -> Prediction:
         """What the network said in a pass at (x, t), as a prediction."""
-        prediction = at(self.schedule, self.own, x, t, value)
+        prediction = prediction_at(self.schedule, self.own, x, t, value)
         return prediction if self.convert is None else prediction.with_x0(self.convert(prediction))
 
     def kept(self, prediction: Prediction) -> Prediction:
@@ -204,12 +204,12 @@ class PipelineDenoiser(Denoiser):
         return prediction.with_value(torch.where(places, there, prediction.value))
 
 
-def at(schedule: Schedule, space: str, x: Tensor, t: float, value: Tensor) -> Prediction:
+def prediction_at(schedule: Schedule, space: str, x: Tensor, t: float, value: Tensor) -> Prediction:
     """A value at (x, t) as a prediction."""
     return Prediction(x, value, space, schedule.alpha(t), schedule.sigma(t), schedule.v_weights(t))
 
 
-class Known(Call):
+class PipelineCall(Call):
     """A call that the pipeline itself has made; its graph is the pipeline's where that was kept."""
 
     compared = False  # a replay compares what it says with what was recorded

@@ -16,7 +16,7 @@ from symguide.memory_plan import Forecast, MemoryPlan, graphs_to_keep
 from symguide.planning.architecture import architecture
 from symguide.planning.inputs import TWO_PASSES
 from symguide.planning.parts import Parts
-from symguide.planning.simulate import Held
+from symguide.planning.simulate import Footprint
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CARDS = (4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 192)
@@ -157,7 +157,7 @@ def estimate_memory(
     guidance = made.network.name not in TWO_PASSES if guidance is None else guidance
     height, width = height or width or parts.size, width or height or parts.size
     shape = parts.latents(batch, height, width)
-    plain, blocks = parts.held(shape, guidance, False), parts.held(shape, guidance, True)
+    plain, blocks = parts.footprints(shape, guidance, False), parts.footprints(shape, guidance, True)
     states = (n + 1) * 4 * shape.numel()  # in float32, and the clean estimate
     costs = _Costs(n, parts.weights(text_encoders), states, parts.last_decoding(shape))
     return Estimate(
@@ -182,7 +182,7 @@ class _Costs:
     states: int
     last_decoding: int
 
-    def plan(self, memory: MemoryPlan | None, checkpoint: bool, network: Held, decoder: Held) -> Plan:
+    def plan(self, memory: MemoryPlan | None, checkpoint: bool, network: Footprint, decoder: Footprint) -> Plan:
         """The phases of a guided step, one beside the other."""
         n = self.n
         forecast = Forecast(n, network.saved, network.peak, decoder.peak, self.states)

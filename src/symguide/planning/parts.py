@@ -11,7 +11,7 @@ from symguide.pipelines.decode import sparing
 from symguide.pipelines.modules import NETWORKS
 from symguide.planning.architecture import Architecture
 from symguide.planning.inputs import latent_shape, network_call
-from symguide.planning.simulate import Held, forward_peak, held
+from symguide.planning.simulate import Footprint, footprint, forward_peak
 
 
 class Parts:
@@ -47,13 +47,13 @@ class Parts:
         total = sum(_bytes(self.made.components[name].build(self.dtype)) for name in names)
         return total + (_bytes(self.vae) - _bytes(self.vae.encoder) if self.upcast else 0)
 
-    def held(self, grid: torch.Size, guidance: bool, checkpoint: bool) -> tuple[Held, Held]:
+    def footprints(self, grid: torch.Size, guidance: bool, checkpoint: bool) -> tuple[Footprint, Footprint]:
         """What the network's call and the decoder hold, each with its gradient."""
         for module in (self.network, self.vae):
             module.enable_gradient_checkpointing() if checkpoint else module.disable_gradient_checkpointing()
         shape = latent_shape(self.network, *(grid[i] for i in (0, 2, 3, 1)))
-        network = held(network_call(self.network, grid[2], grid[3], guidance), _meta(shape))
-        return network, held(lambda z: decoded(self.vae, z, checkpoint).square().mean(dim=(1, 2, 3)), _meta(grid))
+        network = footprint(network_call(self.network, grid[2], grid[3], guidance), _meta(shape))
+        return network, footprint(lambda z: decoded(self.vae, z, checkpoint).square().mean(dim=(1, 2, 3)), _meta(grid))
 
     def last_decoding(self, grid: torch.Size) -> int:
         """The most bytes while the pipeline decodes what it has drawn."""

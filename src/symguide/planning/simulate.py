@@ -116,7 +116,7 @@ def _maker(like: Any) -> Callable[[], Any]:
 
 
 @dataclass(frozen=True)
-class Held:
+class Footprint:
     """What a call and its gradient hold: bytes beside weights and inputs, and floating point operations.
 
     Attributes:
@@ -139,7 +139,7 @@ class Held:
         return max(self.forward, self.backward)
 
 
-def held(call: Callable[[Tensor], Tensor], x: Tensor) -> Held:
+def footprint(call: Callable[[Tensor], Tensor], x: Tensor) -> Footprint:
     """What call(x) and the gradient of its result with respect to x hold; x may be a meta tensor."""
     x = x.detach().requires_grad_()
     with fused_attention(), SavedBytes() as hooks, LiveBytes() as memory, torch.enable_grad():
@@ -151,7 +151,7 @@ def held(call: Callable[[Tensor], Tensor], x: Tensor) -> Held:
         gradient = torch.autograd.grad(y, x, cotangent)
         backward = memory.peak
         del gradient
-    return Held(saved, forward, backward, (seen, hooks.peak), flops, memory.flops - flops)
+    return Footprint(saved, forward, backward, (seen, hooks.peak), flops, memory.flops - flops)
 
 
 def forward_peak(call: Callable[[Tensor], Tensor], x: Tensor) -> int:
