@@ -26,6 +26,8 @@ class Restart:
     Raises:
         ConfigError: for levels or times that are none of these, or where no step of the run lies between the levels.
 
+    Use it with deterministic solvers of few steps, and in place of time travel.
+
     Cost: `times` times what the steps of the stretch cost.
 
     Source: Xu et al., "Restart Sampling for Improving Generative Processes", 2306.14878, algorithm 1, on the run's own

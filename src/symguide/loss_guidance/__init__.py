@@ -1,4 +1,11 @@
-"""Loss guidance: recipes that steer by the gradient of an objective. One recipe a file."""
+"""Loss guidance: recipes that steer by the gradient of an objective. One recipe a file.
+
+All take the objective, and the rest by name: `scale`, `window=(start, stop)` (fractions of the steps, or
+`noise_window(low, high)`), `repeats` (time travel: the step is made again from x_t drawn anew from q(x_t | x_s)) and
+`constraint=Sphere(rate)`. A guided step with `repeats=k` costs k times as much. A normalised step has no length in
+the last step, to sigma = 0, so that step is left unguided and costs one call. Costs are of a guided step and one
+sample, the sampler's own call included.
+"""
 
 from symguide.loss_guidance import rules as rules
 from symguide.loss_guidance.abms import ABMS as ABMS

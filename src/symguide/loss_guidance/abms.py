@@ -41,6 +41,8 @@ class ABMS(LookAhead):
     Raises:
         ConfigError: samples < 1 or n < 1, and other bad settings. GuidanceError: see `lookahead_gradient`.
 
+    Use it with eta > 0.
+
     Cost of a guided step per sample, the sampler's own call included: forward 1 + m n (memory="fast"),
     1 + m (2n - 1) ("minimal"); backward m n. A sampler of two stages makes its second call before the gradient.
 

@@ -36,6 +36,8 @@ class AdamDPS(OneCall):
     Raises:
         ConfigError: a beta outside [0, 1). GuidanceError: for an objective that is negative somewhere.
 
+    Use it for measurements, where gradients change from step to step.
+
     Cost of a guided step: 1 forward and 1 backward call; two tensors of the batch's size are kept.
 
     Source: Belardi et al., "Adaptive Moments are Surprisingly Effective for Plug-and-Play Diffusion Sampling",

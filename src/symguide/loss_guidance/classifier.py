@@ -40,6 +40,9 @@ class ClassifierGuidance(Recipe):
     Raises:
         GuidanceError: for an objective that knows clean samples only, and for "mean" with eta = 0.
 
+    Use it where there is a classifier of noisy samples, or one can be trained: `symguide sample --method classifier
+    --objective noisy:3` has one for digits.
+
     Cost of a guided step: 1 forward and no backward call; one evaluation and gradient of the classifier.
 
     Source: Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2105.05233, algorithms 1 and 2.

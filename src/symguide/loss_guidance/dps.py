@@ -34,6 +34,8 @@ class DPS(OneCall):
     Raises:
         ConfigError: for bad settings. GuidanceError: for an objective that is negative somewhere.
 
+    Use it for inverse problems where you want the published behaviour.
+
     Cost of a guided step: 1 forward and 1 backward call.
 
     Source: Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2209.14687, algorithm 1.

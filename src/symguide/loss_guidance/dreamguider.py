@@ -55,6 +55,8 @@ class Dreamguider(AtEstimate):
     Raises:
         ConfigError: samples < 1, or an augmentation that is no callable.
 
+    Use it when the network is too large to differentiate and the scorer is easily fooled.
+
     Cost of a guided step: 1 forward and no backward call; the objective is evaluated m times.
 
     Source: Nair & Patel, "Dreamguider: Improved Training free Diffusion-based Conditional Generation", 2406.02549,

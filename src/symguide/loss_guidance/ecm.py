@@ -32,6 +32,8 @@ class ECM(AtEstimate):
     Raises:
         ConfigError: a limit that is not positive.
 
+    Use it for squared costs in plans and trajectories.
+
     Cost of a guided step: 1 forward and no backward call.
 
     Source: Wang et al., "Optimizing Diffusion Models for Joint Trajectory Prediction and Controllable Generation",

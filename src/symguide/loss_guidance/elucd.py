@@ -32,6 +32,8 @@ class EluCD(AtEstimate):
         window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the schedule.
 
+    Use it with a classifier of clean samples and many steps.
+
     Cost of a guided step: 1 forward and no backward call.
 
     Source: Ma et al., "Elucidating The Design Space of Classifier-Guided Diffusion Generation", 2310.11311, as in its

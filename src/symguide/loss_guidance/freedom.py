@@ -28,6 +28,8 @@ class FreeDoM(OneCall):
     Raises:
         ConfigError: for bad settings. GuidanceError: see `lookahead_gradient`.
 
+    Use it first: of all that were tuned on identity it was the best.
+
     Cost of a guided step: 1 forward and 1 backward call.
 
     Source: Yu et al., "FreeDoM", 2303.09833, algorithm 1, and 2 with repeats > 1.

@@ -41,6 +41,8 @@ class LGD(LookAhead):
     Raises:
         ConfigError: samples < 1 or n < 1, and other bad settings. GuidanceError: see `lookahead_gradient`.
 
+    Use it when the objective is rough and cheap.
+
     Cost of a guided step: as SAG with the same n; the objective is evaluated m times.
 
     Source: Song et al., "Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation", ICML 2023, eq. 8.

@@ -32,6 +32,8 @@ class MPGD(AtEstimate):
             Stable Diffusion. Less of the move arrives then, in most steps a tenth to a third. Or "fresh": x_s is drawn
             from q(x_s | x_0'), alpha_s x_0' + sigma_s z, as DiffPIR and DAPS go on.
 
+    Use it, on the sphere, when the network is too large to differentiate, or speed is all.
+
     Cost of a guided step: 1 forward and no backward call.
 
     Source: He et al., "Manifold Preserving Guided Diffusion", 2311.16424, algorithm 1.

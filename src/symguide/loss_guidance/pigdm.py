@@ -28,6 +28,8 @@ class PiGDM(Recipe):
     Raises:
         ConfigError: for a bad setting, and when a run begins for another objective.
 
+    Use it for inpainting, super-resolution, deblurring and compressed sensing: no strength is to be found.
+
     Cost of a guided step: 1 forward and 1 backward call, and one `LinearOperator.solve`. A step from pure noise, where
     alpha = 0, is left unguided.
 

@@ -33,6 +33,10 @@ class SAG(LookAhead):
     Raises:
         ConfigError: n < 1 and other bad settings. GuidanceError: see `lookahead_gradient`.
 
+    Use it with the default n = 2 when the objective is a network and guidance is strong, with jacobian="first" for more
+    calls; longer exact look-aheads were no better on scenes, and on digits stayed nearer to the data in a middle
+    window.
+
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
     n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity".
 

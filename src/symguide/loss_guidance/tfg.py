@@ -72,6 +72,8 @@ class TFG(LGD):
     Raises:
         ConfigError: rho and mu both 0, inner or samples < 1. GuidanceError: see `lookahead_gradient`.
 
+    Use it to combine the two parts, and where a search for rho, mu and sigma can be paid for.
+
     Cost of a guided step: as SAG with n (1 forward and 1 backward call for n = 1); with rho = 0, 1 forward and no
     backward call. The objective is evaluated m times for each part's gradient, m (1 + inner) in all.
 

@@ -35,6 +35,8 @@ class UniversalGuidance(OneCall):
         update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
             means the same everywhere. `rules.forward_weight()` is the paper's sigma² / alpha g.
 
+    Use it where the constraint must be met exactly (backward steps) and many repeats can be paid for.
+
     Cost of a guided step: 1 forward and 1 backward call; the objective is evaluated 1 + m times.
 
     Source: Bansal et al., "Universal Guidance for Diffusion Models", 2302.07121, algorithm 1.

@@ -18,6 +18,8 @@ class BestOfN:
         objective: clean samples (B, ...) -> loss (B,); needs no gradient, so any rule or black box will do.
         n: particles for every sample; 1 is off.
 
+    Use it as the baseline of all particle guidance, and for rules without gradients.
+
     Cost: n times the run, and one evaluation of the objective.
     """
 

@@ -1,4 +1,8 @@
-"""Prediction guidance: rules that make one prediction out of several network calls. One rule a file."""
+"""Prediction guidance: rules that make one prediction out of several network calls. One rule a file.
+
+What a rule costs is spent wherever the prediction is evaluated, in look-aheads too, and gradients of loss guidance go
+through all of its branches.
+"""
 
 from collections.abc import Callable
 

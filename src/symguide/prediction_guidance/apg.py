@@ -38,6 +38,8 @@ class APG(Rule):
         ConfigError: for a negative threshold and a momentum of 1 and more; with momentum outside of a run, which has no
             steps; and as `CFG`.
 
+    Use it at weights where CFG saturates.
+
     Cost: 2 calls per sample in one batch; 1 at scale 1.0.
 
     Source: Sadat et al., "Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion Models",

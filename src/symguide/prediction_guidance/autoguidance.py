@@ -25,6 +25,8 @@ class Autoguidance(Rule):
     Raises:
         ConfigError: for what is no denoiser, and for one of other noise levels.
 
+    Use it where a smaller or earlier version of the model is at hand.
+
     Cost: 1 call per sample of the model, and 1 of the weaker one, which count alike; 1 at scale 1.0.
 
     Source: Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2406.02507, eq. 3.

@@ -24,6 +24,8 @@ class CFG(Rule):
     Raises:
         ConfigError: without a condition to guide towards, or where the model has no null condition and none is given.
 
+    Use it with conditional models, and under any loss guidance.
+
     Cost: 2 calls per sample in one batch; 1 at scale 1.0.
 
     Source: Ho & Salimans, "Classifier-Free Diffusion Guidance", 2207.12598, with scale = 1 + w.

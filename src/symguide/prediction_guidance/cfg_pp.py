@@ -31,6 +31,8 @@ class CFGPlusPlus(Rule):
     Raises:
         ConfigError: for a scale outside [0, 1]; and as `CFG`.
 
+    Use it where CFG saturates.
+
     Cost: 2 calls per sample in one batch.
 
     Source: Chung et al., "CFG++: Manifold-constrained Classifier Free Guidance", 2406.08070, algorithm 2.

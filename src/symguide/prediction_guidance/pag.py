@@ -27,6 +27,8 @@ class PAG(Rule):
     Raises:
         ConfigError: where no module has such a name. GuidanceError: for modules of other kinds.
 
+    Use it where there is no condition, or beside CFG at lower scales of both.
+
     Cost: 2 calls per sample in one batch; 1 at scale 0.0.
 
     Source: Ahn et al., "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", 2403.17377, eq. 15.

@@ -34,6 +34,9 @@ class DFlow:
         blend: share of the data in the first z; needs `data`.
         history: pairs that L-BFGS remembers.
 
+    Use it for smooth objectives (inverse problems) with few accurate steps. Random objectives (augmentations) mislead a
+    line search: take DOODL for those.
+
     Cost per sample, with n calls a run: forward n for the first run and for every trial of a line search (one an
     iteration where steps are good, for all samples as many as the slowest of the batch needs), n - 1 more an iteration
     with memory="minimal"; backward iterations * n. `data` costs a call for every step but the last.

@@ -29,6 +29,9 @@ class DOODL:
         perturbation: length of the noise added in every update.
         renormalise: keep the length of the starting noise.
 
+    Use it when the objective is a network, the sample must stay one that the model makes on its own, and calls are no
+    concern. The default clip is a small step made for many iterations: 0.01 to 0.05 gets there in tens.
+
     Cost per sample, with n calls a run: forward n + iterations * (2n - 1) (memory="minimal"), n + iterations * n
     ("fast"); backward iterations * n.
 

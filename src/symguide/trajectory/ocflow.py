@@ -29,6 +29,9 @@ class OCFlow:
         rate: step of the updates, in the units of the loss: a rate that is too large overshoots.
         decay: what is left of the controls in an update.
 
+    Use it with flows, where the sample is to stay near the one that its noise leads to; the rate must be found for
+    every task.
+
     Cost per sample, with n calls a run: forward n + iterations * (2n - 1) (memory="minimal"), n + iterations * n
     ("fast"); backward iterations * n. Memory: the controls, one tensor of a sample's size a step.
 

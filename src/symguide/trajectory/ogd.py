@@ -31,6 +31,9 @@ class OptimalGaussian:
     Raises:
         ConfigError: for a covariance of another shape, or one that is not symmetric positive semi-definite.
 
+    Use it with few steps and data that a Gaussian describes at the noise of t; the smaller t, the worse it is for
+    others.
+
     Source: Wang et al., "Optimizing Diffusion Models for Joint Trajectory Prediction and Controllable Generation",
     2408.00766, which trains a network for it; here it is the start of a network that is already trained.
 
