@@ -79,6 +79,7 @@ def test_every_schedule_and_prediction(schedule, predicts):
             assert relative(gradient.value, by_autograd(denoiser, x, LEVELS, 5, solver, grid)) <= 4e-15
             assert torch.equal(gradient.x0[:, 1], x[:, 1])
     assert all(told[1] == 0 for told in denoiser.network.told)
+    assert torch.equal(denoiser(x, LEVELS).x0[:, 1], x[:, 1])
 
 
 @pytest.mark.parametrize("predicts", ["eps", "x0", "v", "flow"])

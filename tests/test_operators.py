@@ -88,6 +88,7 @@ def dense(rows, rank):
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
 INVERTED = MADE | {
+    "derivative": Blur(torch.tensor([[0.5, 0.0, -0.5]])),  # of which nothing is left at frequency 0
     "soft mask": Mask(torch.rand(6, 8) * SEEN),
     "dense": dense(20, 20),
     "dense, tall": dense(200, 144),
@@ -138,7 +139,7 @@ def test_solve_without_a_ridge_of_what_a_can_make(name):
             a.solve(torch.randn_like(a(x)))
 
 
-@pytest.mark.parametrize("name", [*MADE, "soft mask"])
+@pytest.mark.parametrize("name", [*MADE, "soft mask", "derivative"])
 def test_singular_values_are_those_of_the_matrix(name):
     a = INVERTED[name]
     values = a.singular(SHAPE)

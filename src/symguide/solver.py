@@ -163,7 +163,7 @@ def dpmpp_2m(program: Builder, schedule: Schedule, x: int, t: float, s: float, p
     """
     x0 = program.predict(x, t)
     r, c = straight_weights(schedule, t, s)
-    if past and s > 0 and past[-1][0] > t and schedule.alpha(past[-1][0]) > 0:
+    if past and s > 0 and schedule.alpha(past[-1][0]) > 0:
         before, x0_before = past[-1]
         lam = [-math.log(schedule.ratio(time)) for time in (before, t, s)]
         k = (lam[2] - lam[1]) / (2 * (lam[1] - lam[0]))
@@ -401,7 +401,7 @@ def _stretched(schedule: Schedule, before: float, t: float, s: float, down: floa
     is to be extrapolated to s only, as in SDE-DPM-Solver++(2M) (2211.01095, equation 18). So log(alpha / sigma) of the
     history is set back as much as the step is longer.
     """
-    if down in (s, 0.0) or before <= t or schedule.alpha(before) == 0:
+    if down in (s, 0.0) or schedule.alpha(before) == 0:
         return before
     lam = [-math.log(schedule.ratio(time)) for time in (before, t, s, down)]
     return schedule.time(math.exp(-(lam[1] - (lam[1] - lam[0]) * (lam[3] - lam[1]) / (lam[2] - lam[1]))))
@@ -424,7 +424,8 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
 
     With `ddim`, eta in (0, 1] is DDIM's eta and eta = 1 is DDPM's posterior step; with the others it is the ancestral
     step. Source: Song et al., 2010.02502, equations 12 and 16; k-diffusion's ancestral samplers have the same split.
-    `before` is the time of the last step's prediction (input node 1) for multistep solvers.
+    `before` is the time of the last step's prediction (input node 1) for multistep solvers; where that is t, it waited,
+    and begins anew.
     """
     alpha_t, sigma_t, alpha_s, sigma_s = schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
     ancestral = sigma_s / sigma_t * math.sqrt(max(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2, 0.0))
@@ -436,7 +437,7 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
         down = schedule.time(math.sqrt(sigma_s**2 - std**2) / alpha_s)
         scale = alpha_s / schedule.alpha(down)
     made = Builder(inputs=1 if before is None else 2)
-    past: Past = [] if before is None else [(_stretched(schedule, before, t, s, down), 1)]
+    past: Past = [] if before in (None, t) else [(_stretched(schedule, before, t, s, down), 1)]
     method = get_solver(solver)
     stages = method.stages if method.full_at_end or down > 0 else 1
     x = method.step(made, schedule, 0, t, down, past, stages)

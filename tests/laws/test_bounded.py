@@ -118,8 +118,12 @@ def test_auto_leaves_room_for_the_objective(room):
     forecast = Forecast(n, graph, graph, objective, n * x.nbytes)
     budget = round(room * graph + objective + n * x.nbytes)
     memory = f"auto:{budget}B"
+    held = []
     with SavedBytes() as saved:
-        gradient = sg.lookahead_gradient(denoiser, x, 0.6, heavy, n, memory=memory)
+        gradient = sg.lookahead_gradient(
+            denoiser, x, 0.6, lambda x0: held.append(saved.live) or heavy(x0), n, memory=memory
+        )
+    assert held[0] <= 1.05 * budget  # also before the objective asks for its room
     assert forecast.graphs(budget) == most and gradient.forward_calls == 2 * n - most
     assert saved.peak == pytest.approx(forecast.peak(most) - n * x.nbytes, rel=0.05)
     run = sg.sample(denoiser, start=x, steps=4, loss=sg.SAG(heavy, n=n, memory=memory, window=(0.0, 0.5)))
