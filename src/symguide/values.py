@@ -99,6 +99,8 @@ def _read(text: str, kind: Any) -> Any:
         return text
     if kind is _constraint():
         return _number(text)  # the rate of a sphere
+    if kind is _denoiser():
+        return text  # the name of a model
     raise _Other
 
 
@@ -234,8 +236,18 @@ def _constraint() -> Any:
     return Constraint
 
 
+def _denoiser() -> Any:
+    from symguide.denoiser import Denoiser
+
+    return Denoiser
+
+
 def build(value: Any, kind: Any) -> Any:
-    """What Python code would be given for a plain value: `from_plain`, and for a number as a constraint its sphere."""
+    """What Python is given for a plain value: `from_plain`; for a constraint's number a sphere, for a name a model."""
+    if kind is _denoiser():
+        from symguide.worlds.load import load
+
+        return load(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and _constraint() in _arms(kind):
         return read(f"Sphere({value!r})")
     return from_plain(value)

@@ -41,8 +41,8 @@ class Method:
     def make(self, *given: Any, **others: Any) -> Any:
         """The method itself, after what it is given first (an objective)."""
         own = parameters(self.name)
-        made = {name: values.build(value, own[name].kind) for name, value in {**self.settings, **others}.items()}
-        return registry_of(self.kind)[self.name](*given, **made)
+        made = {name: values.build(value, own[name].kind) for name, value in self.settings.items()}
+        return registry_of(self.kind)[self.name](*given, **made, **others)
 
 
 def key(method: str, parameter: str) -> str:
@@ -84,11 +84,30 @@ def one(found: Sequence[Method], kind: str) -> Method | None:
 
 
 def prediction(found: Sequence[Method]) -> Any:
-    """The rules for the prediction as one; None where there is none."""
-    made = [each.make() for each in found if each.kind == PREDICTION]
+    """The rules for the prediction as one, in a chain, and in what takes a rule itself; None where there is none."""
+    rules = [each for each in found if each.kind == PREDICTION]
+    made: list[Any] = [each.make() for each in rules if not _of_a_rule(each.name)]
     if len(made) > 1:
-        raise ConfigError("one rule makes the prediction: give --cfg or --method, and not both")
+        from symguide.prediction_guidance import chain
+
+        made = [chain(*made)]
+    for each in rules:
+        for parameter in _of_a_rule(each.name):
+            if not made:
+                raise ConfigError(f"{each.name} is of another rule for the prediction: add --cfg SCALE or --method")
+            made = [each.make(**{parameter: made[0]})]
     return made[0] if made else None
+
+
+def _of_a_rule(name: str) -> list[str]:
+    """The parameters of a method that take a rule for the prediction, which is the run's."""
+    taken = signature(registry_of(kind_of(name))[name])
+    return [key for key, each in taken.items() if inspect.isclass(each.kind) and hasattr(each.kind, "calls")]
+
+
+def every() -> list[str]:
+    """The names of all methods that guide steps."""
+    return [name for kind in (LOSS, PREDICTION, PARTICLES) for name in registry_of(kind)]
 
 
 def kind_of(name: str) -> str:
@@ -98,17 +117,17 @@ def kind_of(name: str) -> str:
     for kind in (LOSS, PREDICTION, PARTICLES):
         if name in registry_of(kind):
             return kind
-    raise unknown("method", name, [each for kind in (LOSS, PREDICTION, PARTICLES) for each in registry_of(kind)])
+    raise unknown("method", name, every())
 
 
 def parameters(name: str) -> dict[str, Parameter]:
-    """What a method takes beside an objective.
+    """What a method takes beside what the run gives it: an objective, and another rule.
 
     >>> parameters("dsg")["rate"].default, "scale" in parameters("dsg")
     (0.1, False)
     """
     found = signature(registry_of(kind_of(name))[name])
-    return {key: parameter for key, parameter in found.items() if key != "objective"}
+    return {key: parameter for key, parameter in found.items() if key not in ("objective", *_of_a_rule(name))}
 
 
 def ranges(name: str) -> Mapping[str, Any]:
@@ -124,31 +143,28 @@ def parameter_of(setting: str) -> str:
 
 def settings() -> Collection[str]:
     """The names of all settings of all methods."""
-    names = dict.fromkeys(ALIASES)
-    for kind in (LOSS, PREDICTION, PARTICLES):
-        for name in registry_of(kind):
-            names |= dict.fromkeys(parameters(name))
-    return names
+    return dict.fromkeys([*ALIASES, *(key for name in every() for key in parameters(name))])
 
 
 def kind_of_setting(name: str) -> Any:
     """The type of a method's setting, plain or with its method before it; None where no method has it."""
     method, _, own = name.rpartition(".")
-    names = [method] if method else [n for kind in (LOSS, PREDICTION, PARTICLES) for n in registry_of(kind)]
-    found = [parameters(each).get(ALIASES.get(own, own)) for each in names]
+    found = [parameters(each).get(ALIASES.get(own, own)) for each in ([method] if method else every())]
     return next((parameter.kind for parameter in found if parameter is not None), None)
 
 
-def belong(words: Iterable[Word], names: Sequence[str], implied: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def belong(
+    words: Iterable[Word], names: Sequence[str], default: Sequence[str] = (), implied: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """What each method is given, as plain values by parameter.
 
-    A setting belongs to those of the named methods that take it, else to those that are there though nobody named
-    them; sag.scale belongs to sag.
+    A setting belongs to those of the named methods that take it, else to the one that an objective brings, else to
+    those that --cfg, --rule and --best-of bring; sag.scale belongs to sag.
 
     Raises:
         ConfigError: for a setting that none of the methods takes, naming those that do.
     """
-    given: dict[str, dict[str, Any]] = {name: {} for name in (*names, *implied)}
+    given: dict[str, dict[str, Any]] = {name: {} for name in (*names, *default, *implied)}
     for word in sorted(words, key=lambda word: "." in word.name):  # what names its method wins
         method, _, own = word.name.rpartition(".")
         parameter = ALIASES.get(own, own)
@@ -156,20 +172,18 @@ def belong(words: Iterable[Word], names: Sequence[str], implied: Sequence[str] =
             raise unknown(f"setting of {method}:", own, parameters(method))
         if method and method not in given:
             raise ConfigError(f"{word.where} is a setting of {method}, which is not asked for: add --method {method}")
-        takers = [
-            [each for each in ([method] if method else names) if parameter in parameters(each)],
-            [each for each in implied if not method and parameter in parameters(each) and "." in key(each, parameter)],
-        ]
+        free = [each for each in implied if "." in key(each, parameter)]  # the others' have options of their own
+        tiers = [[method]] if method else [names, default, free]
+        takers = [[each for each in tier if parameter in parameters(each)] for tier in tiers]
         if not any(takers):
-            raise _not_taken(word, parameter, [method] if method else names)
-        for name in takers[0] or takers[1]:
+            raise _not_taken(word, parameter, [method] if method else [*names, *default])
+        for name in next(filter(None, takers)):
             given[name][parameter] = values.plain(word.text, parameters(name)[parameter].kind, word.where)
     return given
 
 
 def _not_taken(word: Word, parameter: str, names: Sequence[str]) -> ConfigError:
-    every = [name for kind in (LOSS, PREDICTION, PARTICLES) for name in registry_of(kind)]
-    others = [name for name in every if parameter in parameters(name)]
+    others = [name for name in every() if parameter in parameters(name)]
     if not others:
         return unknown("setting", word.name, [*SAMPLE, *settings()])
     if not names:

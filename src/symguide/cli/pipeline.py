@@ -111,6 +111,8 @@ def source(asked: Request, found: Sequence[Method]) -> Pipeline:
     if "height" in _parameters(pipe):
         call |= {"height": size[0], "width": size[1]}
     weight = call.get("guidance_scale") if rule is None else rule.settings["scale"]
+    if rule is None and weight is not None and weight > 1 and methods.prediction(found) is not None:
+        found = [*found, methods.whole("cfg", {"scale": weight})]  # a rule stands in the place of the pipeline's own
     resolved = {**asked.settings, "steps": call.get("num_inference_steps"), "cfg": weight}
     settings: dict[str, Any] = {"pipeline": name}
     settings |= {key: resolved[key] for key in COPIED if resolved.get(key) is not None}

@@ -7,7 +7,7 @@ from typing import Any
 
 from symguide.cli import config, methods
 from symguide.cli.command import Setting, Word, flag, read
-from symguide.cli.methods import LOSS, PARTICLES, PREDICTION, Method
+from symguide.cli.methods import LOSS, PARTICLES, Method
 from symguide.errors import ConfigError
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -53,17 +53,22 @@ class Request:
             ConfigError: for two of a kind, settings that none of them takes, and methods without an objective.
         """
         names, cfg, kinds = self.names, self["cfg"], [methods.kind_of(name) for name in self.names]
-        if twice := [name for name, kind in zip(names, kinds, strict=True) if kinds.count(kind) > 1]:
-            raise ConfigError(f"{' and '.join(twice)} are both {methods.kind_of(twice[0])}: give one of them")
         implied = [] if self["best_of"] is None or PARTICLES in kinds else ["best_of_n"]
         guided = LOSS in kinds or PARTICLES in kinds or bool(implied)
-        named = [*names, *(["sag"] if self["objective"] is not None and not guided else [])]
+        default = ["sag"] if self["objective"] is not None and not guided else []
         if self["rule"] is not None and self["rule"] not in names:
             implied.append(self["rule"])
         if self["pipeline"] is None and not any(map(methods.weighs_condition, [*names, *implied])):
-            cfg = PROMPTED if cfg is None and self["prompt"] and PREDICTION not in kinds else cfg
+            cfg = PROMPTED if cfg is None and self["prompt"] else cfg
             implied += [] if cfg is None else ["cfg"]
-        given = methods.belong(self.words, named, implied)
+        for alike in (
+            [name for name in names if methods.kind_of(name) == LOSS],
+            [name for name in names if methods.kind_of(name) == PARTICLES],
+            [name for name in [*names, *implied] if methods.weighs_condition(name)],
+        ):
+            if len(alike) > 1:
+                raise ConfigError(f"{' and '.join(alike)} are both {methods.kind_of(alike[0])}: give one of them")
+        given = methods.belong(self.words, names, default, implied)
         for name, own in given.items():
             if cfg is not None and methods.weighs_condition(name):
                 own["scale"] = cfg
