@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import symguide as sg
+from symguide import files
 from symguide import files as disk
-from symguide.cli import COMMANDS, config, files, main, methods, outputs, settings
+from symguide.cli import COMMANDS, config, main, methods, settings
 from symguide.cli import run as runs
 from symguide.cli.command import flag
 from symguide.cli.request import request
@@ -38,6 +39,7 @@ from symguide.particle_guidance import METHODS
 from symguide.prediction_guidance import RULES
 from symguide.solver import GRIDS, PRESETS, SOLVERS
 from symguide.specs import grammar, references, steering
+from symguide.store import outputs
 from symguide.trajectory import TRAJECTORIES
 from symguide.worlds import WORLDS, World, digits, load, scenes
 

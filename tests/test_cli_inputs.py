@@ -14,13 +14,16 @@ import torch
 from conftest import RUNNER
 
 import symguide as sg
-from symguide.cli import config, digests, estimate, loading, main
+from symguide import configs
+from symguide.cli import config, estimate, main
 from symguide.cli.group import BAD_DISK, _explain
-from symguide.cli.shards import Record, Shards
 from symguide.errors import ConfigError, WeightsError
 from symguide.networks import io
+from symguide.pipelines import load
 from symguide.rows import Rows
 from symguide.specs import kinds
+from symguide.store import digests
+from symguide.store.shards import Record, Shards
 from symguide.tuning.log import Log
 from symguide.tuning.trial import Trial
 from symguide.worlds import digits
@@ -88,12 +91,12 @@ def test_aliases_cannot_make_a_large_config_of_a_small_one():
     inner = ", ".join(["x"] * 1000)
     Path("wide.yaml").write_text(f"a: &a [{inner}]\nprompt: [{', '.join(['*a'] * 1000)}]\n")
     with pytest.raises(ConfigError, match="more than 100,000 values"):
-        config.read(Path("wide.yaml"))
+        configs.read(Path("wide.yaml"))
     deep = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     Path("deep.yaml").write_text(deep + "prompt: *a11\n")
     tracemalloc.start()
     with pytest.raises(ConfigError, match="nested too deep"):
-        config.read(Path("deep.yaml"))
+        configs.read(Path("deep.yaml"))
     assert tracemalloc.get_traced_memory()[1] < 20e6  # 9^11 values would be hundreds of gigabytes
     tracemalloc.stop()
 
@@ -102,7 +105,7 @@ def test_aliases_of_values_are_taken():
     Path("run.yaml").write_text(
         "prompt: &p [a, b]\nencoder: *p\ncondition: {label: [1, 2]}\nmade_with: {files: {a: b}}"
     )
-    read = config.read(Path("run.yaml"))
+    read = configs.read(Path("run.yaml"))
     assert read["prompt"] == read["encoder"] == ["a", "b"] and read["condition"] == {"label": [1, 2]}
 
 
@@ -300,9 +303,9 @@ def test_errors_of_libraries_are_a_sentence(error, monkeypatch, here):
         DiffusionPipeline = Broken(error)
         utils = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
 
-    monkeypatch.setattr(loading, "diffusers", lambda: Diffusers)
-    monkeypatch.setattr(loading, "_installed", lambda package: False)
+    monkeypatch.setattr(load, "diffusers", lambda: Diffusers)
+    monkeypatch.setattr(load, "installed", lambda package: False)
     Path("model_index.json").write_text("{}")
     with pytest.raises(WeightsError, match="cannot be loaded") as caught:
-        loading.pipeline(str(here), torch.float32)
+        load.load_pipeline(str(here), torch.float32)
     assert "\n" not in str(caught.value)

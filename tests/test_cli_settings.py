@@ -21,11 +21,11 @@ import symguide as sg
 from symguide import registry, values
 from symguide.cli import main, methods, settings
 from symguide.cli.command import flag
-from symguide.cli.files import in_use
 from symguide.cli.request import request
-from symguide.cli.shards import Part
 from symguide.errors import ConfigError, SymguideError
+from symguide.files import in_use
 from symguide.loss_guidance.recipe import Constraint, Count, OverTime, Rule, Window
+from symguide.store.shards import Part
 from symguide.worlds import digits, load
 
 

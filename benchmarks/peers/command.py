@@ -14,10 +14,10 @@ from benchmarks.peers import quality as by_quality
 from benchmarks.peers.benchmark import Results, Setup
 from benchmarks.peers.way import DTYPES
 from benchmarks.peers.ways import WAYS
-from symguide.cli.command import Device, Form, Json, Progress, command
-from symguide.cli.device import usable
-from symguide.cli.files import locked, sweep, write_json
+from symguide import values
+from symguide.cli.command import Device, Form, Json, Progress, command, write_json
 from symguide.evaluation.tasks import TASKS
+from symguide.files import locked, sweep
 from symguide.values import MOST, Between, Known
 
 EXAMPLES = [
@@ -191,7 +191,7 @@ def _measure(
     """
     line = ["symguide", "bench", name, *(["--quick"] if quick else []), *_words(chosen)]
     line += ["--seed", str(seed), "--device", device, "--threads", str(threads)]
-    usable(device)
+    values.device(device)
     folder = Path(out or f"out/bench/{name}")
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):

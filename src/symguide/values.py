@@ -251,3 +251,19 @@ def build(value: Any, kind: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and _constraint() in _arms(kind):
         return read(f"Sphere({value!r})")
     return from_plain(value)
+
+
+def device(name: str) -> Any:
+    """The device of that name; ConfigError where there is none such, or it does not work here."""
+    import torch
+
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{name!r} is no device: use cpu, cuda, cuda:0, mps or the like") from None
+    try:
+        torch.zeros(1, device=found).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(f"device {name!r} cannot be used here ({first}): use --device cpu") from error
+    return found

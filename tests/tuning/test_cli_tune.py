@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import symguide as sg
-from symguide.cli import config, main, methods, tuning
+from symguide import configs
+from symguide.cli import main, methods, tuning
 from symguide.networks import UNet
 from symguide.ranges import Choice, Maybe, Range, Window
 from symguide.worlds import WORLDS, World, digits, load, scenes
@@ -87,7 +88,7 @@ def test_a_search_writes_what_sample_takes():
         written = yaml.safe_load(Path(name).read_text())
         assert "sample --config" in Path(name).read_text().splitlines()[0]
         run("sample", "--config", name, "--out", "drawn", "--fresh", "--format", "npz")
-        drawn = config.read(Path("drawn/config.yaml"))
+        drawn = configs.read(Path("drawn/config.yaml"))
         assert {**drawn, "format": "png"} == written
 
 

@@ -9,12 +9,14 @@ setting of its table, and any parameter of a method, is understood alike.
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import click
 
+from symguide import files as disk
 from symguide import values
 from symguide.errors import ConfigError, unknown
 from symguide.values import MOST, Between
@@ -309,3 +311,12 @@ def read(words: Iterable[Word], table: Mapping[str, Setting]) -> tuple[dict[str,
     if to not in (None, "-") and (not Path(to).name or Path(to).is_dir() or not Path(to).parent.is_dir()):
         raise ConfigError(f"--json: {to!r} is no file in a folder that exists; - is stdout")
     return found, others
+
+
+def write_json(to: str, figures: Any) -> None:
+    """Figures as JSON to a file, or to stdout with "-"."""
+    text = dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if to == "-":
+        click.echo(text, nl=False)
+        return
+    disk.write(Path(to), text.encode())

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import click
 
-from symguide.cli.command import Count, Device, Form, Json, Samples, command
-from symguide.cli.files import locked, sweep, write_json
+from symguide.cli.command import Count, Device, Form, Json, Samples, command, write_json
+from symguide.files import locked, sweep
 from symguide.values import Between, Known
 
 EXAMPLES = [
@@ -50,11 +50,11 @@ def demo(
     Writes a picture for each task, results.json, and index.html with pictures, figures and curves (which needs
     pip install "symguide[report]").
     """
-    from symguide.cli.device import usable
+    from symguide import values
     from symguide.demo.run import run
     from symguide.demo.shows import SHOWS
 
-    usable(device)
+    values.device(device)
     num = num or SHOWS[world].num[quick]
     steps = steps or SHOWS[world].steps[quick]
     given = {"num": num, "steps": steps, "seed": seed, "device": device}

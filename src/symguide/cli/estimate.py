@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 import click
 
-from symguide.cli.command import Count, Form, Json, Samples, command
-from symguide.cli.files import write_json
+from symguide.cli.command import Count, Form, Json, Samples, command, write_json
 from symguide.errors import ConfigError
 
 EXAMPLES = [

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import click
 
-from symguide.cli.command import SAMPLES, Count, Device, Json, Samples, Seed, command
-from symguide.cli.files import write_json
+from symguide.cli.command import SAMPLES, Count, Device, Json, Samples, Seed, command, write_json
 from symguide.errors import ConfigError
 from symguide.values import Between
 
@@ -45,12 +44,12 @@ def evaluate(
     objects; and the Frechet distance of samples of held-out captions to held-out pictures in the judge's features, with
     precision and recall, each beside what real pictures get.
     """
-    from symguide.cli.device import usable
+    from symguide import values
     from symguide.evaluation.quality import Evaluation
     from symguide.report import Column, Table
     from symguide.worlds.load import judge, load
 
-    where, names = usable(device), list(dict.fromkeys(models or ALL))
+    where, names = values.device(device), list(dict.fromkeys(models or ALL))
     denoisers = {name: load(name, device=where) for name in names}
     for name, denoiser in denoisers.items():
         if not denoiser.null or "caption" not in denoiser.null:

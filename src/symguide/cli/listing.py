@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import click
 
-from symguide.cli.command import Json, command
-from symguide.cli.files import write_json
+from symguide.cli.command import Json, command, write_json
 from symguide.errors import unknown
 
 Name = Annotated[str | None, "All about this one."]

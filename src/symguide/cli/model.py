@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 import symguide as sg
-from symguide.cli import conditions, digests, methods
-from symguide.cli.device import DTYPES, usable
+from symguide import values
+from symguide.cli import conditions, methods
 from symguide.cli.methods import Method
 from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
 from symguide.specs.kinds import Loss, cycle
+from symguide.store import digests
 from symguide.tuning.tune import calls
 from symguide.worlds import WORLDS
 
@@ -50,7 +51,7 @@ class Model:
             condition=self._condition(indices),
             loss=None if objective is None or loss is None else loss(objective),
             particles=None if objective is None or particles is None else particles.make(objective),
-            dtype=DTYPES[s["dtype"]],
+            dtype=getattr(torch, s["dtype"]),
             device=s["device"],
             on_nan=s["on_nan"],
             callback=lambda record, x: show(record.index + 1, s["steps"]),
@@ -86,20 +87,20 @@ def source(asked: Request, found: Sequence[Method]) -> Model:
     """
     embedded = asked["model"] in WORLDS
     name = asked["model"] if embedded else str(Path(asked["model"]).resolve())
-    device, dtype = usable(asked["device"]), DTYPES[asked["dtype"]]
+    device, dtype = values.device(asked["device"]), getattr(torch, asked["dtype"])
     denoiser = sg.load(asked["model"], dtype=torch.float32).to(device, dtype)
     if denoiser.shape is None:
         raise ConfigError(f"{asked['model']}/config.json does not say the shape of a sample: add it to 'denoiser'")
     with torch.no_grad():
         shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
     condition, prompts = conditions.given(denoiser, asked["condition"] or ()), asked["prompt"] or []
-    values = conditions.rows(denoiser, condition, prompts)
+    rows = conditions.rows(denoiser, condition, prompts)
     for each in found:
-        if methods.weighs_condition(each.name) and each.settings["scale"] != 1 and not values:
+        if methods.weighs_condition(each.name) and each.settings["scale"] != 1 and not rows:
             raise ConfigError(
                 "--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3"
             )
     settings = {"model": name} | {key: asked[key] for key in COPIED if asked[key] is not None}
     settings |= ({"prompt": prompts} if prompts else {}) | ({"condition": condition} if condition else {})
     made_with = {"weights": digests.of_network(WORLDS[name].denoiser if embedded else name)}
-    return Model(name, denoiser, shape, settings, made_with, values, found)
+    return Model(name, denoiser, shape, settings, made_with, rows, found)

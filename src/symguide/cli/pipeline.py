@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ import torch
 from torch import Tensor, nn
 
 import symguide as sg
-from symguide.cli import loading, methods
-from symguide.cli.device import DTYPES, usable
+from symguide import values
+from symguide.cli import methods
 from symguide.cli.methods import Method
 from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
 from symguide.meter import Peak
+from symguide.pipelines import load
 from symguide.pipelines.levels import levels
 from symguide.pipelines.modules import networks
 from symguide.private.diffusers import packs
 from symguide.specs.kinds import Loss, cycle
+from symguide.store import digests
 
 COPIED = ("num", "batch", "steps", "seed", "scheduler", "eta", "cfg", "device", "dtype", "on_nan", "negative_prompt")
 PYTHON = "guide it in Python, with symguide.guide(pipe, loss=...)"
@@ -92,8 +95,10 @@ def source(asked: Request, found: Sequence[Method]) -> Pipeline:
         ConfigError: for pipelines that draw no pictures of prompts alone, and settings that this one does not take.
         WeightsError: where it cannot be had or read.
     """
-    device = usable(asked["device"])
-    name, pipe, made_with = loading.pipeline(asked["pipeline"], DTYPES[asked["dtype"]])
+    device = values.device(asked["device"])
+    name, pipe, folder = load.load_pipeline(asked["pipeline"], getattr(torch, asked["dtype"]))
+    made_with = {package: version(package) for package in ("diffusers", "transformers") if load.installed(package)}
+    made_with["weights"] = digests.of_pipeline(folder) if name == str(folder) else folder.name
     _check(pipe)
     if asked["scheduler"] is not None:
         pipe.scheduler = _swapped(pipe, asked["scheduler"])
@@ -144,7 +149,7 @@ def _swapped(pipe: Any, name: str) -> Any:
     Raises:
         ConfigError: for one of another kind of noise: networks that were trained on flows know no other.
     """
-    made = getattr(loading.diffusers(), name).from_config(pipe.scheduler.config)
+    made = getattr(load.diffusers(), name).from_config(pipe.scheduler.config)
     own, other = (levels(scheduler).kind for scheduler in (pipe.scheduler, made))
     if own != other:
         raise ConfigError(f"the pipeline's network knows the noise of {own}, and {name} is one of {other}")

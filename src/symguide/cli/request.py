@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from symguide import configs
 from symguide.cli import config, methods
 from symguide.cli.command import Setting, Word, flag, read
 from symguide.cli.methods import LOSS, PARTICLES, Method
@@ -92,7 +93,7 @@ def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:
     """
     typed, own = read(words, table)
     path = typed.get("config")
-    content = config.read(Path(path)) if path else {}
+    content = configs.read(Path(path)) if path else {}
     base, others = read(config.words(content, Path(path), table) if path else [], table)
     asked = Request({}, [], [], own, content)
     asked.settings = _source(asked, typed, base, table)

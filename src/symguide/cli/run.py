@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import symguide as sg
-from symguide import encoders
+from symguide import configs, encoders
 from symguide import files as disk
-from symguide.cli import config, digests, methods, model, outputs, pipeline
-from symguide.cli.files import locked, sweep
+from symguide.cli import config, methods, model, pipeline
 from symguide.cli.methods import LOSS, Method
 from symguide.cli.request import Request
-from symguide.cli.shards import Part, Record, Shards
 from symguide.cli.source import Show, Source
 from symguide.errors import ConfigError, WeightsError
+from symguide.files import locked, sweep
 from symguide.objectives import Classifier
 from symguide.specs.pictures import Say
 from symguide.specs.steering import Scored, Steering, files, resolved
+from symguide.store import digests, outputs
+from symguide.store.shards import Part, Record, Shards
 from symguide.worlds import WORLDS
 
 
@@ -148,7 +149,7 @@ def _check_owner(path: Path, settings: Mapping[str, Any], empty: bool) -> None:
         if not empty:
             raise ConfigError(f"{path.parent} has shards and no {path.name}: choose another --out, or --fresh")
         return
-    old = config.read(path)
+    old = configs.read(path)
     if not isinstance(old.get(config.MADE_WITH), dict):
         raise ConfigError(f"{path} was not written by a run, and a run would replace it: choose another --out")
     if not empty and (different := config.differences(old, settings)):

@@ -75,10 +75,12 @@ def sample(words: Sequence[Word]) -> None:
     The folder gets config.yaml (the whole run; --config draws it again), the samples (samples/000000.png ..., or
     samples.npz, or samples.safetensors), grid.png, and shards/ (the batches, which you may delete at the end).
     """
-    from symguide.cli import config, outputs, run
-    from symguide.cli.files import locked, write_json
+    from symguide.cli import config, run
+    from symguide.cli.command import write_json
     from symguide.cli.request import request
-    from symguide.cli.shards import Part
+    from symguide.files import locked
+    from symguide.store import outputs
+    from symguide.store.shards import Part
 
     asked = request(words, SAMPLE)
 

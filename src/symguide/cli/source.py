@@ -13,13 +13,9 @@ Show = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """What draws.
+    """What draws: its name, the shape of a picture, its part of a config, and what tells it from its later self.
 
-    Attributes:
-        name: of the model or pipeline: an embedded one's, a folder's full path, or a hub id.
-        shape: of a picture; what draws latents decodes them before anything sees them.
-        settings: its part of a config file.
-        made_with: what tells it from its later self.
+    What draws latents decodes them before anything sees them.
     """
 
     @property
@@ -37,11 +33,4 @@ class Source(Protocol):
     def draw(
         self, indices: range, objective: Loss | None, loss: Callable[[Loss], Any] | None, show: Show
     ) -> tuple[Tensor, Cost]:
-        """Samples (B, *shape), and what they cost.
-
-        Args:
-            indices: sample i is the same wherever it is drawn.
-            objective: for pictures of these samples.
-            loss: the gradient method for an objective; None where there is none.
-            show: told of each step, where the source knows of them.
-        """
+        """Samples (B, *shape), each a function of its index, and their cost; `loss` makes a recipe of `objective`."""

@@ -97,7 +97,7 @@ def tune(words: Sequence[Word]) -> None:
     one with a larger --budget adds to it.
     """
     from symguide.cli import config, tuning
-    from symguide.cli.files import write_json
+    from symguide.cli.command import write_json
     from symguide.cli.request import request
 
     asked = request(words, TABLE)

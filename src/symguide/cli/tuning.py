@@ -13,17 +13,18 @@ from torch import Tensor
 import symguide as sg
 from symguide import files as disk
 from symguide import values
-from symguide.cli import config, methods, outputs, run
-from symguide.cli.files import locked, sweep
+from symguide.cli import config, methods, run
 from symguide.cli.methods import LOSS, Method
 from symguide.cli.model import Model
 from symguide.cli.request import Request
 from symguide.errors import ConfigError, unknown
 from symguide.evaluation.tasks import shapes_read
+from symguide.files import locked, sweep
 from symguide.ranges import Choice, Domain, Maybe, Range, Window
 from symguide.report import Column, Table, draw_front
 from symguide.specs.pictures import Say
 from symguide.specs.steering import Steering, judge_of
+from symguide.store import outputs
 from symguide.tuning import Trial, Tuned
 from symguide.tuning.measure import At, Measure
 from symguide.tuning.search import search as run_search

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from symguide.cli import digests
 from symguide.errors import ConfigError, WeightsError
 from symguide.extras import library
 
@@ -21,7 +20,7 @@ def diffusers() -> Any:
     return library("diffusers", "--pipeline", "pipelines")
 
 
-def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
+def load_pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, Path]:
     """A pipeline on the CPU.
 
     Args:
@@ -29,7 +28,7 @@ def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
         dtype: of its networks.
 
     Returns:
-        Its name for a config file, the pipeline, and what tells it from its later self.
+        Its name in any folder, the pipeline, and the folder that it is in; those of the hub are named after a commit.
 
     Raises:
         ConfigError: without diffusers, and for folders with code of their own. WeightsError: where it cannot be had.
@@ -43,7 +42,7 @@ def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
         raise ConfigError(
             f"{name} has code of its own ({own.relative_to(folder)}), which is not run: guide it in Python"
         )
-    for quiet in (loader, import_module("transformers")) if _installed("transformers") else (loader,):
+    for quiet in (loader, import_module("transformers")) if installed("transformers") else (loader,):
         quiet.utils.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -59,9 +58,7 @@ def pipeline(name: str, dtype: torch.dtype) -> tuple[str, Any, dict[str, str]]:
             "safetensors files"
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    made_with = {package: version(package) for package in ("diffusers", "transformers") if _installed(package)}
-    made_with["weights"] = digests.of_pipeline(folder) if local else folder.name  # the hub's folders are commits
-    return str(folder) if local else name, pipe, made_with
+    return str(folder) if local else name, pipe, folder
 
 
 def _downloaded(loader: Any, name: str) -> Path:
@@ -84,7 +81,8 @@ def _variant(folder: Path) -> str | None:
     return next((min(filter(None, names)) for names in named.values() if None not in names), None)
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Whether there is a package of that name."""
     try:
         return bool(version(package))
     except PackageNotFoundError:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from symguide import files as disk
-from symguide.cli.files import in_use
 from symguide.errors import ConfigError, WeightsError
+from symguide.files import in_use
 
 _NAME = re.compile(r"\d{6,}-\d{6,}\.safetensors")
 

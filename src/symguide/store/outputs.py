@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from symguide import files as disk
-from symguide.cli.files import replacing_folder
 from symguide.errors import ConfigError
+from symguide.files import replacing_folder
 
 FORMATS = ("png", "npz", "safetensors")
 SHEET, TILE, GAP = 64, 64, 2  # samples on grid.png, least pixels of a sample's side there, and between samples
