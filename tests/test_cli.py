@@ -884,7 +884,7 @@ def test_toml(model):
         ("steps: 2.5", "steps takes a whole number from 1 to 100,000, not '2.5'"),
         ("steps: true", "steps takes text or numbers, not True"),
         ("steps: 0", "steps takes a whole number from 1 to 100,000, not '0'"),
-        ("eta: [1, 2]", "eta takes one value"),
+        ("eta: [1, 2]", "eta takes a finite number from 0 to 1, not '1,2'"),
         ("window: [0.1]", "window"),
         ("eta: {a: 1}", "eta takes one value"),
         ("window: 0.5", "window"),

@@ -50,9 +50,9 @@ def sentence(*line):
 @pytest.mark.parametrize(
     "text, why",
     [
-        ("grid_png: 3", "grid_png is true or false, not 3"),
-        ("grid_png: maybe", "grid_png is true or false, not maybe"),
-        ("progress: [1]", "progress is true or false"),
+        ("grid_png: 3", "grid_png takes true or false, not '3'"),
+        ("grid_png: maybe", "grid_png takes true or false, not 'maybe'"),
+        ("progress: [1]", "progress takes true or false"),
         ("prompt: yes", "prompt takes text or numbers, not True: put words such as yes, no or null in quotes"),
         ("prompt: [a, null]", "prompt takes text or numbers"),
         ("steps: true", "steps takes text or numbers, not True"),
@@ -61,7 +61,7 @@ def sentence(*line):
         ("objective: {a: b}", "objective takes one value, not names with values"),
         ("condition: {label: [[1]]}", "condition is nested too deep"),
         ("condition: {label: {a: 1}}", "condition is nested too deep"),
-        ("window: 0.5", "window takes a list of 2 values, not 0.5"),
+        ("objective: a:b\nwindow: 0.5", "window takes 2 values with commas between"),
         ("objective: a:b\nwindow: [0, 1, 2]", "window takes 2 values with commas between"),
         ("stepz:", "did you mean 'steps'"),
         ("prompt: 2020-01-01", "prompt holds a date: put it in quotes"),

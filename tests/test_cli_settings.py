@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -22,11 +24,13 @@ from symguide import registry, values
 from symguide.cli import main, methods, settings
 from symguide.cli.command import flag
 from symguide.cli.request import request
+from symguide.cli.tune import TABLE
 from symguide.errors import ConfigError, SymguideError
 from symguide.files import in_use
 from symguide.loss_guidance.recipe import Constraint, Count, OverTime, Rule, Window
+from symguide.prediction_guidance import chain
 from symguide.store.shards import Part
-from symguide.worlds import digits, load
+from symguide.worlds import digits, load, scenes
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +49,7 @@ def asked(line, command="sample"):
     """What a command line asks for."""
     words = line.split() if isinstance(line, str) else [str(word) for word in line]
     with main.get_command(click.Context(main), command).make_context(command, words) as ctx:
-        return request(ctx.params["words"], settings.SAMPLE)
+        return request(ctx.params["words"], settings.SAMPLE if command == "sample" else TABLE)
 
 
 def samples(out="out"):
@@ -284,13 +288,84 @@ def test_settings_belong_to_the_methods_that_take_them():
     line = "--objective classifier:3 --method sag --method apg --method best_of_n --condition label=3"
     found = {m.name: m.settings for m in asked(f"{line} --set n=4 --set apg.scale=7 --set threshold=2").methods()}
     assert found["sag"]["n"] == 4 and found["best_of_n"]["n"] == 4  # both take it, and both were named
-    assert found["apg"] == {"scale": 7.0, "threshold": 2.0, "parallel": 0.0} and found["sag"]["scale"] == 0.5
+    assert found["apg"]["scale"] == 7.0 and found["apg"]["threshold"] == 2.0 and found["sag"]["scale"] == 0.5
     one = {m.name: m.settings for m in asked(f"{line} --set sag.n=4").methods()}
     assert one["sag"]["n"] == 4 and one["best_of_n"]["n"] == 4 and asked("").methods() == []
     found = {m.name: m.settings for m in asked("--objective own:x --cfg 3 --rule apg --scale 0.7").methods()}
     assert found["sag"]["scale"] == 0.7 and found["apg"]["scale"] == 3.0  # that of --rule is --cfg
     found = {m.name: m.settings for m in asked("--objective own:x --best-of 8").methods()}
     assert found == {"best_of_n": {"n": 8}}
+
+
+def test_rules_for_the_prediction_are_chained():
+    """As in Python; and one of another rule has the others inside."""
+    line = "--condition label=3 --cfg 2.5 --method pag --set modules=middle.* --set pag.scale=3"
+    assert methods.prediction(asked(line).methods()) == chain(sg.PAG("middle.*", 3.0), sg.CFG(2.5))
+    line = "--condition label=3 --cfg 2.5 --method interval --set low=0.3 --set high=5"
+    assert methods.prediction(asked(line).methods()) == sg.Interval(sg.CFG(2.5), 0.3, 5.0)
+    with pytest.raises(ConfigError, match="interval is of another rule"):
+        methods.prediction(asked("--method interval --set low=0.3 --set high=5").methods())
+    with pytest.raises(ConfigError, match="pag needs modules: add --set modules="):
+        asked("--method pag").methods()
+    (weak,) = [each.make() for each in asked("--method autoguidance --set weak=scenes-weak").methods()]
+    assert weak.weak.shape == (3, 32, 32) and weak.scale == 2.0
+
+
+def test_a_rule_with_perturbed_modules_draws_what_python_draws():
+    line = [
+        "--model",
+        "scenes",
+        "--prompt",
+        "a red star",
+        "--num",
+        2,
+        "--steps",
+        3,
+        "--format",
+        "safetensors",
+        "--quiet",
+    ]
+    run("sample", *line, "--method", "pag", "--set", "modules=middle.*.attention.softmax", "--set", "scale=2")
+    expected = sg.sample(
+        sg.load("scenes", dtype=torch.float32),
+        indices=range(2),
+        steps=3,
+        condition={"caption": scenes.tokens(["a red star"])},
+        prediction=chain(sg.PAG("middle.*.attention.softmax", 2.0), sg.CFG(5.0)),
+        dtype=torch.float32,
+    )
+    torch.testing.assert_close(samples(), expected.samples, rtol=0, atol=1e-5)
+    run("sample", "--config", "out/config.yaml", "--out", "again", "--quiet")
+    assert torch.equal(samples("again"), samples())
+
+
+ROOT = Path(__file__).parent.parent
+PAGES = ["README.md", *(f"docs/{page.relative_to(ROOT / 'docs')}" for page in sorted((ROOT / "docs").rglob("*.md")))]
+
+
+def printed():
+    """Every command line of sample and tune in the README, the docs, the examples and --help."""
+    text = "".join((ROOT / page).read_text() for page in PAGES)
+    text += "".join(path.read_text() for path in sorted((ROOT / "examples").glob("*.py")))
+    lines = re.findall(r"^(?:\$ )?(symguide (?:sample|tune) .*(?:\\\n.*)*)$", text, re.MULTILINE)
+    for name in ("sample", "tune"):
+        command = main.get_command(click.Context(main), name)
+        lines += [line for _, example in command.examples for line in example.splitlines()]
+    return list(dict.fromkeys(line.replace("\\\n", " ") for line in lines if line.split()[1] in ("sample", "tune")))
+
+
+@pytest.mark.parametrize("line", printed())
+def test_what_is_printed_is_understood(line):
+    """Files of runs aside, whose settings are those of the runs."""
+    _, name, *words = shlex.split(line, comments=True)
+    if "--config" in words:
+        del words[words.index("--config") : words.index("--config") + 2]
+    found = asked(words, name)
+    assert found.typed is not None and (name == "tune" or isinstance(found.methods(), list))
+
+
+def test_there_are_printed_lines():
+    assert len(printed()) >= 20
 
 
 @pytest.mark.parametrize(

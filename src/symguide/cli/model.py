@@ -10,11 +10,12 @@ from torch import Tensor
 
 import symguide as sg
 from symguide import values
-from symguide.cli import conditions, methods
+from symguide.cli import methods
 from symguide.cli.methods import Method
 from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
+from symguide.specs import conditions
 from symguide.specs.kinds import Loss, cycle
 from symguide.store import digests
 from symguide.tuning.tune import calls

@@ -243,10 +243,8 @@ def search(task: Task, out: Path) -> Tuned:
                 progress=asked["progress"],
             )
     except KeyboardInterrupt:
-        kept = (
-            f"the trials so far are in {log}; run the same command again to go on" if log.exists() else "nothing kept"
-        )
-        raise KeyboardInterrupt(f"interrupted: {kept}") from None
+        kept = f"the trials so far are in {log}; run the same command again to go on"
+        raise KeyboardInterrupt(f"interrupted: {kept if log.exists() else 'nothing kept'}") from None
     finally:
         if made and not log.exists():
             out.rmdir()
@@ -269,20 +267,9 @@ def figures(task: Task, found: Tuned) -> dict[str, Any]:
 
 
 def _record(task: Task, trial: Trial) -> dict[str, Any]:
-    row = {
-        "number": trial.number,
-        "method": trial.method,
-        "settings": task.settings(trial),
-        "state": trial.state,
-        "metric": trial.value,
-        "error": trial.error,
-        "keep": trial.keep,
-        "forward_calls": trial.forward_calls,
-        "backward_calls": trial.backward_calls,
-        "seconds": trial.seconds,
-        "samples": len(trial.values),
-        "why": trial.why,
-    }
+    own = ("number", "method", "state", "error", "keep", "forward_calls", "backward_calls", "seconds", "why")
+    row = {key: getattr(trial, key) for key in own}
+    row |= {"settings": task.settings(trial), "metric": trial.value, "samples": len(trial.values)}
     return Table([], [row]).records()[0]
 
 
@@ -314,22 +301,14 @@ def summary(task: Task, found: Tuned, written: Sequence[Path]) -> str:
     rows = []
     for trial in [found.unguided, *found.defaults, *(t for t in found.front if id(t) not in named)]:
         where = ["front"] if any(trial is each for each in found.front) else []
-        rows.append(
-            {
-                "settings": task.shown(trial),
-                "trial": None if trial.method is None else trial.number,
-                "what": ", ".join(filter(None, [named.get(id(trial), ""), *where])) or None,
-                "metric": f"{trial.value:.4g} ± {trial.error:.2g}",
-                "keep": trial.keep,
-                "forward": trial.forward_calls,
-                "backward": trial.backward_calls,
-                "seconds": trial.seconds,
-            }
-        )
+        row = {"settings": task.shown(trial), "trial": None if trial.method is None else trial.number}
+        row |= {key: getattr(trial, key) for key in ("keep", "forward_calls", "backward_calls", "seconds")}
+        row["what"] = ", ".join(filter(None, [named.get(id(trial), ""), *where])) or None
+        rows.append(row | {"metric": f"{trial.value:.4g} ± {trial.error:.2g}"})
     columns = [Column("settings", "\nsettings"), Column("trial", "\ntrial"), Column("what", "\n")]
     columns += [Column("metric", f"{task.metric_name}\n(lower is better)")]
     columns += [Column("keep", "\nkept", "{:.2f}")] if task.keep is not None else []
-    columns += [Column("forward", "forward\ncalls"), Column("backward", "backward\ncalls")]
+    columns += [Column("forward_calls", "forward\ncalls"), Column("backward_calls", "backward\ncalls")]
     columns += [Column("seconds", "\nseconds", "{:.2g}")]
     states = ", ".join(
         f"{count} {state}"

@@ -1,1 +1,1 @@
-"""Objectives written as text: `classifier:3 + 0.5*style:picture.png`, read to callables for any samples."""
+"""What is asked for as text, read for any samples: objectives, `classifier:3 + 0.5*style:a.png`, and conditions."""
