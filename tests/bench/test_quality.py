@@ -129,5 +129,5 @@ def test_the_command_writes_its_files(guided_world, tmp_path, monkeypatch):
     assert written["results"]["settings"]["tasks"] == ["inpainting"]
     assert {row["way"] for row in written["results"]["samples"]} == {"unguided", "exact"}
     page = (out / "quality.html").read_text()
-    assert page.count("<svg") == 2 and "symguide bench quality --quick --way exact --task inpainting" in page
+    assert page.count("<svg") == 2 and "symguide bench quality --quick --task inpainting --way exact" in page
     assert sorted(path.name for path in out.iterdir()) == ["quality.html", "quality.json"]
