@@ -18,6 +18,7 @@ from typing import Annotated
 
 import torch
 
+from symguide.branch import Branch, Rule
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance.recipe import Push, Recipe, Scale
 from symguide.objectives import Objective
@@ -56,7 +57,8 @@ def halved(times: int = 1):
 
 
 @register("prediction guidance", "shrunk")
-class Shrunk:
+@dataclass(frozen=True)
+class Shrunk(Rule):
     """Shrunk: the clean estimate times a factor.
 
     Args:
@@ -65,11 +67,10 @@ class Shrunk:
     Cost: 1 call per sample.
     """
 
-    def __init__(self, factor: float = 0.9) -> None:
-        self.factor = factor
+    factor: float = 0.9
 
-    def __call__(self, denoiser, x, t, condition):
-        made = denoiser(x, t, **condition)
+    def calls(self, at):
+        made = (yield {"c": Branch()})["c"]
         return made.with_x0(self.factor * made.x0)
 
 

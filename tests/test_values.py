@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 import yaml
+from cases import every
 from conftest import squares, tiny
 
 import symguide as sg
@@ -80,6 +81,14 @@ def test_recipes_never_change(name):
     recipe = RECIPES[name](aim)
     with pytest.raises(FrozenInstanceError):
         recipe.window = (0.0, 0.5)
+
+
+@every("prediction guidance", "trajectory optimisation", where=lambda case: case.name not in ("autoguidance", "dflow"))
+def test_other_methods_are_values_and_come_back_from_files(case):
+    method = case.make()
+    assert method == case.make() and hash(method) == hash(case.make())
+    settings = yaml.safe_load(yaml.safe_dump(to_settings(method)))
+    assert settings["method"] == case.name and from_settings(case.kind, None, settings) == method
 
 
 SHARED = {

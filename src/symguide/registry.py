@@ -260,7 +260,7 @@ def to_settings(method: Any) -> dict[str, Any]:
     >>> from_settings("loss guidance", abs, settings) == recipe
     True
     """
-    name = next((name for registry in REGISTRIES.values() if (name := registry.name_of(type(method)))), None)
+    name = _name_of(method)
     if name is None:
         raise ConfigError(f"{type(method).__name__} is not registered, so that no file can name it: see @register")
     asked = [each for each in parameters(type(method)) if each != "objective"]
@@ -285,9 +285,12 @@ def from_settings(kind: str, objective: Any, settings: Mapping[str, Any]) -> Any
 
 
 def from_plain(value: Any) -> Any:
-    """A setting as Python has it: a call such as "rho(0.2)" is read, see `read`, and lists are tuples."""
+    """A setting as Python has it: a call such as "rho(0.2)" is read, see `read`, lists are tuples, methods are made."""
     if isinstance(value, list):
         return tuple(map(from_plain, value))
+    if isinstance(value, Mapping) and "method" in value:
+        kind = next((kind for kind, known in REGISTRIES.items() if value["method"] in known), "prediction guidance")
+        return from_settings(kind, None, value)
     return read(value) if isinstance(value, str) and _CALL.fullmatch(value) else value
 
 
@@ -330,10 +333,19 @@ def _evaluated(node: ast.expr, text: str) -> Any:
     return callables[name](*arguments, **named)
 
 
+def _name_of(thing: Any) -> str | None:
+    """The name that the class of a thing is registered under, of whatever kind."""
+    return next((name for registry in REGISTRIES.values() if (name := registry.name_of(type(thing)))), None)
+
+
 def _plain(value: Any, what: str) -> Any:
     """A setting as a file holds it: numbers and text as they are, tuples as lists, what `named` makes as a call."""
     if isinstance(value, tuple | list):
         return [_plain(each, what) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(each, what) for key, each in value.items()}
+    if _name_of(value) is not None and not any(registry_of(kind).name_of(type(value)) for kind in VALUES):
+        return to_settings(value)
     return value if value is None or isinstance(value, bool | int | float | str) else _text(value, what)
 
 

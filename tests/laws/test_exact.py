@@ -6,6 +6,8 @@ from cases import every
 from conftest import SCHEDULES, quartic, relative, tiny
 
 import symguide as sg
+from symguide.loss_guidance.descent import Descent, LookAhead
+from symguide.loss_guidance.recipe import count_at
 from symguide.solver import GRIDS, SOLVERS
 
 PLANS = ("minimal", "fast", 2, "auto")
@@ -60,6 +62,47 @@ def test_gradient_goes_through_all_branches_of_a_prediction(case, solver):
         value = sg.lookahead_gradient(denoiser, x, 0.6, quartic, 4, solver, memory=plan, **settings).value
         assert relative(value, reference) < 1e-12
     assert relative(reference, by_autograd(denoiser, x, 0.6, 4, solver, **case.settings)) > 1e-3
+
+
+class Look:
+    """Loss guidance that changes nothing, and asks a recipe for its gradient in the second step."""
+
+    def __init__(self, recipe):
+        self.recipe, self.seen = recipe, {}
+
+    def prepare(self, run):
+        self.recipe.prepare(run)
+
+    def repeats_at(self, step):
+        return 1
+
+    def guide(self, step):
+        if step.index == 1:
+            gradient, loss = self.recipe.gradient(step)
+            self.seen = {"step": step, "gradient": gradient, "loss": loss, "objective": self.recipe.objective_at(step)}
+
+
+def descends(case):
+    """Whether a row's recipe has a gradient of its own that is exact."""
+    recipe = case.make(quartic)
+    return isinstance(recipe, Descent) and getattr(recipe, "jacobian", "exact") == "exact" and case.name != "abms"
+
+
+@every("loss guidance", where=descends)
+def test_the_gradient_of_a_recipe_is_that_of_its_objective(case):
+    """Through the look-ahead that it says, or at the estimate, with the draws of the step; ABMS has its own test."""
+    look, denoiser = Look(case.make(quartic)), case.model()
+    sg.sample(denoiser, batch=3, steps=4, loss=look)
+    step, recipe = look.seen["step"], look.recipe
+    if isinstance(recipe, LookAhead):
+        leaf = step.x.clone().requires_grad_()
+        ahead = count_at("n", recipe.n, step.t), recipe.solver, recipe.grid
+        x0 = sg.lookahead(denoiser, leaf, step.t, *ahead).x0
+    else:
+        x0 = leaf = denoiser(step.x, step.t).x0.detach().requires_grad_()
+    loss = look.seen["objective"](x0)
+    assert relative(look.seen["loss"], loss.detach()) < 1e-12
+    assert relative(look.seen["gradient"], torch.autograd.grad(loss.sum(), leaf)[0]) < 1e-12
 
 
 def test_plans_agree_to_the_last_bit():

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, settle
 from symguide.per_sample import expand, norm
 from symguide.registry import register
 from symguide.trajectory.lbfgs import lbfgs
@@ -16,6 +17,7 @@ from symguide.trajectory.path import Path, Point, check_iterations, check_settin
 
 
 @register("trajectory optimisation", "dflow")
+@dataclass(frozen=True, eq=False)
 class DFlow:
     """L-BFGS on the starting noise z (x_T in units of its noise), with a line search, every sample for itself.
 
@@ -47,21 +49,19 @@ class DFlow:
 
     controlled: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        iterations: int = 20,
-        regularisation: float = 0.0,
-        data: Tensor | None = None,
-        blend: float = 0.1,
-        history: int = 10,
-    ) -> None:
+    iterations: int = 20
+    regularisation: float = 0.0
+    data: Tensor | None = None
+    blend: float = 0.1
+    history: int = 10
+
+    def __post_init__(self) -> None:
+        settle(self, iterations=check_iterations(self.iterations))
         check_settings(
-            regularisation=(regularisation, regularisation >= 0, "at least 0"),
-            blend=(blend, 0 <= blend <= 1, "between 0 and 1"),
-            history=(history, history >= 1, "at least 1"),
+            regularisation=(self.regularisation, self.regularisation >= 0, "at least 0"),
+            blend=(self.blend, 0 <= self.blend <= 1, "between 0 and 1"),
+            history=(self.history, self.history >= 1, "at least 1"),
         )
-        self.iterations, self.regularisation = check_iterations(iterations), float(regularisation)
-        self.data, self.blend, self.history = data, blend, history
 
     def visit(self, path: Path) -> Iterator[Point]:
         start = path.start

@@ -1,16 +1,19 @@
 """DOODL: direct optimisation of the starting noise, end to end."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from symguide.errors import settle
 from symguide.per_sample import norm
 from symguide.registry import register
 from symguide.trajectory.path import Path, Point, check_iterations, check_settings
 
 
 @register("trajectory optimisation", "doodl")
+@dataclass(frozen=True)
 class DOODL:
     """Momentum descent on the starting noise z (x_T in units of its noise), kept at the length that it was drawn with.
 
@@ -41,23 +44,21 @@ class DOODL:
 
     controlled: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        iterations: int = 50,
-        scale: float = 1.0,
-        clip: float | None = 1e-3,
-        momentum: float = 0.9,
-        perturbation: float = 1e-4,
-        renormalise: bool = True,
-    ) -> None:
+    iterations: int = 50
+    scale: float = 1.0
+    clip: float | None = 1e-3
+    momentum: float = 0.9
+    perturbation: float = 1e-4
+    renormalise: bool = True
+
+    def __post_init__(self) -> None:
+        settle(self, iterations=check_iterations(self.iterations))
         check_settings(
-            scale=(scale, scale > 0, "positive"),
-            clip=(clip or 0.0, clip is None or clip > 0, "positive, or None"),
-            momentum=(momentum, 0 <= momentum < 1, "at least 0 and below 1"),
-            perturbation=(perturbation, perturbation >= 0, "at least 0"),
+            scale=(self.scale, self.scale > 0, "positive"),
+            clip=(self.clip or 0.0, self.clip is None or self.clip > 0, "positive, or None"),
+            momentum=(self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1"),
+            perturbation=(self.perturbation, self.perturbation >= 0, "at least 0"),
         )
-        self.iterations, self.scale, self.clip = check_iterations(iterations), scale, clip
-        self.momentum, self.perturbation, self.renormalise = momentum, perturbation, renormalise
 
     def visit(self, path: Path) -> Iterator[Point]:
         point = path.at(path.start)

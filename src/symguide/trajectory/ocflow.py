@@ -1,17 +1,20 @@
 """FlowGrad and OC-Flow: a control at every step of the trajectory."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
 
+from symguide.errors import settle
 from symguide.registry import register
 from symguide.solver import control_weight
 from symguide.trajectory.path import Path, Point, check_iterations, check_settings
 
 
 @register("trajectory optimisation", "ocflow")
+@dataclass(frozen=True)
 class OCFlow:
     """A control c_j at every step, which bends the trajectory from a start that stays as it is.
 
@@ -42,12 +45,16 @@ class OCFlow:
 
     controlled: ClassVar[bool] = True
 
-    def __init__(self, iterations: int = 15, rate: float = 0.5, decay: float = 0.995) -> None:
+    iterations: int = 15
+    rate: float = 0.5
+    decay: float = 0.995
+
+    def __post_init__(self) -> None:
+        settle(self, iterations=check_iterations(self.iterations))
         check_settings(
-            rate=(rate, rate > 0, "positive"),
-            decay=(decay, 0 < decay <= 1, "above 0 and at most 1"),
+            rate=(self.rate, self.rate > 0, "positive"),
+            decay=(self.decay, 0 < self.decay <= 1, "above 0 and at most 1"),
         )
-        self.iterations, self.rate, self.decay = check_iterations(iterations), rate, decay
 
     def visit(self, path: Path) -> Iterator[Point]:
         # the sweep's cotangent of c_j is w_j d loss / d x_{j+1}; lambda_{j+1}, of y_{j+1}, is that over h_j
