@@ -22,8 +22,8 @@ from test_cli import run, sentence
 from test_encoders import TEXT, VISION, pixels_of
 from zoo import build, clip_tokenizer
 
-from symguide.cli import digests
 from symguide.cli.pipeline import generator
+from symguide.store import digests
 
 DTYPE = torch.float32
 AIM = ("--objective", "palette:#003049,#d62828", "--n", 2)
