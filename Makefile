@@ -1,15 +1,18 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
-# make test: the test suite;  make test-slow: further cases of it
+# make check: its fast tier, in a minute and a half;  make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
 # make lint: ruff, mypy, imports;  make docs: the site, under out/site;  make results: the tables of docs/results (long)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-pipelines lint docs results clean
+.PHONY: demo check test test-slow test-pipelines lint docs results clean
 
 demo: $(VENV)/.demo
 	$(BIN)/symguide demo
+
+check: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -m "not slow and not full"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto

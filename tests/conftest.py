@@ -8,6 +8,7 @@ from dataclasses import replace
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobody waits for a hub
 
 import pytest
+import tiers
 import torch
 from click.testing import CliRunner
 from torch import nn
@@ -30,35 +31,15 @@ SCHEDULES = {
 }
 
 
-SLOW = (
-    # further settings and families of mechanisms that other cases have
-    *(
-        "test_further_settings_are_right",
-        "test_the_gradient_is_exact_in_further_settings",
-        "test_the_gradient_is_exact[svd]",
-    ),
-    *("test_what_a_call_saves[sd3-", "test_what_a_call_saves[sdxl-", "test_what_a_call_saves[sd-unguided-"),
-    *("test_what_a_call_saves[sd-inpaint-9-", "test_cards_that_are_enough[sdxl-"),
-    *(
-        f"test_scale_0_is_bit_identical_and_guidance_lowers_the_loss[{name}]"
-        for name in ("ddpm", "euler", "deis", "lms")
-    ),
-    *(f"test_scale_0_is_bit_identical_and_guidance_lowers_the_loss[{name}]" for name in ("euler-karras", "tcd")),
-    *(f"test_scale_0_is_bit_identical_and_guidance_lowers_the_loss[dpm++ 2m{more}]" for more in ("", " karras")),
-    # whole processes of which others of a kind stay: examples of pipelines, quick forms of benchmarks
-    *("test_examples_pipelines.py::test_example[flux]", "test_examples_pipelines.py::test_example[sdxl]"),
-    *("test_examples_pipelines.py::test_example[video]", "test_benchmarks.py::test_pipelines"),
-    *(f"test_benchmarks.py::test_quick[{name}-" for name in ("nstudy", "digits", "lookahead", "reuse")),
-    *("test_methods_are_tuned_and_compared", "test_the_command_runs_a_stage_in_a_process_of_its_own"),
-)
-"""What `make test-slow` runs, by part of its name, and `make test` does not."""
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    for item in tiers.beyond_covering(items):
+        item.add_marker(pytest.mark.full)
     for item in items:
-        if any(part in item.nodeid for part in SLOW):
+        if any(part in item.nodeid for part in tiers.SLOW):
             item.add_marker(pytest.mark.slow)
+        elif tiers.takes_long(item):
+            item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(autouse=True)

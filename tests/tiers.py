@@ -1,0 +1,71 @@
+"""The tiers of tests: the fast one (make check), the whole suite (make test), and what is beside it (make test-slow).
+
+Tests need no mark of their own. Of a test with several parameters the fast tier has a covering in place of the product:
+every value of every parameter, and of three or more parameters every pair of values. What takes long though it is one
+case is in FULL below, and what has a quicker case of the same mechanism beside it in SLOW.
+"""
+
+from collections import defaultdict
+from itertools import combinations
+
+
+def covered(rows):
+    """Indices of some rows that have every value of every column, and of three or more columns every pair of values.
+
+    >>> covered([(a, b) for a in "xy" for b in "123"])
+    [0, 4, 2]
+    """
+    strength = 2 if rows and len(rows[0]) > 2 else 1
+    parts = [{(at, tuple(row[i] for i in at)) for at in combinations(range(len(row)), strength)} for row in rows]
+    left, chosen = set().union(*parts), []
+    while left:
+        best = max(range(len(rows)), key=lambda i: (len(parts[i] & left), -i))
+        left -= parts[best]
+        chosen.append(best)
+    return chosen
+
+
+def beyond_covering(items):
+    """The items of products that a covering does without."""
+    products = defaultdict(list)
+    for item in items:
+        if hasattr(item, "callspec") and len(item.callspec.indices) > 1:
+            products[item.nodeid.split("[")[0]].append(item)
+    rest = []
+    for product in products.values():
+        kept = set(covered([tuple(item.callspec.indices.values()) for item in product]))
+        rest += [item for i, item in enumerate(product) if i not in kept]
+    return rest
+
+
+FULL = ()
+"""What takes long, by part of its name: each has a quicker one of its mechanism beside it."""
+
+
+def takes_long(item):
+    """Whether a case is in the whole suite alone."""
+    return any(part in item.nodeid for part in FULL)
+
+
+SLOW = (
+    # further settings and families of mechanisms that other cases have
+    *(
+        "test_further_settings_are_right",
+        "test_the_gradient_is_exact_in_further_settings",
+        "test_the_gradient_is_exact[svd]",
+    ),
+    *("test_what_a_call_saves[sd3-", "test_what_a_call_saves[sdxl-", "test_what_a_call_saves[sd-unguided-"),
+    *("test_what_a_call_saves[sd-inpaint-9-", "test_cards_that_are_enough[sdxl-"),
+    *(
+        f"test_scale_0_is_bit_identical_and_guidance_lowers_the_loss[{name}]"
+        for name in ("ddpm", "euler", "deis", "lms")
+    ),
+    *(f"test_scale_0_is_bit_identical_and_guidance_lowers_the_loss[{name}]" for name in ("euler-karras", "tcd")),
+    *(f"test_scale_0_is_bit_identical_and_guidance_lowers_the_loss[dpm++ 2m{more}]" for more in ("", " karras")),
+    # whole processes of which others of a kind stay: examples of pipelines, quick forms of benchmarks
+    *("test_examples_pipelines.py::test_example[flux]", "test_examples_pipelines.py::test_example[sdxl]"),
+    *("test_examples_pipelines.py::test_example[video]", "test_benchmarks.py::test_pipelines"),
+    *(f"test_benchmarks.py::test_quick[{name}-" for name in ("nstudy", "digits", "lookahead", "reuse")),
+    *("test_methods_are_tuned_and_compared", "test_the_command_runs_a_stage_in_a_process_of_its_own"),
+)
+"""What `make test-slow` runs, by part of its name, and `make test` does not."""
