@@ -281,6 +281,25 @@ def test_a_rule_is_what_python_makes():
     assert torch.equal(samples("again"), samples())
 
 
+def test_a_negative_condition_and_a_constraint_go_through_the_config():
+    line = "--steps 2 --num 2 --quiet --condition label=3 --cfg 3 --set cfg.negative=label=5 --objective classifier:3"
+    run("sample", *line.split(), "--set", "constraint=Sphere(0.2)", "--format", "safetensors")
+    written = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert written["cfg.negative"] == {"label": 5} and written["sphere"] == "Sphere(0.2)"
+    run("sample", "--config", "out/config.yaml", "--out", "again", "--quiet")
+    assert Path("again/config.yaml").read_bytes() == Path("out/config.yaml").read_bytes()
+    expected = sg.sample(
+        sg.load("digits", dtype=torch.float32),
+        indices=range(2),
+        steps=2,
+        condition={"label": 3},
+        prediction=sg.CFG(3.0, negative={"label": 5}),
+        loss=sg.SAG(sg.objectives.Classifier(digits.scorer(dtype=torch.float32), 3), constraint=sg.Sphere(0.2)),
+        dtype=torch.float32,
+    )
+    torch.testing.assert_close(samples(), expected.samples, rtol=0, atol=1e-5)
+
+
 # Whose setting it is
 
 

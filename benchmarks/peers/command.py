@@ -18,7 +18,7 @@ from symguide import values
 from symguide.cli.command import Device, Form, Json, Progress, command, write_json
 from symguide.evaluation.tasks import TASKS
 from symguide.files import locked, sweep
-from symguide.values import MOST, Between, Known
+from symguide.values import MOST, Between, OneOf
 
 EXAMPLES = [
     ("the gradient of a look-ahead by every way, in less than a minute", "symguide bench gradients --quick"),
@@ -39,7 +39,7 @@ QUALITY_EXAMPLES = [
     ("two ways alone", 'symguide bench quality --way exact --way "first call alone"'),
 ]
 
-Subject, Way = Known("subject", lambda: subjects.SUBJECTS), Known("way", lambda: [way.name for way in WAYS])
+Subject, Way = OneOf("subject", lambda: subjects.SUBJECTS), OneOf("way", lambda: [way.name for way in WAYS])
 Numbers = Annotated[Sequence[int], Between(1, MOST), "Calls of the look-ahead (left out, 1, 2, 4, 8 and more)."]
 Threads = Annotated[int, Between(1, 1024), "CPU threads."]
 Noise = Annotated[int, Between(0, 2**63 - 1), "Of the samples and their noise."]
@@ -57,7 +57,7 @@ def gradients(
     ] = (),
     way: Annotated[Sequence[str], Way, "Way to the gradient, as the tables name it (left out, all)."] = (),
     n: Numbers = (),
-    dtype: Annotated[Sequence[str], Known("dtype", lambda: DTYPES), "Beside float64 (left out, all)."] = (),
+    dtype: Annotated[Sequence[str], OneOf("dtype", lambda: DTYPES), "Beside float64 (left out, all)."] = (),
     quick: Annotated[bool, "Few solvers, n and samples, each measured once; rougher."] = False,
     seed: Noise = 0,
     device: Device = "cpu",
@@ -90,14 +90,14 @@ def memory(
     *,
     subject: Annotated[
         Sequence[str],
-        Known("subject", lambda: networks.SUBJECTS),
+        OneOf("subject", lambda: networks.SUBJECTS),
         "Whose memory: digits, scenes, small-unet, small-transformer (left out, these on a CPU), sd-1.5, sdxl, "
         "dit-xl-2 (left out, these on a GPU).",
     ] = (),
     way: Annotated[Sequence[str], Way, "Way to the gradient, as the tables name it (left out, all)."] = (),
     blocks: Annotated[
         Sequence[str],
-        Known("blocks", lambda: by_memory.BLOCKS),
+        OneOf("blocks", lambda: by_memory.BLOCKS),
         "What a graph holds of the network's blocks: kept, or again, where only what goes in is held and each is "
         "computed again in the sweep (left out, both).",
     ] = (),
@@ -145,9 +145,9 @@ def _guided() -> Iterable[str]:
 @command(QUALITY_EXAMPLES)
 def quality(
     *,
-    task: Annotated[Sequence[str], Known("task", lambda: TASKS), "Of the scenes world (left out, identity)."] = (),
+    task: Annotated[Sequence[str], OneOf("task", lambda: TASKS), "Of the scenes world (left out, identity)."] = (),
     way: Annotated[
-        Sequence[str], Known("way", _guided), "To the gradient, as the table names it (left out, all)."
+        Sequence[str], OneOf("way", _guided), "To the gradient, as the table names it (left out, all)."
     ] = (),
     quick: Annotated[bool, "One strength, one seed, few steps and samples; shows no differences."] = False,
     seed: Noise = 0,

@@ -30,7 +30,7 @@ class Between(NamedTuple):
     most: float = math.inf
 
 
-class Known(NamedTuple):
+class OneOf(NamedTuple):
     """In an annotation: a name of a registry, which is imported when there is a name to look up."""
 
     kind: str
@@ -92,8 +92,9 @@ def _read(text: str, kind: Any) -> Any:
         if len(parts) != len(each):
             raise _Other
         return [_read(part.strip(), one) for part, one in zip(parts, each, strict=True)]
-    if origin is Mapping or kind is Mapping:
-        return dict([_pairs(text)])
+    if origin is Mapping:
+        name, numbers = _pairs(text)
+        return {name: numbers[0] if len(numbers) == 1 else numbers}
     if _CALL.fullmatch(text):
         read(text)
         return text
@@ -144,7 +145,7 @@ def _bounded(value: Any, extra: Sequence[Any]) -> Any:
     for each in extra:
         if isinstance(each, Between) and not each.least <= value <= each.most:
             raise _Other
-        if isinstance(each, Known) and value not in (names := list(each.names())):
+        if isinstance(each, OneOf) and value not in (names := list(each.names())):
             raise unknown(each.kind, value, names)
     return value
 
@@ -168,7 +169,7 @@ def describe(kind: Any) -> str:
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        names = [each.kind for each in inner[1:] if isinstance(each, Known)]
+        names = [each.kind for each in inner[1:] if isinstance(each, OneOf)]
         return f"the name of a {names[0]}" if names else describe(inner[0]) + _range(inner[1:])
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(each) for each in sorted(inner, key=lambda k: k is type(None))))
@@ -200,7 +201,7 @@ def metavar(kind: Any) -> str:
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return "NAME" if any(isinstance(each, Known) for each in inner[1:]) else metavar(inner[0])
+        return "NAME" if any(isinstance(each, OneOf) for each in inner[1:]) else metavar(inner[0])
     if origin in (Union, types.UnionType):
         return "|".join(dict.fromkeys(metavar(each) for each in inner if each is not type(None)))
     if origin is Literal:
@@ -220,10 +221,9 @@ def words(kind: Any) -> int:
     return 0 if kind is bool else len(inner) if origin is tuple and inner[-1] is not ... else 1
 
 
-def is_sequence(kind: Any) -> bool:
-    """Whether a value may be a list of any length."""
-    return any(get_origin(arm) in (list, Sequence) or (get_origin(arm) is tuple and get_args(arm)[-1] is ...)
-               for arm in _arms(kind))  # fmt: skip
+def is_mapping(kind: Any) -> bool:
+    """Whether a value has names with values."""
+    return kind is Pairs or any(get_origin(arm) is Mapping for arm in _arms(kind))
 
 
 def _arms(kind: Any) -> Collection[Any]:

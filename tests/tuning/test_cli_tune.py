@@ -149,6 +149,14 @@ def test_what_is_typed_is_fixed_and_shown_ranges_are_searched():
     assert searched == {(scale, jacobian) for scale in (0.1, 0.2) for jacobian in ("exact", "first")}
 
 
+def test_a_rule_that_is_set_is_in_every_trial_and_in_the_configs():
+    tune("--search", "scale=0.1,0.2", "--set", "update=clip(0.5)", "--out", "tuned")
+    trials = json.loads(Path("tuned/results.json").read_text())["trials"]
+    assert {trial["settings"]["update"] for trial in trials} == {"clip(0.5)"}
+    assert configs.read(Path("tuned/config.yaml"))["update"] == "clip(0.5)"
+    run("sample", "--config", "tuned/config.yaml", "--out", "drawn", "--num", 1)
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [

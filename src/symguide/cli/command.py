@@ -265,7 +265,7 @@ def _setting(hint: Any, default: Any) -> Setting:
     about = next(each for each in extra if isinstance(each, str))
     form = next((each.text for each in extra if isinstance(each, Form)), "")
     for bound in extra:
-        kind = Annotated[kind, bound] if isinstance(bound, Between | values.Known) else kind
+        kind = Annotated[kind, bound] if isinstance(bound, Between | values.OneOf) else kind
     default = None if default is inspect.Parameter.empty or default == () else default
     return Setting(about, kind, default, form=form, many=many)
 

@@ -49,7 +49,7 @@ def words(content: Mapping[str, Any], path: Path, table: Mapping[str, Setting]) 
 
 def _texts(value: Any, kind: Any, many: bool, where: str) -> Iterator[str]:
     """A config's value as it would be typed; ConfigError for one of a form that nobody can type."""
-    pairs = isinstance(value, Mapping) and kind is values.Pairs
+    pairs = isinstance(value, Mapping) and values.is_mapping(kind)
     each = list(value.items()) if pairs else value if many and isinstance(value, list) else [value]
     for one in each:
         name, inner = one if pairs else (None, one)

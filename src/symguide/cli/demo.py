@@ -9,7 +9,7 @@ import click
 
 from symguide.cli.command import Count, Device, Form, Json, Samples, command, write_json
 from symguide.files import locked, sweep
-from symguide.values import Between, Known
+from symguide.values import Between, OneOf
 
 EXAMPLES = [
     ("three minutes on a laptop's CPU; then open out/demo/index.html", "symguide demo"),
@@ -27,7 +27,7 @@ def _shows() -> Iterable[str]:
 
 @command(EXAMPLES)
 def demo(
-    world: Annotated[str, Known("demo", _shows), "What is drawn: scenes where not given."] = "scenes",
+    world: Annotated[str, OneOf("demo", _shows), "What is drawn: scenes where not given."] = "scenes",
     *,
     num: Annotated[Samples | None, "Samples of every method; 4 scenes or 100 digits."] = None,
     steps: Annotated[Count | None, "Sampling steps; 20 for scenes, 30 for digits."] = None,

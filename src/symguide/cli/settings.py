@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from symguide.cli.command import Count, Samples, Seed, Setting
-from symguide.values import Between, Known, Pairs
+from symguide.values import Between, OneOf, Pairs
 
 Share = Annotated[float, Between(0, 1)]
 Level = Annotated[float, Between(0)]
@@ -76,13 +76,13 @@ SAMPLE: Mapping[str, Setting] = grouped(
         "solver": only_models(
             "a pipeline steps with its own scheduler: use --scheduler",
             "Of the steps.",
-            Annotated[str, Known("solver", _solvers)],
+            Annotated[str, OneOf("solver", _solvers)],
             shown="ddim",
         ),
         "grid": only_models(
             "a pipeline's timesteps are its scheduler's: use --scheduler",
             "Where the steps lie.",
-            Annotated[str, Known("grid", _grids)],
+            Annotated[str, OneOf("grid", _grids)],
             shown="uniform",
         ),
         "eta": Setting("Noise of a step: 0 none, 1 the ancestral sampler's.", Share, shown="1, or the pipeline's own"),
@@ -94,7 +94,7 @@ SAMPLE: Mapping[str, Setting] = grouped(
         ),
         "scheduler": Setting(
             "Of diffusers, in the place of the pipeline's own, e.g. DDIMScheduler.",
-            Annotated[str, Known("scheduler", _schedulers)],
+            Annotated[str, OneOf("scheduler", _schedulers)],
             alien=PIPELINES,
         ),
         "device": Setting("Where to compute, e.g. cpu, cuda, cuda:1, mps.", str, "cpu", form="NAME"),

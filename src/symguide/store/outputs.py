@@ -17,7 +17,6 @@ from symguide import files as disk
 from symguide.errors import ConfigError
 from symguide.files import replacing_folder
 
-FORMATS = ("png", "npz", "safetensors")
 SHEET, TILE, GAP = 64, 64, 2  # samples on grid.png, least pixels of a sample's side there, and between samples
 _PICTURE = re.compile(r"\d{6,}\.png")
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
