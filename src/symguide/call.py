@@ -171,7 +171,7 @@ class Call:
         return vjp(graph.x0, graph.leaf, cotangent, graph.reentrant, again)[0]
 
     def jvp(self, tangent: Tensor) -> Tensor:
-        """(d x_0 / d x) tangent, by forward-mode derivatives: one forward call, of about twice the work, and no graph.
+        """(d x_0 / d x) tangent, by forward-mode derivatives: one forward call, in dual numbers, and no graph.
 
         Raises GuidanceError where a function of the network has none.
         """
