@@ -50,7 +50,10 @@ def test_deterministic_steps_are_those_of_our_loop(name, kind, folder):
         loss=RECIPES[name](bright),
     )
     torch.testing.assert_close(got, expected.samples, rtol=5e-3, atol=5e-3)
-    assert run.cost.forward_calls == expected.cost.forward_calls + 2 * (name in GRAPH_OF_FIRST)
+    again = (
+        5 if name == "pigdm" else int(name in GRAPH_OF_FIRST)
+    )  # a Jacobian's graph is read again, and made each time
+    assert run.cost.forward_calls == expected.cost.forward_calls + 2 * again
     assert run.cost.backward_calls == expected.cost.backward_calls
     for mine, theirs in zip(run.trace, expected.trace, strict=True):
         assert (mine.loss is None) == (theirs.loss is None)
