@@ -9,6 +9,7 @@ from torch import nn
 
 import symguide as sg
 from symguide.branch import Branch, Rule
+from symguide.call import GuidedPredictor
 from symguide.closed_form import MixtureDenoiser
 from symguide.edits import Capture, Edit, attention_identity, skipped
 from symguide.errors import ConfigError, GuidanceError
@@ -597,3 +598,21 @@ def test_the_counter_in_the_network_agrees():
     )
     assert denoiser.network.forward_rows == 2 * run.cost.forward_calls == 2 * 3 * 3
     assert denoiser.network.calls == 3  # all branches in one call
+    both = sg.chain(sg.CFG(2.0), sg.APG(3.0))
+    run = sg.sample(denoiser, batch=2, steps=3, condition={"label": [0, 1]}, prediction=both)
+    assert run.cost.forward_calls == 3 * 2 and denoiser.network.calls == 6  # u once for both
+
+
+def test_a_null_condition_of_the_moment_is_that_of_the_moment():
+    """A rule may make up another one in every call: nothing of the last one is left."""
+    denoiser, asked = tiny(), []
+
+    class Another(Rule):
+        def calls(self, at):
+            asked.append(len(asked) % 4)
+            return (yield {"u": at.null({"label": asked[-1]})})["u"]
+
+    x, rule, label = torch.randn(2, 6), Another(), torch.tensor([1, 2])
+    predict = GuidedPredictor(denoiser, {"label": label}, rule)
+    for i in range(9):
+        assert torch.equal(predict(x, 0.5).value, denoiser(x, 0.5, label=torch.full((2,), i % 4)).value)

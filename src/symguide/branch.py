@@ -89,6 +89,7 @@ class Point:
         denoiser, x, t, condition: the model, x_t (B, ...), its time, and the sampler's condition.
         moment: of the run; None outside of one.
         own: whether this is the sampler's own prediction of a step, and no look-ahead's.
+        nulls: the branches without the condition that were asked for before, of all points of a predictor.
     """
 
     rule: Any
@@ -98,6 +99,7 @@ class Point:
     condition: Mapping[str, Any] = field(default_factory=dict)
     moment: Moment | None = None
     own: bool = False
+    nulls: dict[Any, Branch] = field(default_factory=dict)
 
     def of(self, rule: Any) -> "Point":
         """The same point for another rule, which is part of this one."""
@@ -109,12 +111,17 @@ class Point:
         Raises:
             ConfigError: without a condition, and where the model has no null condition and none is given.
         """
-        null, name = dict(self.denoiser.null if negative is None else negative), type(self.rule).__name__
+        key = id(negative), len(self.x), self.x.device
+        if key in self.nulls:
+            return self.nulls[key]
+        null, name = self.denoiser.null if negative is None else negative, type(self.rule).__name__
         if not null:
             raise ConfigError(f"this model has no null condition: pass {name}(..., negative={{...}})")
         if not self.condition:
             raise ConfigError(f"{name} strengthens a condition, and none is given: pass condition={{...}}")
-        return Branch({**self.condition, **expand_condition(null, len(self.x), self.x.device)})
+        branch = Branch({**self.condition, **expand_condition(null, len(self.x), self.x.device)})
+        kept = negative is None or negative is getattr(self.rule, "negative", None)  # others may be gone tomorrow
+        return self.nulls.setdefault(key, branch) if kept else branch
 
     def noise(self, name: str, shape: Sequence[int] | None = None) -> Tensor:
         """N(0, I) of a name, (B, ...): of (seed, index, step) only, so the same in all look-aheads of a step.
@@ -199,16 +206,20 @@ def evaluate(at: Point, wanted: Mapping[str, Branch]) -> dict[str, Prediction]:
     Raises:
         ConfigError: for a model of other noise levels, and for conditions that cannot stand in one batch.
     """
+    first = {
+        id(branch): name for name, branch in reversed(list(wanted.items()))
+    }  # what is asked for twice is made once
+    once = {name: branch for name, branch in wanted.items() if first[id(branch)] == name}
     ask = getattr(at.denoiser, "branches", None)  # a pipeline's, which makes them of its own calls
+    made: dict[str, Prediction] = {}
     if ask is not None:
-        made: dict[str, Prediction] = ask(at, wanted)
-        return made
-    out: dict[str, Prediction] = {}
-    for model in {id(b.model): b.model for b in wanted.values()}.values():
-        mine = {name: b for name, b in wanted.items() if b.model is model}
-        predictions = _together(at, at.denoiser if model is None else further(at, model), list(mine.values()))
-        out |= dict(zip(mine, predictions, strict=True))
-    return {name: out[name] for name in wanted}
+        made = ask(at, once)
+    else:
+        for model in {id(b.model): b.model for b in once.values()}.values():
+            mine = {name: b for name, b in once.items() if b.model is model}
+            denoiser = at.denoiser if model is None else further(at, model)
+            made |= dict(zip(mine, _together(at, denoiser, list(mine.values())), strict=True))
+    return {name: made[first[id(branch)]] for name, branch in wanted.items()}
 
 
 def _together(at: Point, denoiser: Denoiser, branches: Sequence[Branch]) -> list[Prediction]:
@@ -216,7 +227,7 @@ def _together(at: Point, denoiser: Denoiser, branches: Sequence[Branch]) -> list
     size, count = len(at.x), len(branches)
     conditions = [at.condition if b.condition is None else b.condition for b in branches]
     places = [at.x if b.x is None else b.x for b in branches]
-    if any(x.shape != at.x.shape for x in places):
+    if any(x is not at.x and x.shape != at.x.shape for x in places):
         raise ConfigError(f"the x of a branch has the shape of the sampler's, {tuple(at.x.shape)}")
     x, joint = (places[0], conditions[0]) if count == 1 else (torch.cat(places), _joint(conditions, at.condition))
     timestep = None
@@ -249,7 +260,7 @@ def _rows(name: str, values: Sequence[Any], own: Any) -> Any:
     if all(isinstance(value, Tensor) for value in values):
         kind = own if isinstance(own, Tensor) else values[-1]
         for value in values:
-            if value.shape[1:] != kind.shape[1:]:
+            if value is not kind and value.shape[1:] != kind.shape[1:]:
                 raise ConfigError(
                     f"condition {name!r} has shape {tuple(kind.shape[1:])}, and in another branch, its null for one, "
                     f"{tuple(value.shape[1:])}"

@@ -11,7 +11,7 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from symguide.branch import Moment, Point, Rule
+from symguide.branch import Branch, Moment, Point, Rule
 from symguide.condition import repeat_rows
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import GuidanceError, SymguideError
@@ -38,6 +38,7 @@ class GuidedPredictor:
         self.denoiser = denoiser.beside(guidance.models) if isinstance(guidance, Rule) and guidance.models else denoiser
         self.condition, self.guidance = dict(condition or {}), guidance
         self.moment: Moment | None = None
+        self._nulls: dict[Any, Branch] = {}
         self.weights = Weights()
         self.require: Require | None = None
         self.meter: SavedBytes | None = None
@@ -52,7 +53,8 @@ class GuidedPredictor:
         if self.guidance is None:
             return self.denoiser(x, t, **self.condition)
         if isinstance(self.guidance, Rule):
-            return self.guidance.at(Point(self.guidance, self.denoiser, x, t, self.condition, self.moment))
+            now, nulls = self.moment, self._nulls
+            return self.guidance.at(Point(self.guidance, self.denoiser, x, t, self.condition, now, nulls=nulls))
         made: Prediction = self.guidance(self.denoiser, x, t, self.condition)
         return made
 
@@ -61,7 +63,7 @@ class GuidedPredictor:
         if k == 1:
             return self
         other = copy.copy(self)
-        other.condition = repeat_rows(self.condition, k)
+        other.condition, other._nulls = repeat_rows(self.condition, k), {}
         other.moment = None if self.moment is None else self.moment.repeated(k)
         return other
 

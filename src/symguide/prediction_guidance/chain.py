@@ -13,12 +13,13 @@ def chain(*rules: Rule) -> Rule:
 
         prediction=chain(CFG(5.0), PAG("middle.*.attention.softmax", scale=2.0))     # u + 5 (c - u) + 2 (c - k)
 
-    Their branches are made in one batched call, and the model's own once for all. Rules that are off add nothing.
+    Their branches are made in one batched call, those that several ask for once: the model's own, and the one without
+    the condition. Rules that are off add nothing.
 
     Raises:
         ConfigError: for what is no rule, and for CFG++, which moves the point that its step is made from.
 
-    Cost: 1 call per sample, and the further branches of all rules.
+    Cost: 1 call per sample for each different branch.
     """
     if not rules or not all(isinstance(rule, Rule) for rule in rules):
         raise ConfigError(f"chain takes rules, such as CFG(3.0), not {rules!r}")
