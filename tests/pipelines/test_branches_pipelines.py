@@ -1,6 +1,8 @@
 """Rules that ask pipelines for branches: perturbed attention against diffusers' own pipelines of it, and the rest."""
 
 import copy
+import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -239,3 +241,39 @@ def test_an_edit_in_other_families(family, folder):
         other = draw(pipe, call)
     gap = (same.double() - plain.double()).norm()
     assert gap < 1e-3 * plain.double().norm() and (other.double() - plain.double()).norm() > 20 * gap
+
+
+def test_threads_of_one_network_do_not_see_each_others_edits(folder):
+    """One draws with perturbed attention, one with the same and loss guidance, one without anything."""
+    first, call = build("sd", folder)
+    seen = first.encode_prompt(PROMPT, "cpu", 1, False)[0].detach()
+    call = {"prompt_embeds": seen, "guidance_scale": 1.0, "num_inference_steps": 3, "height": 32, "width": 32}
+    jobs = {
+        "plain": None,
+        "pag": {"prediction": sg.PAG(ATTENTIONS, 3.0)},
+        "both": {"prediction": sg.PAG(ATTENTIONS, 3.0), "loss": sg.SAG(bright, n=2, scale=0.1)},
+    }
+    pipes = {}
+    for name in jobs:
+        scheduler = diffusers.DDIMScheduler.from_config(first.scheduler.config)
+        parts = {**first.components, "scheduler": scheduler}
+        pipes[name] = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+        pipes[name].set_progress_bar_config(disable=True)
+
+    def drawn(name):
+        told = jobs[name]
+        with nullcontext() if told is None else sg.guide(pipes[name], decode=False, **told):
+            return draw(pipes[name], call | {"output_type": "latent"})
+
+    alone, wrong = {name: drawn(name) for name in jobs}, []
+
+    def job(name):
+        wrong.extend(name for _ in range(3) if not torch.allclose(drawn(name), alone[name], atol=1e-5))
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and not any(m._forward_hooks for m in first.unet.modules())
+    assert not torch.allclose(alone["plain"], alone["pag"], atol=1e-2)

@@ -39,5 +39,6 @@ def refuse_unfit_guiders(pipe: Any, ours: bool) -> None:
         if type(guider).prepare_models is not base.prepare_models:  # type: ignore[attr-defined]
             raise ConfigError(
                 f"{type(guider).__name__} changes the network for some of its calls, which cannot be made again: give "
-                "the pipeline a guider that combines plain calls, such as ClassifierFreeGuidance"
+                "the pipeline a guider that combines plain calls, such as ClassifierFreeGuidance, and guide a rule, "
+                "such as prediction=chain(CFG(5.0), PAG(modules))"
             )
