@@ -9,7 +9,6 @@ import venv
 from pathlib import Path
 
 import pytest
-import torch
 
 import symguide as sg
 from symguide.registry import registry_of
@@ -45,7 +44,7 @@ def python(tmp_path_factory):
     venv.create(folder, symlinks=True)
     made = folder / "bin" / "python"
     site = run(made, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).stdout.strip()
-    (Path(site) / "dependencies.pth").write_text(str(Path(torch.__file__).parents[1]))
+    (Path(site) / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     return made
 
 

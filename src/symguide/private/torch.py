@@ -10,9 +10,12 @@ from symguide.private.missing import attribute, fetched
 
 
 def saved_tensor_hooks() -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
-    """The innermost saved-tensor hooks that are in force now, (pack, unpack); None where there are none."""
-    ask = fetched("torch._C._autograd._top_saved_tensors_default_hooks", "to count what autograd saves")
-    return ask(False)  # not while compiling: that would trace it
+    """The innermost saved-tensor hooks that are in force now, (pack, unpack); None where there are none.
+
+    torch 2.4 does not say: there None stands for not known, and whoever asks must do without.
+    """
+    ask = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return None if ask is None else ask(False)
 
 
 def base(tensor: Tensor) -> Tensor | None:
