@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from symguide.errors import ConfigError, unknown
@@ -31,10 +32,17 @@ class Between(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """In an annotation: a name of a registry, which is imported when there is a name to look up."""
+    """In an annotation: a name of a registry, "module:NAMES" or what gives the names, looked up when one is given."""
 
     kind: str
-    names: Callable[[], Iterable[str]]
+    where: str | Callable[[], Iterable[str]]
+
+    def names(self) -> Iterable[str]:
+        if not isinstance(self.where, str):
+            return self.where()
+        module, _, name = self.where.partition(":")
+        names: Iterable[str] = getattr(import_module(module), name)
+        return names
 
 
 class Pairs(dict[str, Any]):

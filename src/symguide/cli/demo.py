@@ -1,7 +1,6 @@
 """The command `symguide demo`: its options, the progress bar, the files it writes and what it says at the end."""
 
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,15 +18,9 @@ EXAMPLES = [
 ]
 
 
-def _shows() -> Iterable[str]:
-    from symguide.demo.shows import SHOWS
-
-    return SHOWS
-
-
 @command(EXAMPLES)
 def demo(
-    world: Annotated[str, OneOf("demo", _shows), "What is drawn: scenes where not given."] = "scenes",
+    world: Annotated[str, OneOf("demo", "symguide.demo.shows:SHOWS"), "What is drawn."] = "scenes",
     *,
     num: Annotated[Samples | None, "Samples of every method; 4 scenes or 100 digits."] = None,
     steps: Annotated[Count | None, "Sampling steps; 20 for scenes, 30 for digits."] = None,

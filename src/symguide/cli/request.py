@@ -1,9 +1,11 @@
 """What a command line and its config ask for: one source, its settings, and the methods with theirs."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import click
 
 from symguide import configs
 from symguide.cli import config, methods
@@ -34,7 +36,6 @@ class Request:
         names: of the methods that were named.
         typed: those of them that the command line has.
         base: the content of the config.
-        notes: what is to be said, as sentences.
     """
 
     settings: dict[str, Any]
@@ -42,10 +43,14 @@ class Request:
     names: list[str]
     typed: list[Word]
     base: Mapping[str, Any]
-    notes: list[str] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings.get(name)
+
+    def say(self, text: str) -> None:
+        """A remark for people, on stderr; nothing with --quiet."""
+        if self["progress"] is not False:
+            click.echo(text, err=True)
 
     def methods(self) -> list[Method]:
         """The methods of the run, each with all of its settings.
@@ -95,19 +100,20 @@ def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:
     path = typed.get("config")
     content = configs.read(Path(path)) if path else {}
     base, others = read(config.words(content, Path(path), table) if path else [], table)
-    asked = Request({}, [], [], own, content)
-    asked.settings = _source(asked, typed, base, table)
+    settings, dropped = _source(typed, base, table)
     then = base.get("method", [])
-    now = typed.get("method", then)
-    asked.names = list(now)
-    asked.words = [*_of_its_method(asked, others, then, now), *own]
+    asked = Request(settings, [], typed.get("method", then), own, content)
+    if dropped:
+        belonged = "model" if asked["pipeline"] is not None else "pipeline"
+        asked.say(f"the config's {', '.join(map(flag, dropped))} belonged to its {belonged}: left out")
+    asked.words = [*_of_its_method(asked, others, then), *own]
     return asked
 
 
 def _source(
-    asked: Request, typed: dict[str, Any], base: dict[str, Any], table: Mapping[str, Setting]
-) -> dict[str, Any]:
-    """The settings of one source, with its defaults; what was dropped of a config of the other is noted.
+    typed: dict[str, Any], base: dict[str, Any], table: Mapping[str, Setting]
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings of one source, with its defaults; and those that are dropped of a config of the other.
 
     Raises:
         ConfigError: where both are given, or a setting that has no meaning for the one that is.
@@ -123,29 +129,17 @@ def _source(
         if name in typed or (name in given and not foreign):
             raise ConfigError(f"{flag(name)} has no meaning with a {mine}: {why}")
     dropped = [name for name in (*alien, *FITTED) if foreign and name in base and name not in typed]
+    left = {name: value for name, value in given.items() if name not in (other, *dropped)}
+    kept = {**DEFAULTS[mine], **left}
+    return {name: kept.get(name, s.default) for name, s in table.items() if not s.method}, dropped
+
+
+def _of_its_method(asked: Request, words: Sequence[Word], then: Sequence[str]) -> list[Word]:
+    """The config's settings of methods that are still asked for; which others there were is said."""
+    gone = {name: methods.kind_of(name) for name in then if name not in asked.names}
+    owners = {*gone, ""} if LOSS in gone.values() else {*gone}  # those of a loss method stand without its name
+    dropped = [word for word in words if word.name.rpartition(".")[0] in owners]
     if dropped:
-        asked.notes.append(f"the config's {', '.join(map(flag, dropped))} belonged to its {other}: left out")
-    kept = {name: value for name, value in given.items() if name not in (other, *dropped)}
-    return {
-        name: kept.get(name, DEFAULTS[mine].get(name, setting.default))
-        for name, setting in table.items()
-        if not setting.method
-    }
-
-
-def _of_its_method(asked: Request, words: Sequence[Word], then: list[str], now: list[str]) -> Iterator[Word]:
-    """The config's settings of methods that are still asked for; of the others, which ones is noted."""
-    gone = [name for name in then if name not in now]
-    dropped = []
-    for word in words:
-        method = word.name.rpartition(".")[0]
-        if gone and (method in gone or (not method and _loss(gone))):
-            dropped.append(flag(word.name))
-        else:
-            yield word
-    if dropped:
-        asked.notes.append(f"the config's {', '.join(dropped)} belonged to its method {gone[0]}: left out")
-
-
-def _loss(names: Sequence[str]) -> bool:
-    return any(methods.kind_of(name) == LOSS for name in names)
+        names = ", ".join(flag(word.name) for word in dropped)
+        asked.say(f"the config's {names} belonged to its method {next(iter(gone))}: left out")
+    return [word for word in words if word not in dropped]

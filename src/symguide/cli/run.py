@@ -21,7 +21,6 @@ from symguide.cli.source import Show, Source
 from symguide.errors import ConfigError, WeightsError
 from symguide.files import locked, sweep
 from symguide.objectives import Classifier
-from symguide.specs.pictures import Say
 from symguide.specs.steering import Scored, Steering, files, resolved
 from symguide.store import digests, outputs
 from symguide.store.shards import Part, Record, Shards
@@ -53,13 +52,8 @@ class Plan:
         return self.source.draw(indices, objective, None if self.loss is None else self.loss.make, show)
 
 
-def plan(asked: Request, found: list[Method], say: Say) -> Plan:
+def plan(asked: Request, found: list[Method]) -> Plan:
     """The run that is asked for, with everything looked up and checked that can be before the first step.
-
-    Args:
-        asked: its settings.
-        found: its methods.
-        say: takes remarks, such as that a picture was resized.
 
     Raises:
         ConfigError: for settings that do not go together or cannot be met here. WeightsError: for missing weights.
@@ -88,7 +82,7 @@ def plan(asked: Request, found: list[Method], say: Say) -> Plan:
         loaded = [encoders.load(each) for each in names]
         for each in names:
             made_with["files"] |= digests.of_encoder(each)
-        steering = Steering(spec, source.name, source.shape, encoders=loaded, black_box=loss is None, say=say)
+        steering = Steering(spec, source.name, source.shape, encoders=loaded, black_box=loss is None, say=asked.say)
         if scored := {f"{s.world}/{s.kind}": WORLDS[s.world].scorers[s.kind] for s in steering.scored}:
             made_with["scorers"] = {scorer: digests.of_network(folder) for scorer, folder in scored.items()}
         if loss is not None:
@@ -159,11 +153,11 @@ def _check_owner(path: Path, settings: Mapping[str, Any], empty: bool) -> None:
         )
 
 
-def draw(run: Plan, shards: Shards, part: Part, say: Say, progress: bool | None) -> int:
+def draw(run: Plan, shards: Shards, part: Part, asked: Request) -> int:
     """Draw all shards of a part that are not there yet; how many samples were drawn."""
-    num, drawn = run.settings["num"], 0
+    num, drawn, progress = run.settings["num"], 0, asked["progress"]
     if kept := sum(len(indices) for indices in shards.found()):
-        say(f"continuing: {kept} of {num} samples are in {shards.folder} already")
+        asked.say(f"continuing: {kept} of {num} samples are in {shards.folder} already")
     total = num if part.whole else sum(map(len, part.of(shards.ranges)))
     bar = tqdm(total=total, unit="sample", disable=None if progress is None else not progress, file=sys.stderr)
     with bar:
@@ -177,7 +171,7 @@ def draw(run: Plan, shards: Shards, part: Part, say: Say, progress: bool | None)
             except (FileNotFoundError, WeightsError) as error:
                 if isinstance(error, WeightsError):
                     bar.clear()
-                    say(f"{error}: its samples are drawn again")
+                    asked.say(f"{error}: its samples are drawn again")
                 samples, cost = run.draw(indices, show)
                 record = Record(cost.forward_calls, cost.backward_calls, cost.seconds, cost.peak_bytes)
                 shards.save(indices, samples, record)

@@ -10,6 +10,7 @@ import click
 
 from symguide.cli.command import Command, Word
 from symguide.cli.settings import SAMPLE
+from symguide.errors import ConfigError
 
 OPTIONS = (
     "model", "pipeline", "prompt", "cfg", "num", "seed", "steps", "objective", "method", "scale", "n", "window",
@@ -83,23 +84,16 @@ def sample(words: Sequence[Word]) -> None:
     from symguide.store.shards import Part
 
     asked = request(words, SAMPLE)
-
-    def say(text: str) -> None:
-        if asked["progress"] is not False:
-            click.echo(text, err=True)
-
-    for text in asked.notes:
-        say(text)
     out, part = Path(asked["out"]), Part.parse(asked["shard"])
     if asked["fresh"] and not part.whole:
-        raise click.UsageError("--fresh starts the whole run over: leave it out with --shard, or choose another --out")
-    plan = run.plan(asked, asked.methods(), say)
+        raise ConfigError("--fresh starts the whole run over: leave it out with --shard, or choose another --out")
+    plan = run.plan(asked, asked.methods())
     for text in config.notes(asked.base, plan.settings):
-        say(text)
+        asked.say(text)
     outputs.check(out, plan.settings["format"], plan.shape)
     with run.folder(out, plan.settings, bool(asked["fresh"]), part) as shards:
         figures: dict[str, Any] = {"samples": plan.settings["num"], "shape": list(plan.shape), "config": plan.settings}
-        figures["drawn_now"] = run.draw(plan, shards, part, say, asked["progress"])
+        figures["drawn_now"] = run.draw(plan, shards, part, asked)
         with nullcontext() if part.whole else locked(out, wait=math.inf):
             missing = plan.settings["num"] - sum(map(len, shards.found()))
             if not missing:

@@ -1,6 +1,6 @@
 """The settings of `symguide sample` and `symguide tune` by name, which are the keys of their config files too."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -11,24 +11,6 @@ Share = Annotated[float, Between(0, 1)]
 Level = Annotated[float, Between(0)]
 
 PIPELINES = {"model": "it is for runs with --pipeline"}
-
-
-def _solvers() -> Iterable[str]:
-    from symguide.solver import SOLVERS
-
-    return SOLVERS
-
-
-def _grids() -> Iterable[str]:
-    from symguide.solver import GRIDS
-
-    return GRIDS
-
-
-def _schedulers() -> Iterable[str]:
-    from symguide.pipelines.levels import KNOWN
-
-    return KNOWN
 
 
 def only_models(why: str, about: str, *given: Any, **settings: Any) -> Setting:
@@ -76,13 +58,13 @@ SAMPLE: Mapping[str, Setting] = grouped(
         "solver": only_models(
             "a pipeline steps with its own scheduler: use --scheduler",
             "Of the steps.",
-            Annotated[str, OneOf("solver", _solvers)],
+            Annotated[str, OneOf("solver", "symguide.solver:SOLVERS")],
             shown="ddim",
         ),
         "grid": only_models(
             "a pipeline's timesteps are its scheduler's: use --scheduler",
             "Where the steps lie.",
-            Annotated[str, OneOf("grid", _grids)],
+            Annotated[str, OneOf("grid", "symguide.solver:GRIDS")],
             shown="uniform",
         ),
         "eta": Setting("Noise of a step: 0 none, 1 the ancestral sampler's.", Share, shown="1, or the pipeline's own"),
@@ -94,7 +76,7 @@ SAMPLE: Mapping[str, Setting] = grouped(
         ),
         "scheduler": Setting(
             "Of diffusers, in the place of the pipeline's own, e.g. DDIMScheduler.",
-            Annotated[str, OneOf("scheduler", _schedulers)],
+            Annotated[str, OneOf("scheduler", "symguide.pipelines.levels:KNOWN")],
             alien=PIPELINES,
         ),
         "device": Setting("Where to compute, e.g. cpu, cuda, cuda:1, mps.", str, "cpu", form="NAME"),

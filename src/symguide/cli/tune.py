@@ -101,22 +101,15 @@ def tune(words: Sequence[Word]) -> None:
     from symguide.cli.request import request
 
     asked = request(words, TABLE)
-
-    def say(text: str) -> None:
-        if asked["progress"] is not False:
-            click.echo(text, err=True)
-
-    for text in asked.notes:
-        say(text)
-    task = tuning.prepare(asked, say)
+    task = tuning.prepare(asked)
     for text in config.notes(asked.base, task.run.settings):
-        say(text)
+        asked.say(text)
     out = Path(asked["out"])
     found = tuning.search(task, out)
     figures = tuning.figures(task, found)
     if asked["json"] is not None:
         write_json(asked["json"], figures)
-    written = tuning.write(task, found, figures, out, say)
+    written = tuning.write(task, found, figures, out)
     if asked["json"] != "-" and asked["progress"] is not False:
         click.echo(tuning.summary(task, found, written))
     _ = found.best  # a sentence where no setting can be chosen

@@ -22,7 +22,6 @@ from symguide.evaluation.tasks import shapes_read
 from symguide.files import locked, sweep
 from symguide.ranges import Choice, Domain, Maybe, Range, Window
 from symguide.report import Column, Table, draw_front
-from symguide.specs.pictures import Say
 from symguide.specs.steering import Steering, judge_of
 from symguide.store import outputs
 from symguide.tuning import Trial, Tuned
@@ -88,7 +87,7 @@ class Task:
         return ", ".join([trial.method, *parts])
 
 
-def prepare(asked: Request, say: Say) -> Task:
+def prepare(asked: Request) -> Task:
     """The search that is asked for, with everything looked up and checked.
 
     Raises:
@@ -106,9 +105,9 @@ def prepare(asked: Request, say: Say) -> Task:
     fixed = {key: value for own in methods.belong(asked.typed, names).values() for key, value in own.items()}
     first = methods.parameters(names[0])
     mine = [word for word in asked.words if methods.parameter_of(word.name) in first]
-    plan = run.plan(asked, replace(asked, names=names[:1], words=mine).methods(), say)
+    plan = run.plan(asked, replace(asked, names=names[:1], words=mine).methods())
     outputs.check(Path(asked["out"]), plan.settings["format"], plan.shape)
-    metric, metric_name = _metric(asked, plan, say)
+    metric, metric_name = _metric(asked, plan)
     if asked["eta"] == 0 and not asked["search"]:
         fixed.setdefault("constraint", None)  # a step without noise has no sphere
     space = build(names, _space(asked["search"] or (), names), fixed, begin)
@@ -164,7 +163,7 @@ def parse_range(name: str, kind: Any, text: str) -> Domain:
     return Choice(*map(value, parts))
 
 
-def _metric(asked: Request, plan: run.Plan, say: Say) -> tuple[At, str]:
+def _metric(asked: Request, plan: run.Plan) -> tuple[At, str]:
     """What is minimised, and its name."""
     steering, metric = plan.steering, asked["metric"]
     assert steering is not None
@@ -177,7 +176,7 @@ def _metric(asked: Request, plan: run.Plan, say: Say) -> tuple[At, str]:
     if judged is not None:
         return judged, "judge"
     if metric is None:
-        say("there is no judge of this objective: tuning on the objective itself, which guidance sees")
+        asked.say("there is no judge of this objective: tuning on the objective itself, which guidance sees")
     if metric in (None, "scorer"):
         return steering.at, "scorer"
     return _steering(metric, plan).at, metric
@@ -273,7 +272,7 @@ def _record(task: Task, trial: Trial) -> dict[str, Any]:
     return Table([], [row]).records()[0]
 
 
-def write(task: Task, found: Tuned, results: Mapping[str, Any], out: Path, say: Say) -> list[Path]:
+def write(task: Task, found: Tuned, results: Mapping[str, Any], out: Path) -> list[Path]:
     """The files of a search: figures, picture, and a config for the best and for each point of the front."""
     disk.write(out / RESULTS, (json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     written = [out / RESULTS]
@@ -281,7 +280,7 @@ def write(task: Task, found: Tuned, results: Mapping[str, Any], out: Path, say: 
         disk.write(out / PICTURE, draw_front(found, task.metric_name))
         written.append(out / PICTURE)
     except ConfigError as missing:
-        say(str(missing))
+        task.asked.say(str(missing))
     (out / config.NAME).unlink(missing_ok=True)
     shutil.rmtree(out / FRONT, ignore_errors=True)
     if found.front:
