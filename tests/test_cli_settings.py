@@ -26,7 +26,7 @@ from symguide.cli.command import flag
 from symguide.cli.request import request
 from symguide.cli.tune import TABLE
 from symguide.errors import ConfigError, SymguideError
-from symguide.files import in_use
+from symguide.files import in_use, locked
 from symguide.loss_guidance.recipe import Constraint, Count, OverTime, Rule, Window
 from symguide.prediction_guidance import chain
 from symguide.store.shards import Part
@@ -519,6 +519,18 @@ def test_parts_make_the_whole():
     assert Path("out/config.yaml").read_bytes() == Path("whole/config.yaml").read_bytes()
     refused = run("sample", *line, "--steps", 4, "--shard", "1/3", code=2).stderr
     assert "has samples of another run: steps (3 there, 4 here)" in refused
+
+
+def test_parts_of_another_run_are_refused_before_anything_is_drawn():
+    """While a part is being drawn its run has the folder, though no shard is there yet."""
+    pytest.importorskip("fcntl")
+    line = ("--num", 4, "--batch", 2, "--steps", 2, "--quiet")
+    run("sample", *line, "--shard", "1/2")
+    for path in Path("out/shards").glob("*.safetensors"):
+        path.unlink()
+    with locked(Part(1, 2).lock(Path("out/shards"))):
+        refused = run("sample", *line, "--steps", 3, "--shard", "2/2", code=2).stderr
+    assert "has samples of another run: steps (2 there, 3 here)" in refused
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")

@@ -112,10 +112,10 @@ def folder(out: Path, settings: Mapping[str, Any], fresh: bool, part: Part) -> I
                 if part.whole and not alone:
                     raise ConfigError(f"parts of the run are being drawn in {out}: wait, or choose another --out")
                 if not part.whole:
-                    stack.enter_context(locked(part.lock(shards.folder), f"part {part} of the run in {out}"))
+                    stack.enter_context(locked(part.lock(shards.folder), f"part {part} of {out}", wait=1))
                 for place in (out, shards.folder) if alone else ():
                     sweep(place)
-                _check_owner(out / config.NAME, settings, fresh or not shards.files())
+                _check_owner(out / config.NAME, settings, fresh or (alone and not shards.files()))
                 for path in shards.files() if fresh else []:
                     path.unlink()
                 if alone or not (out / config.NAME).exists():
