@@ -90,7 +90,7 @@ def methods(name: Name = None, *, json: Json = None) -> None:
     Trajectory optimisation is called from Python only.
     """
     from symguide.cli.methods import KINDS
-    from symguide.registry import registry_of
+    from symguide.registry import VALUES, registry_of
     from symguide.solver import GRIDS
 
     every = {each: kind for kind in KINDS for each in registry_of(kind)}
@@ -98,7 +98,8 @@ def methods(name: Name = None, *, json: Json = None) -> None:
     if name is None:
         shown = [row | {"takes": ", ".join(map(_given, row["parameters"].items()))} for row in rows]
         text = _blocks(shown, ["kind", "takes", "cost", "source"])
-        text += f"\n\nsolvers: {', '.join(registry_of('solver'))}\ngrids: {', '.join(GRIDS)}"
+        named = {f"{kind}s": registry_of(kind) for kind in ("solver", *VALUES)} | {"grids": GRIDS}
+        text += "\n\n" + "\n".join(f"{kind}: {', '.join(names)}" for kind, names in named.items())
     else:
         (row,), (kind,) = rows, [every[name]]
         takes = [
