@@ -1,12 +1,16 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
 # make check: its fast tier, in a minute and a half;  make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
+# make test-lowest: the tests that are quick with the lowest versions, tests/lowest.txt; needs python3.10
 # make lint: ruff, mypy, imports;  make docs: the site, under out/site;  make results: the tables of docs/results (long)
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= torch==2.13.0
+LOWEST := $(VENV)-lowest
+LOWEST_PYTHON ?= python3.10
 BIN := $(VENV)/bin
 
-.PHONY: demo check test test-slow test-pipelines lint docs results clean
+.PHONY: demo check test test-slow test-lowest test-pipelines lint docs results clean
 
 demo: $(VENV)/.demo
 	$(BIN)/symguide demo
@@ -19,6 +23,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto -m slow
+
+test-lowest: $(LOWEST)/.done
+	$(LOWEST)/bin/python -m pytest -n auto tests/laws tests/test_packaging.py tests/test_private.py tests/test_loop.py \
+		tests/test_modules.py tests/test_encoders.py tests/pipelines/test_families.py tests/pipelines/test_memory.py
 
 test-pipelines: $(VENV)/.dev
 	$(BIN)/python tests/pipelines/every/run.py
@@ -50,7 +58,7 @@ results: $(VENV)/.dev
 # torch first and by its exact version: a bare `torch` may bring several GB of another build.
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
@@ -61,5 +69,11 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
+$(LOWEST)/.done: tests/lowest.txt
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -r tests/lowest.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(LOWEST) out build dist

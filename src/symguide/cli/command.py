@@ -257,6 +257,8 @@ def command(examples: Sequence[Example], name: str | None = None) -> Callable[[C
 
 def _setting(hint: Any, default: Any) -> Setting:
     """The setting of a parameter: Annotated[type, ..., what it does], or of another such type."""
+    if get_origin(hint) is not Annotated:  # Python 3.10 takes a default of None for an Optional around it
+        hint = get_args(hint)[0]
     kind, *extra = get_args(hint)
     kinds = [each for each in get_args(kind) if each is not NoneType]
     kind = kinds[0] if NoneType in get_args(kind) else kind
