@@ -264,7 +264,7 @@ def to_settings(method: Any) -> dict[str, Any]:
     if name is None:
         raise ConfigError(f"{type(method).__name__} is not registered, so that no file can name it: see @register")
     asked = [each for each in parameters(type(method)) if each != "objective"]
-    return {"method": name} | {each: _plain(getattr(method, each), f"{each} of {name}") for each in asked}
+    return {"method": name} | {each: to_plain(getattr(method, each), f"{each} of {name}") for each in asked}
 
 
 def from_settings(kind: str, objective: Any, settings: Mapping[str, Any]) -> Any:
@@ -338,12 +338,16 @@ def _name_of(thing: Any) -> str | None:
     return next((name for registry in REGISTRIES.values() if (name := registry.name_of(type(thing)))), None)
 
 
-def _plain(value: Any, what: str) -> Any:
-    """A setting as a file holds it: numbers and text as they are, tuples as lists, what `named` makes as a call."""
+def to_plain(value: Any, what: str) -> Any:
+    """A setting as a file holds it: numbers and text as they are, tuples as lists, what `named` makes as a call.
+
+    Raises:
+        ConfigError: for what no file can hold, such as a lambda; `what` says which setting it is.
+    """
     if isinstance(value, tuple | list):
-        return [_plain(each, what) for each in value]
+        return [to_plain(each, what) for each in value]
     if isinstance(value, Mapping):
-        return {key: _plain(each, what) for key, each in value.items()}
+        return {key: to_plain(each, what) for key, each in value.items()}
     if _name_of(value) is not None and not any(registry_of(kind).name_of(type(value)) for kind in VALUES):
         return to_settings(value)
     return value if value is None or isinstance(value, bool | int | float | str) else _text(value, what)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import product
+from typing import Annotated
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import symguide as sg
 from symguide.loss_guidance import RECIPES
-from symguide.ranges import Choice, Maybe, Range, Window
+from symguide.ranges import Around, Choice, Maybe, Range, Window
 from symguide.tuning import ByIndex, Trial, front, measure, search
 from symguide.tuning.measure import hopeless, signed_rank
 from symguide.tuning.space import build
@@ -382,6 +383,26 @@ def test_errors_say_what_is_wrong(told, why):
     with pytest.raises(sg.SymguideError, match=why):
         sg.tune(denoiser, told.pop("methods"), **told)
     assert spent(denoiser) < 200
+
+
+def test_rules_and_constraints_are_fixed_as_values_or_as_text(tmp_path):
+    told = {"objective": squares, "budget": 700, "space": {"scale": [0.1, 0.5]}, **SMALL}
+    values = {"update": sg.rules.clip(1.0), "window": sg.noise_window(0.1, 50.0), "n": 1}
+    made = sg.tune(tiny(), "sag", fixed=values, log=tmp_path / "log.jsonl", **told)
+    assert made.settings["update"] == "clip(1.0)" and made.settings["window"] == "noise_window(0.1, 50.0)"
+    assert made.recipe(squares).update == sg.rules.clip(1.0)
+    text = {"update": "clip(1.0)", "window": "noise_window(0.1, 50.0)", "n": 1}
+    again = sg.tune(tiny(), "sag", fixed=text, log=tmp_path / "log.jsonl", **told)
+    assert [trial.settings for trial in again.trials] == [trial.settings for trial in made.trials]
+    with pytest.raises(sg.ConfigError, match=r"n of sag is .* which no file can hold"):
+        sg.tune(tiny(), "sag", fixed={"n": lambda t: 1}, **told)
+
+
+def test_functions_say_their_ranges_in_their_signature():
+    def mine(objective, scale: Annotated[float, Around(2.0)] = 0.5, n: Annotated[int, Range(1, 3)] = 1):
+        return sg.SAG(objective, scale=scale, n=n)
+
+    assert build(mine, None, None).methods["mine"].domains == {"scale": Range(0.25, 1.0, log=True), "n": Range(1, 3)}
 
 
 def test_unknown_ranges():

@@ -37,7 +37,7 @@ class Method:
             del whole["scale"]  # a sphere asks for a direction alone
         if whole.get("n") == 1 and chosen.get("jacobian") in ("exact", "first"):
             del whole["jacobian"]  # one call is the first and the last
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in whole.items() if v is not None}
+        return {k: registry.to_plain(v, f"{k} of {self.name}") for k, v in whole.items() if v is not None}
 
     def recipe(self, settings: Mapping[str, Any], objective: Any) -> LossHook:
         """The recipe with these settings."""
