@@ -221,6 +221,8 @@ def parameters(thing: Any, **defaults: Any) -> dict[str, Parameter]:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
         hint = hints.get(p.name, Any)
+        if get_origin(hint) is not Annotated and get_origin(next(iter(get_args(hint)), None)) is Annotated:
+            hint = get_args(hint)[0]  # Python 3.10 takes a default of None for an Optional around it
         kind, *extra = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         domain = next((each for each in extra if hasattr(each, "suggest") or isinstance(each, Around)), None)
         default = defaults.get(p.name, p.default)
