@@ -5,11 +5,12 @@ the same network in other threads pass it unchanged. Checkpoints compute a block
 those of `symguide.checkpointed` and `guide(checkpoint=True)` carry it along; other ones are refused.
 """
 
+import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from symguide.errors import GuidanceError
 from symguide.modules import named
-from symguide.private.torch import saved_tensor_hooks, tree_map
+from symguide.private.torch import tree_map
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,6 @@ class _InForce:
     rows: slice
     batch: int
     graph: bool
-    checkpoint: Any = field(default=None)
-    """The saved-tensor hooks of the checkpoint that carries it along."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], made: Any) -> Any:
         name, batch = self.modules[module], self.batch
@@ -190,9 +189,7 @@ class _InForce:
 
     def _refuse_checkpoints(self, name: str) -> None:
         """GuidanceError inside of a checkpoint that does not carry the edit along."""
-        hooks = saved_tensor_hooks() if torch.is_grad_enabled() else None
-        foreign = hooks is not None and hooks != self.checkpoint and hooks[0].__module__ == "torch.utils.checkpoint"
-        if foreign or (self.graph and not torch.is_grad_enabled()):
+        if self.graph and (not torch.is_grad_enabled() or _in_a_checkpoint_of_others()):
             raise GuidanceError(
                 f"{name} lies in a block that a checkpoint computes again for the gradient, without the edit: switch "
                 "the network's own checkpoints off, and use symguide.checkpointed or guide(checkpoint=True)"
@@ -235,18 +232,32 @@ def _hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], made
     return made
 
 
+class _Carrying:
+    """A call under these edits, whenever it is made."""
+
+    def __init__(self, call: Callable[..., Any], edits: tuple[_InForce, ...]) -> None:
+        self.call, self.edits = call, edits
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _in_force(self.edits):
+            return self.call(*args, **kwargs)
+
+
 def carrying(call: Callable[..., Any]) -> Callable[..., Any]:
     """A call under the edits that are in force now, whenever it is made: what checkpoints make again is edited too."""
     edits = _NOW.get()
-    if not edits:
-        return call
+    return _Carrying(call, edits) if edits else call
 
-    def again(*args: Any, **kwargs: Any) -> Any:
-        hooks = saved_tensor_hooks()
-        inside: Sequence[_InForce] = [
-            _InForce(e.change, e.modules, e.rows, e.batch, torch.is_grad_enabled(), hooks) for e in edits
-        ]
-        with _in_force(tuple(inside)):
-            return call(*args, **kwargs)
 
-    return again
+def _in_a_checkpoint_of_others() -> bool:
+    """Whether one of torch's checkpoints under way in this thread was given a call that carries no edits."""
+    frame, carried = inspect.currentframe(), False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module == "torch.utils.checkpoint":
+            if not carried:
+                return True
+        elif not module.startswith("torch._"):  # what the compiler puts between a checkpoint's own functions
+            carried = frame.f_code is _Carrying.__call__.__code__
+        frame = frame.f_back
+    return False

@@ -182,7 +182,7 @@ class PipelineDenoiser(Denoiser):
         network = self.network
         assert isinstance(network, PipelineNetwork)
         replay = network.replay
-        if replay.apart(passes) is replay or not replay.batched or replay.earlier.apart:
+        if replay.earlier.apart or not replay.batched or replay.apart(passes) is replay:
             return
         replay.earlier.apart = True
         self.counter.forward += len(replay.expected)
