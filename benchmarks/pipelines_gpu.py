@@ -33,9 +33,8 @@ from benchmarks.peers.networks import SMALL_UNET
 from symguide.loss_guidance.recipe import Push
 from symguide.meter import SavedBytes, show_bytes
 from symguide.planning import Estimate, Plan, estimate_memory
-from symguide.planning.architecture import Architecture, architecture
+from symguide.planning.architecture import PRESETS, Architecture, architecture
 from symguide.planning.estimate import MEMORIES, plan_name
-from symguide.planning.presets import PRESETS
 from symguide.planning.simulate import LiveBytes
 
 FOLDER = Path("out/benchmarks")

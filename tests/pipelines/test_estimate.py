@@ -1,6 +1,7 @@
 """Predicted memory beside what real runs hold, on tiny pipelines; published architectures by their sizes."""
 
 import functools
+import inspect
 import json
 from types import SimpleNamespace
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
+diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
 
 from zoo import build
 
@@ -19,9 +20,8 @@ from symguide.errors import ConfigError, WeightsError
 from symguide.meter import SavedBytes
 from symguide.pipelines.decode import decoder
 from symguide.planning import estimate_memory
-from symguide.planning.architecture import architecture
+from symguide.planning.architecture import PRESETS, architecture
 from symguide.planning.parts import Parts
-from symguide.planning.presets import PRESETS
 from symguide.planning.simulate import LiveBytes
 
 LENGTHS = {"sd3": {"max_sequence_length": 256}, "flux": {"max_sequence_length": 512}}
@@ -172,6 +172,18 @@ def test_cards_that_are_enough(name, dtype, card, plans):
 
 def test_presets_are_all_tested():
     assert set(PRESETS) == {"sd-1.5", "sdxl", "dit-xl-2", "sd3-medium", "flux.1-dev"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_say_only_what_their_classes_take(name):
+    """from_config and from_dict let a misspelt setting pass, and a default take its place."""
+    preset = PRESETS[name]
+    assert preset.keys() == {"pipeline", "networks"} and hasattr(diffusers, preset["pipeline"])
+    for network in preset["networks"].values():
+        assert network.keys() == {"library", "name", "config"}
+        made = getattr(diffusers if network["library"] == "diffusers" else transformers, network["name"])
+        takes = inspect.signature(made.__init__ if network["library"] == "diffusers" else made.config_class.__init__)
+        assert network["config"].keys() <= takes.parameters.keys()
 
 
 def test_only_float16_of_a_pipeline_that_upcasts_is_decoded_in_float32(folder):

@@ -12,7 +12,9 @@ from torch import nn
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.extras import library
 from symguide.pipelines.modules import NETWORKS
-from symguide.planning.presets import PRESETS
+
+PRESETS: Mapping[str, Any] = json.loads(Path(__file__).with_name("presets.json").read_text())
+"""Published pipelines by name, {"pipeline": class, "networks": {name: a Component}}, as their config.json files are."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def architecture(model: Any) -> Architecture:
     if not isinstance(model, str | Path):
         return _of_pipeline(model)
     if str(model) in PRESETS:
-        pipeline, networks = PRESETS[str(model)]
-        return Architecture(pipeline, {name: Component(*parts) for name, parts in networks.items()})
+        preset = PRESETS[str(model)]
+        return Architecture(preset["pipeline"], {name: Component(**made) for name, made in preset["networks"].items()})
     if Path(model).is_dir():
         return _of_folder(Path(model))
     if str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
