@@ -1,10 +1,11 @@
 """A small autoencoder: pictures to latents a quarter as large and back, as the latent diffusion models have it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from symguide.networks.arguments import keeps_arguments
 
 
 class _Block(nn.Module):
@@ -21,6 +22,7 @@ class _Block(nn.Module):
         return x + self.body(x)
 
 
+@keeps_arguments
 class Autoencoder(nn.Module):
     """Encoder and decoder without sampling; a quarter of the sides, `latent` channels, about unit variance.
 
@@ -37,12 +39,6 @@ class Autoencoder(nn.Module):
         self, in_channels: int = 3, latent: int = 4, channels: Sequence[int] = (32, 64), blocks: int = 1
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "latent": latent,
-            "channels": list(channels),
-            "blocks": blocks,
-        }
         fine, coarse = channels
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),

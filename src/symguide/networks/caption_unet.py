@@ -1,16 +1,17 @@
 """The U-Net of the embedded text-to-image models: captions come in by cross-attention."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
+from symguide.networks.arguments import keeps_arguments
 from symguide.networks.encoder import Reader
 from symguide.networks.unet import Trunk
 
 
+@keeps_arguments
 class CaptionUNet(Trunk):
     """A U-Net that is told the noise level and a caption of tokens.
 
@@ -53,20 +54,6 @@ class CaptionUNet(Trunk):
     ) -> None:
         wide = in_channels * patch**2
         super().__init__(wide, channels, blocks, attention, heads, groups, dropout, context=width, lean=True)
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "patch": patch,
-            "channels": list(channels),
-            "blocks": blocks,
-            "attention": list(attention),
-            "heads": heads,
-            "groups": groups,
-            "dropout": dropout,
-            "words": words,
-            "length": length,
-            "width": width,
-            "depth": depth,
-        }
         self.in_channels, self.patch, self.words, self.length = in_channels, patch, words, length
         self.reader = Reader(words, length, width, depth, heads)
         self.pooled = nn.Linear(width, 4 * channels[0])

@@ -1,12 +1,12 @@
 """Classifiers in three builds, so that one can guide and another, which guidance never sees, can judge."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, unknown
+from symguide.networks.arguments import keeps_arguments
 from symguide.networks.attention import TokenBlock
 from symguide.networks.unet import Residual, sinusoids
 
@@ -17,14 +17,23 @@ class Heads(nn.Module):
     Args:
         heads: names and logits of the attributes, in order; none where the logits are one attribute's.
         classes: number of logits where there are no heads.
-        arguments: the other arguments of the class, for its folder.
     """
 
-    def __init__(self, heads: Mapping[str, int] | None, classes: int, **arguments: Any) -> None:
+    head: nn.Module
+    """From features to logits."""
+
+    def __init__(self, heads: Mapping[str, int] | None, classes: int) -> None:
         super().__init__()
         self.heads = dict(heads or {})
         self.classes = sum(self.heads.values()) or classes
-        self.arguments: dict[str, Any] = arguments | {"classes": self.classes, "heads": self.heads or None}
+
+    def features(self, x: Tensor) -> Tensor:
+        """The vector before the last nonlinearity, (B, C, H, W) -> (B, width)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (B, C, H, W) -> (B, classes)."""
+        return self.head(self.features(x))
 
     def attribute(self, x: Tensor, name: str) -> Tensor:
         """Logits of one head, (B, C, H, W) -> (B, heads[name]).
@@ -42,6 +51,7 @@ class Heads(nn.Module):
         return dict(zip(self.heads, parts, strict=True))
 
 
+@keeps_arguments
 class ConvClassifier(Heads):
     """Convolutions, GroupNorm and SiLU; one level for each width, with sides halved by average pooling in between.
 
@@ -72,8 +82,7 @@ class ConvClassifier(Heads):
         dropout: float = 0.0,
         heads: Mapping[str, int] | None = None,
     ) -> None:
-        settings: dict[str, Any] = {"in_channels": in_channels, "width": width, "groups": groups, "dropout": dropout}
-        super().__init__(heads, classes, size=size, channels=list(channels), **settings)
+        super().__init__(heads, classes)
         factor = 2 ** (len(channels) - 1)
         if size % factor:
             raise ConfigError(f"size ({size}) must be a multiple of {factor} for {len(channels)} levels")
@@ -105,10 +114,6 @@ class ConvClassifier(Heads):
         """Logits of what `maps` gave, (B, classes)."""
         return self.head(self.project(maps[-1].flatten(1)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, C, size, size) -> (B, classes)."""
-        return self.head(self.features(x))
-
 
 class _Block(nn.Module):
     """relu(x + norm(conv(relu(norm(conv(x))))))."""
@@ -122,6 +127,7 @@ class _Block(nn.Module):
         return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
 
 
+@keeps_arguments
 class ResidualClassifier(Heads):
     """A residual network with strides and rectifiers, told where every pixel is, and averaged over all positions.
 
@@ -150,8 +156,7 @@ class ResidualClassifier(Heads):
         dropout: float = 0.0,
         heads: Mapping[str, int] | None = None,
     ) -> None:
-        settings: dict[str, Any] = {"in_channels": in_channels, "width": width, "groups": groups, "dropout": dropout}
-        super().__init__(heads, classes, channels=list(channels), blocks=blocks, **settings)
+        super().__init__(heads, classes)
         self.levels = nn.ModuleList()
         last = in_channels + 2
         for level, channel in enumerate(channels):
@@ -184,11 +189,8 @@ class ResidualClassifier(Heads):
         """Logits of what `maps` gave, (B, classes)."""
         return self.head(self._pooled(maps))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, C, H, W) -> (B, classes)."""
-        return self.head(self.features(x))
 
-
+@keeps_arguments
 class TokenClassifier(nn.Module):
     """A small vision transformer: patches become tokens, which attend to each other and are averaged.
 
@@ -218,16 +220,6 @@ class TokenClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "size": size,
-            "patch": patch,
-            "width": width,
-            "depth": depth,
-            "heads": heads,
-            "classes": classes,
-            "dropout": dropout,
-        }
         if size % patch:
             raise ConfigError(f"patch ({patch}) must divide size ({size})")
         self.patches = nn.Conv2d(in_channels, width, patch, stride=patch)
@@ -247,6 +239,7 @@ class TokenClassifier(nn.Module):
         return self.head(self.features(x))
 
 
+@keeps_arguments
 class TimedClassifier(nn.Module):
     """A classifier of noisy pictures that is told the noise level: the U-Net's way down, averaged over all positions.
 
@@ -274,14 +267,6 @@ class TimedClassifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "channels": list(channels),
-            "blocks": blocks,
-            "classes": classes,
-            "groups": groups,
-            "dropout": dropout,
-        }
         if not channels or channels[0] % 2 or any(width % groups for width in channels):
             raise ConfigError(
                 f"channels must be one width for each level, the first even, all multiples of groups ({groups}), not "

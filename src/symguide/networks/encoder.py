@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import unknown
+from symguide.networks.arguments import keeps_arguments
 from symguide.networks.attention import TokenBlock
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier
 
@@ -53,6 +54,7 @@ IMAGES: dict[str, type[nn.Module]] = {c.__name__: c for c in (ConvClassifier, Re
 TEXTS: dict[str, type[nn.Module]] = {c.__name__: c for c in (Reader, RecurrentReader)}
 
 
+@keeps_arguments
 class TwinEncoder(nn.Module):
     """A small CLIP: pictures and captions to vectors of one space, compared by their cosine.
 
@@ -72,12 +74,6 @@ class TwinEncoder(nn.Module):
         self, image: str, image_arguments: Mapping[str, Any], text: str, text_arguments: Mapping[str, Any]
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "image": image,
-            "image_arguments": dict(image_arguments),
-            "text": text,
-            "text_arguments": dict(text_arguments),
-        }
         if image not in IMAGES:
             raise unknown("image network", image, IMAGES)
         if text not in TEXTS:

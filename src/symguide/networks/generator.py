@@ -1,14 +1,15 @@
 """Generators: one call from a vector of noise to a picture."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
+from symguide.networks.arguments import keeps_arguments
 
 
+@keeps_arguments
 class Generator(nn.Module):
     """G: z ~ N(0, I) -> a picture, every pixel made of z and of where it is, and of no other pixel.
 
@@ -45,14 +46,6 @@ class Generator(nn.Module):
         depth: int = 3,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "latent": latent,
-            "choices": list(choices),
-            "out_channels": out_channels,
-            "size": size,
-            "width": width,
-            "depth": depth,
-        }
         if sum(choices) > latent:
             raise ConfigError(f"choices are {sum(choices)} numbers, more than the latent's {latent}")
         self.latent, self.choices, self.size, self.width = latent, list(choices), size, width
@@ -90,6 +83,7 @@ class Generator(nn.Module):
         return self.at(z, self.places(z)).reshape(len(z), -1, self.size, self.size)
 
 
+@keeps_arguments
 class LayeredGenerator(nn.Module):
     """G: z ~ N(0, I) -> a picture of two plain layers, of which a mask shows the one or the other.
 
@@ -125,14 +119,6 @@ class LayeredGenerator(nn.Module):
         hidden: int = 128,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "latent": latent,
-            "out_channels": out_channels,
-            "size": size,
-            "width": width,
-            "depth": depth,
-            "hidden": hidden,
-        }
         self.out_channels, self.size = out_channels, size
         self.mask = Generator(latent, (), 1, size, width, depth)
         self.colours = nn.Sequential(

@@ -1,10 +1,11 @@
 """Segmenters in two builds: what every pixel shows."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from symguide.networks.arguments import keeps_arguments
 
 
 def _layer(width_in: int, width: int, activation: type[nn.Module], dilation: int = 1, groups: int = 8) -> nn.Module:
@@ -12,6 +13,7 @@ def _layer(width_in: int, width: int, activation: type[nn.Module], dilation: int
     return nn.Sequential(conv, nn.GroupNorm(groups, width), activation())
 
 
+@keeps_arguments
 class PyramidSegmenter(nn.Module):
     """Down to a quarter and up again, with the finer levels added on the way up; smooth everywhere.
 
@@ -23,11 +25,6 @@ class PyramidSegmenter(nn.Module):
 
     def __init__(self, in_channels: int = 3, channels: Sequence[int] = (24, 48, 96), classes: int = 7) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "channels": list(channels),
-            "classes": classes,
-        }
         self.down, self.across = nn.ModuleList(), nn.ModuleList()
         last = in_channels
         for width in channels:
@@ -51,6 +48,7 @@ class PyramidSegmenter(nn.Module):
         return self.output(h)
 
 
+@keeps_arguments
 class DilatedSegmenter(nn.Module):
     """One resolution, half of the picture's, and ever wider dilations; rectifiers.
 
@@ -65,12 +63,6 @@ class DilatedSegmenter(nn.Module):
         self, in_channels: int = 3, width: int = 48, dilations: Sequence[int] = (1, 2, 4, 2, 1), classes: int = 7
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "width": width,
-            "dilations": list(dilations),
-            "classes": classes,
-        }
         self.input = _layer(4 * in_channels, width, nn.ReLU)
         self.body = nn.ModuleList(_layer(width, width, nn.ReLU, dilation) for dilation in dilations)
         self.output = nn.Conv2d(width, 4 * classes, 1)

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
+from symguide.networks.arguments import keeps_arguments
 from symguide.networks.attention import CrossAttention, SelfAttention
 
 
@@ -186,6 +186,7 @@ class Trunk(nn.Module):
             )
 
 
+@keeps_arguments
 class UNet(Trunk):
     """A U-Net that is told the noise level and, where it has classes, a label.
 
@@ -216,16 +217,6 @@ class UNet(Trunk):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(in_channels, channels, blocks, attention, heads, groups, dropout)
-        self.arguments: dict[str, Any] = {
-            "in_channels": in_channels,
-            "channels": list(channels),
-            "blocks": blocks,
-            "classes": classes,
-            "attention": list(attention),
-            "heads": heads,
-            "groups": groups,
-            "dropout": dropout,
-        }
         self.in_channels, self.classes = in_channels, classes
         self.label = nn.Embedding(classes + 1, 4 * channels[0]) if classes is not None else None
 
