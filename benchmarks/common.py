@@ -1,16 +1,33 @@
 """What the studies share: the results file, their command line, and measurements that are kept."""
 
 import argparse
+import json
+import os
+import platform
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from symguide.report import with_machine, write
+from symguide.report import environment, write
 from symguide.rows import Rows
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Where and when a result was made: the environment, the processor and the day."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return {**environment(device), "cpu": cpu, "cores": os.cpu_count(), "date": date.today().isoformat()}
+
+
+def with_machine(results: Any, device: torch.device | str = "cpu") -> str:
+    """Results as the text of a JSON file that says where they were made."""
+    return json.dumps({"machine": machine(device), "results": results}, indent=1) + "\n"
 
 
 def save(name: str, results: Any) -> Path:

@@ -32,9 +32,9 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import torch
 from tqdm import tqdm
 
-from benchmarks.common import RESULTS, table
+from benchmarks.common import RESULTS, table, with_machine
 from benchmarks.stages import Cell, Row, Setting, Stage, batches, graphs, half, laws, memory
-from symguide.report import with_machine, write
+from symguide.report import write
 
 STAGES: dict[str, Stage] = {
     "laws": Stage("exact gradients, alone as in a batch, calls counted, no step that waits", 60, 90, laws.cells),

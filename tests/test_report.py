@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from benchmarks.lines import Panel, draw_lines
 
 from symguide import report
 from symguide.errors import ConfigError
@@ -202,11 +203,11 @@ def test_particles_are_drawn_as_that_many_samples():
 def test_lines_share_a_legend_and_lie_on_the_floor():
     pytest.importorskip("matplotlib")
     panels = [
-        report.Panel("error", "n", {"ours": [(1, 0.0), (4, 1e-16)], "theirs": [(1, 1.0), (4, 0.1)]}, floor=1e-17),
-        report.Panel("bytes", "n", {"theirs": [(1, 10.0), (4, 40.0)]}),
+        Panel("error", "n", {"ours": [(1, 0.0), (4, 1e-16)], "theirs": [(1, 1.0), (4, 0.1)]}, floor=1e-17),
+        Panel("bytes", "n", {"theirs": [(1, 10.0), (4, 40.0)]}),
     ]
-    svg = report.draw_lines(panels)
-    assert svg.startswith("<svg") and svg == report.draw_lines(panels) and "#010203" not in svg
+    svg = draw_lines(panels)
+    assert svg.startswith("<svg") and svg == draw_lines(panels) and "#010203" not in svg
     assert svg.count(">ours<") == svg.count(">theirs<") == 1 and ">error<" in svg and ">bytes<" in svg
     assert svg.count(f"stroke: {report.curves.COLOURS[3]}") >= 2  # theirs, in both panels
     assert "17" in svg  # the axis reaches the floor

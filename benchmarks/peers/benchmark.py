@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.common import with_machine
 from benchmarks.peers.way import Way
 from benchmarks.peers.ways import WAYS
 from symguide.errors import ConfigError
-from symguide.report import environment, with_machine, write
+from symguide.report import environment, write
 from symguide.rows import Rows
 
 Tick = Callable[[str], None]

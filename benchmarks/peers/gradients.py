@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.lines import Panel, draw_lines
 from benchmarks.peers.benchmark import Results, Setup, Tick, named, planned, text
 from benchmarks.peers.programs import Sweep
 from benchmarks.peers.subjects import SUBJECTS, Subject, T
 from benchmarks.peers.way import DTYPES, Problem, Way, by_autograd
 from benchmarks.peers.ways import WAYS
 from symguide.meter import SavedBytes, show_bytes
-from symguide.report import Column, Panel, Section, Table, draw_lines, render_page
+from symguide.report import Column, Section, Table, render_page
 from symguide.rows import Row, Rows
 from symguide.solver import SOLVERS
 

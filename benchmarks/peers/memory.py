@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.lines import Panel, draw_lines
 from benchmarks.peers.benchmark import Results, Setup, Tick, named, planned, text
 from benchmarks.peers.networks import LIVE, ON_CPU, ON_GPU, SAVED, SUBJECTS, Network, Subject
 from benchmarks.peers.way import Problem, Way
@@ -17,7 +18,7 @@ from symguide.errors import ConfigError
 from symguide.memory_plan import Forecast
 from symguide.meter import SavedBytes, show_bytes
 from symguide.planning.simulate import LiveBytes
-from symguide.report import Column, Panel, Section, Table, draw_lines, render_page
+from symguide.report import Column, Section, Table, render_page
 from symguide.rows import Row, Rows
 
 TITLE = "Memory of a look-ahead's gradient"

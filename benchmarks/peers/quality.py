@@ -14,6 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.lines import Panel, draw_lines
 from benchmarks.peers.benchmark import Results, Setup, Tick, planned, text
 from benchmarks.peers.flowgrad import FlowGrad
 from benchmarks.peers.invertible import BdiaWay, EdictWay
@@ -27,7 +28,7 @@ from symguide.denoiser import Denoiser, Level, Prediction
 from symguide.lookahead import lookahead_gradient
 from symguide.loop import sample
 from symguide.loss_guidance import SAG
-from symguide.report import Column, Panel, Section, Table, draw_lines, render_page
+from symguide.report import Column, Section, Table, render_page
 from symguide.rows import Row, Rows
 from symguide.step import Step
 

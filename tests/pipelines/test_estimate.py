@@ -9,8 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
 
 from zoo import build
 
@@ -177,6 +177,9 @@ def test_presets_are_all_tested():
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_say_only_what_their_classes_take(name):
     """from_config and from_dict let a misspelt setting pass, and a default take its place."""
+    import diffusers
+    import transformers
+
     preset = PRESETS[name]
     assert preset.keys() == {"pipeline", "networks"} and hasattr(diffusers, preset["pipeline"])
     for network in preset["networks"].values():

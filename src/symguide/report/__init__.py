@@ -6,8 +6,7 @@ Tables and pictures need nothing beyond symguide; curves and pages need `pip ins
 from symguide.report.curves import draw_curves
 from symguide.report.files import write
 from symguide.report.front import draw_front
-from symguide.report.lines import Panel, draw_lines
-from symguide.report.machine import environment, machine, with_machine
+from symguide.report.machine import environment
 from symguide.report.page import Section, render_page
 from symguide.report.pictures import grid, png
 from symguide.report.quality import frechet, judged, nearest, precision_recall
@@ -15,21 +14,17 @@ from symguide.report.table import Column, Table
 
 __all__ = [
     "Column",
-    "Panel",
     "Section",
     "Table",
     "draw_curves",
     "draw_front",
-    "draw_lines",
     "environment",
     "frechet",
     "grid",
     "judged",
-    "machine",
     "nearest",
     "png",
     "precision_recall",
     "render_page",
-    "with_machine",
     "write",
 ]
