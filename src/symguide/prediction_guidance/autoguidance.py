@@ -29,7 +29,7 @@ class Autoguidance(Rule):
 
     Cost: 1 call per sample of the model, and 1 of the weaker one, which count alike; 1 at scale 1.0.
 
-    Source: Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2406.02507, eq. 3.
+    Source: Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2406.02507.
     """
 
     weak: Denoiser

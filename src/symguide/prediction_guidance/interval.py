@@ -29,7 +29,7 @@ class Interval(Rule):
     Cost: the rule's inside of the interval, 1 call per sample outside.
 
     Source: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in
-    Diffusion Models", 2404.07724, eq. 6.
+    Diffusion Models", 2404.07724.
     """
 
     rule: Rule

@@ -31,7 +31,7 @@ class PAG(Rule):
 
     Cost: 2 calls per sample in one batch; 1 at scale 0.0.
 
-    Source: Ahn et al., "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", 2403.17377, eq. 15.
+    Source: Ahn et al., "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", 2403.17377.
     """
 
     modules: str
