@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import symguide as sg
 from symguide import registry, values
-from symguide.cli import main, methods, settings
+from symguide.cli import main, methods, registered, settings
 from symguide.cli.command import flag
 from symguide.cli.request import request
 from symguide.cli.tune import TABLE
@@ -413,7 +413,7 @@ def test_settings_that_cannot_be_meant(line, why):
 def test_whose_parameters_an_error_names():
     said = run("sample", *["--objective", "classifier:3", "--method", "dps", "--n", "4"], code=2).stderr
     own = said.partition("dps takes ")[2].strip().split(", ")
-    assert own == [flag(methods.key("dps", name)) for name in methods.parameters("dps")]
+    assert own == [flag(methods.key("dps", name)) for name in registered.parameters("dps")]
 
 
 # Configs as earlier versions wrote them

@@ -16,7 +16,7 @@ from PIL import Image
 
 import symguide as sg
 from symguide import configs
-from symguide.cli import main, methods, tuning
+from symguide.cli import main, registered, tuning
 from symguide.networks import UNet
 from symguide.ranges import Choice, Maybe, Range, Window
 from symguide.worlds import WORLDS, World, digits, load, scenes
@@ -171,7 +171,7 @@ def test_a_rule_that_is_set_is_in_every_trial_and_in_the_configs():
 )
 def test_ranges_as_they_are_typed(text, expected):
     name, _, rest = text.partition("=")
-    kind = methods.parameters("sag")[methods.parameter_of(name)].kind
+    kind = registered.parameters("sag")[registered.parameter_of(name)].kind
     assert repr(tuning.parse_range(name, kind, rest)) == repr(expected)
 
 

@@ -18,6 +18,7 @@ import click
 
 from symguide import files as disk
 from symguide import values
+from symguide.cli import registered
 from symguide.errors import ConfigError, unknown
 from symguide.values import MOST, Between
 
@@ -176,11 +177,9 @@ class Command(click.Command):
             return self.table[name].kind
         known = [name for name in self.table if name not in self.arguments]
         if self.open:
-            from symguide.cli import methods
-
-            if (kind := methods.kind_of_setting(name)) is not None:
+            if (kind := registered.kind_of_setting(name)) is not None:
                 return kind
-            known += methods.settings()
+            known += registered.settings()
         if typed.startswith("--set"):
             raise unknown("setting", name, dict.fromkeys(known))
         raise unknown("option", typed, dict.fromkeys(map(flag, known)))

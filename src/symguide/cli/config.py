@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from symguide import values
+from symguide.cli import registered
 from symguide.cli.command import Setting, Word
 from symguide.errors import ConfigError, unknown
 
@@ -32,15 +33,13 @@ def words(content: Mapping[str, Any], path: Path, table: Mapping[str, Setting]) 
     Raises:
         ConfigError: for an unknown key, or a value of another form than its setting's.
     """
-    from symguide.cli import methods
-
     for key, value in content.items():
         if key == MADE_WITH:
             continue
         setting = table.get(key)
-        kind = setting.kind if setting is not None else methods.kind_of_setting(key)
+        kind = setting.kind if setting is not None else registered.kind_of_setting(key)
         if key in NOT_KEYS or kind is None:
-            raise unknown(f"key in {path}:", key, {*table, *methods.settings()} - set(NOT_KEYS))
+            raise unknown(f"key in {path}:", key, {*table, *registered.settings()} - set(NOT_KEYS))
         if value is None:
             continue
         for text in _texts(value, kind, setting is not None and setting.many, f"{path}: {key}"):

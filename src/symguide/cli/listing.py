@@ -1,14 +1,17 @@
 """symguide models | methods | objectives: what is registered, straight from the registries and docstrings."""
 
 import inspect
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import click
 
+from symguide.cli import registered
 from symguide.cli.command import Json, command, write_json
 from symguide.errors import unknown
+from symguide.registry import registry_of
 
 Name = Annotated[str | None, "All about this one."]
 
@@ -89,11 +92,10 @@ def methods(name: Name = None, *, json: Json = None) -> None:
     Of the first three kinds one each can act in the same run: --method NAME, with --set NAME=VALUE for what it takes.
     Trajectory optimisation is called from Python only.
     """
-    from symguide.cli.methods import KINDS
-    from symguide.registry import VALUES, registry_of
+    from symguide.registry import VALUES
     from symguide.solver import GRIDS
 
-    every = {each: kind for kind in KINDS for each in registry_of(kind)}
+    every = {each: kind for kind in registered.KINDS for each in registry_of(kind)}
     rows = [_method(each, every[each]) for each in _chosen("method", name, every)]
     if name is None:
         shown = [row | {"takes": ", ".join(map(_given, row["parameters"].items()))} for row in rows]
@@ -113,8 +115,7 @@ def methods(name: Name = None, *, json: Json = None) -> None:
 
 def _method(name: str, kind: str) -> dict[str, Any]:
     """A method as a row of JSON."""
-    from symguide.cli.methods import first_line, paragraph
-    from symguide.registry import parameters, registry_of
+    from symguide.registry import parameters
     from symguide.values import describe
 
     method = registry_of(kind)[name]
@@ -122,12 +123,12 @@ def _method(name: str, kind: str) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
-        "about": first_line(method),
+        "about": _first_line(method),
         "parameters": {key: _plain(parameter.default) for key, parameter in taken.items() if not parameter.required},
         "types": {key: describe(parameter.kind) for key, parameter in taken.items()},
         "ranges": {key: repr(parameter.domain) for key, parameter in taken.items() if parameter.domain is not None},
-        "cost": paragraph(method, "Cost"),
-        "source": paragraph(method, "Source"),
+        "cost": _paragraph(method, "Cost"),
+        "source": _paragraph(method, "Source"),
     }
 
 
@@ -159,14 +160,13 @@ def objectives(name: Name = None, *, json: Json = None) -> None:
     Objectives add up and take factors: 0.5*classifier:3 + 2*region:ref.png@mask.png. Any callable x0 (B, ...) -> loss
     (B,) is one: module:Name, where Name is the callable, a class, or a function without arguments that returns it.
     """
-    from symguide.cli.methods import first_line
     from symguide.objectives import OBJECTIVES
     from symguide.specs.kinds import written
 
     rows = [
         {
             "name": each,
-            "about": first_line(OBJECTIVES[each]),
+            "about": _first_line(OBJECTIVES[each]),
             "spec": written(each),
             "asks": _asks(each),
             "gradients": OBJECTIVES[each].differentiable is not False,
@@ -188,3 +188,19 @@ def _asks(name: str) -> str:
     if name in KINDS and (encoder := KINDS[name].encoder) is not None:
         parts.append(f"a {encoder.__name__} given by --encoder")
     return ", or ".join(parts)
+
+
+def _first_line(thing: Any) -> str:
+    """The first line of a docstring."""
+    lines = (inspect.getdoc(thing) or "").splitlines()
+    return lines[0] if lines else ""
+
+
+def _paragraph(thing: Any, what: str) -> str:
+    """A docstring's paragraph of the cost or the source, as one line.
+
+    >>> _paragraph(registry_of(registered.LOSS)["mpgd"], "Cost")
+    'of a guided step: 1 forward and no backward call.'
+    """
+    found = re.search(rf"\b{what}\b.*?(?=\n\s*\n|\Z)", inspect.getdoc(thing) or "", re.DOTALL)
+    return re.sub(rf"^{what}:? ", "", " ".join(found[0].split())) if found else ""

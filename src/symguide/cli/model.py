@@ -12,6 +12,7 @@ import symguide as sg
 from symguide import values
 from symguide.cli import methods
 from symguide.cli.methods import Method
+from symguide.cli.registered import PARTICLES, weighs_condition
 from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
@@ -41,7 +42,7 @@ class Model:
     def draw(
         self, indices: range, objective: Loss | None, loss: Callable[[Loss], Any] | None, show: Show
     ) -> tuple[Tensor, sg.Cost]:
-        s, particles = self.settings, methods.one(self.methods, methods.PARTICLES)
+        s, particles = self.settings, methods.one(self.methods, PARTICLES)
         if objective is not None and self.denoiser.decoder is not None:
             objective = sg.objectives.Decoded(objective, self.denoiser.decode)
         result = sg.sample(
@@ -97,7 +98,7 @@ def source(asked: Request, found: Sequence[Method]) -> Model:
     condition, prompts = conditions.given(denoiser, asked["condition"] or ()), asked["prompt"] or []
     rows = conditions.rows(denoiser, condition, prompts)
     for each in found:
-        if methods.weighs_condition(each.name) and each.settings["scale"] != 1 and not rows:
+        if weighs_condition(each.name) and each.settings["scale"] != 1 and not rows:
             raise ConfigError(
                 "--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3"
             )

@@ -16,6 +16,7 @@ import symguide as sg
 from symguide import values
 from symguide.cli import methods
 from symguide.cli.methods import Method
+from symguide.cli.registered import weighs_condition
 from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
@@ -107,7 +108,7 @@ def source(asked: Request, found: Sequence[Method]) -> Pipeline:
     elif asked["checkpoint"]:
         raise ConfigError("--checkpoint saves memory in guidance, and nothing is guided: give --objective, or leave it")
     size = _size(pipe, asked["size"])
-    rule = next((each for each in found if methods.weighs_condition(each.name)), None)
+    rule = next((each for each in found if weighs_condition(each.name)), None)
     call = _call(pipe, {**asked.settings, "cfg": None} if rule is not None else asked.settings)
     if rule is not None and call.get("guidance_scale", 0.0) <= 1:
         raise ConfigError(

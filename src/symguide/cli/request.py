@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from symguide import configs
-from symguide.cli import config, methods
+from symguide.cli import config, methods, registered
 from symguide.cli.command import Setting, Word, flag, read
-from symguide.cli.methods import LOSS, PARTICLES, Method
+from symguide.cli.methods import Method
+from symguide.cli.registered import LOSS, PARTICLES
 from symguide.errors import ConfigError
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -58,25 +59,25 @@ class Request:
         Raises:
             ConfigError: for two of a kind, settings that none of them takes, and methods without an objective.
         """
-        names, cfg, kinds = self.names, self["cfg"], [methods.kind_of(name) for name in self.names]
+        names, cfg, kinds = self.names, self["cfg"], [registered.kind_of(name) for name in self.names]
         implied = [] if self["best_of"] is None or PARTICLES in kinds else ["best_of_n"]
         guided = LOSS in kinds or PARTICLES in kinds or bool(implied)
         default = ["sag"] if self["objective"] is not None and not guided else []
         if self["rule"] is not None and self["rule"] not in names:
             implied.append(self["rule"])
-        if self["pipeline"] is None and not any(map(methods.weighs_condition, [*names, *implied])):
+        if self["pipeline"] is None and not any(map(registered.weighs_condition, [*names, *implied])):
             cfg = PROMPTED if cfg is None and self["prompt"] else cfg
             implied += [] if cfg is None else ["cfg"]
         for alike in (
-            [name for name in names if methods.kind_of(name) == LOSS],
-            [name for name in names if methods.kind_of(name) == PARTICLES],
-            [name for name in [*names, *implied] if methods.weighs_condition(name)],
+            [name for name in names if registered.kind_of(name) == LOSS],
+            [name for name in names if registered.kind_of(name) == PARTICLES],
+            [name for name in [*names, *implied] if registered.weighs_condition(name)],
         ):
             if len(alike) > 1:
-                raise ConfigError(f"{' and '.join(alike)} are both {methods.kind_of(alike[0])}: give one of them")
+                raise ConfigError(f"{' and '.join(alike)} are both {registered.kind_of(alike[0])}: give one of them")
         given = methods.belong(self.words, names, default, implied)
         for name, own in given.items():
-            if cfg is not None and methods.weighs_condition(name):
+            if cfg is not None and registered.weighs_condition(name):
                 own["scale"] = cfg
             if self["best_of"] is not None and name == "best_of_n":
                 own["n"] = self["best_of"]
@@ -136,7 +137,7 @@ def _source(
 
 def _of_its_method(asked: Request, words: Sequence[Word], then: Sequence[str]) -> list[Word]:
     """The config's settings of methods that are still asked for; which others there were is said."""
-    gone = {name: methods.kind_of(name) for name in then if name not in asked.names}
+    gone = {name: registered.kind_of(name) for name in then if name not in asked.names}
     owners = {*gone, ""} if LOSS in gone.values() else {*gone}  # those of a loss method stand without its name
     dropped = [word for word in words if word.name.rpartition(".")[0] in owners]
     if dropped:

@@ -15,7 +15,8 @@ import symguide as sg
 from symguide import configs, encoders
 from symguide import files as disk
 from symguide.cli import config, methods, model, pipeline
-from symguide.cli.methods import LOSS, Method
+from symguide.cli.methods import Method
+from symguide.cli.registered import LOSS
 from symguide.cli.request import Request
 from symguide.cli.source import Show, Source
 from symguide.errors import ConfigError, WeightsError

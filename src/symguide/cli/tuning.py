@@ -13,9 +13,10 @@ from torch import Tensor
 import symguide as sg
 from symguide import files as disk
 from symguide import values
-from symguide.cli import config, methods, run
-from symguide.cli.methods import LOSS, Method
+from symguide.cli import config, methods, registered, run
+from symguide.cli.methods import Method
 from symguide.cli.model import Model
+from symguide.cli.registered import LOSS
 from symguide.cli.request import Request
 from symguide.errors import ConfigError, unknown
 from symguide.evaluation.tasks import shapes_read
@@ -97,14 +98,14 @@ def prepare(asked: Request) -> Task:
         raise ConfigError("tuning needs something to steer toward: give --objective, e.g. classifier:3")
     names = asked.names or ["sag"]
     for name in names:
-        if (kind := methods.kind_of(name)) != LOSS:
-            instead = "use --cfg SCALE" if methods.weighs_condition(name) else "sample with it"
+        if (kind := registered.kind_of(name)) != LOSS:
+            instead = "use --cfg SCALE" if registered.weighs_condition(name) else "sample with it"
             raise ConfigError(f"{name} is {kind}, and loss guidance is tuned: {instead}")
     given = methods.belong(asked.words, names)
     begin = {name: dict(methods.whole(name, own).settings) for name, own in given.items()}
     fixed = {key: value for own in methods.belong(asked.typed, names).values() for key, value in own.items()}
-    first = methods.parameters(names[0])
-    mine = [word for word in asked.words if methods.parameter_of(word.name) in first]
+    first = registered.parameters(names[0])
+    mine = [word for word in asked.words if registered.parameter_of(word.name) in first]
     plan = run.plan(asked, replace(asked, names=names[:1], words=mine).methods())
     outputs.check(Path(asked["out"]), plan.settings["format"], plan.shape)
     metric, metric_name = _metric(asked, plan)
@@ -119,11 +120,11 @@ def _space(given: Sequence[str], names: Sequence[str]) -> dict[str, Domain | Non
     out: dict[str, Domain | None] = {}
     for text in given:
         name, equals, rest = (part.strip() for part in text.partition("="))
-        parameter = methods.parameter_of(name.replace("-", "_"))
-        known = {key: own for each in names for key, own in methods.parameters(each).items()}
+        parameter = registered.parameter_of(name.replace("-", "_"))
+        known = {key: own for each in names for key, own in registered.parameters(each).items()}
         if parameter not in known:
             raise unknown("parameter in --search", name, [methods.key(names[0], key) for key in known])
-        if not equals and not any(parameter in methods.ranges(each) for each in names):
+        if not equals and not any(parameter in registered.ranges(each) for each in names):
             raise ConfigError(f"{name} has no range of its own: give one, --search {name}=A,B or {name}=LOW:HIGH")
         out[parameter] = parse_range(name, known[parameter].kind, rest) if equals else None
     return out or None
