@@ -73,9 +73,14 @@ def test_a_missing_attribute_is_one_sentence(name):
 
 
 def test_a_missing_operator_is_one_sentence(monkeypatch):
-    assert callable(of_torch.efficient_attention())
+    name = "torch.ops.aten._scaled_dot_product_efficient_attention"
+    if torch.__version__ >= (2, 5):
+        assert callable(of_torch.efficient_attention())
+    with monkeypatch.context() as old:
+        old.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda *which: False)
+        refused(f"{name} on meta tensors", of_torch.efficient_attention)
     monkeypatch.setattr(torch.ops, "aten", BARE)
-    refused("torch.ops.aten._scaled_dot_product_efficient_attention", of_torch.efficient_attention)
+    refused(name, of_torch.efficient_attention)
 
 
 @pytest.mark.parametrize("kind", of_diffusers.STATE)
@@ -131,6 +136,7 @@ def test_hooks_in_force(monkeypatch):
             assert of_torch.saved_tensor_hooks() == (pack, unpack)
             monkeypatch.delattr(torch._C._autograd, "_top_saved_tensors_default_hooks")
         assert of_torch.saved_tensor_hooks() is None  # as in torch 2.4, which does not say
+        assert of_torch.saved_tensor_hooks(unknown=(pack, unpack)) == (pack, unpack)
 
 
 def named(path):

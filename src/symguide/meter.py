@@ -6,6 +6,7 @@ where they are saved, by saved-tensor hooks, each storage once and parameters no
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.private.torch import base, saved_tensor_hooks, storage_id
+from symguide.private.torch import Hooks, base, saved_tensor_hooks, storage_id
 
-Hook = Callable[[Any], Any]
 T = TypeVar("T")
+
+_ENTERED = threading.local()
+"""The hooks of the meters of a thread: those around one where torch does not say which are in force."""
 
 
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
@@ -37,14 +40,20 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         self.live = self.peak = 0
         self._grown = grown
         self._uses: dict[int, int] = {}
-        self._around: tuple[Hook, Hook] | None = None
+        self._around: Hooks | None = None
         self._weighed: tuple[Any, int] = (None, 0)
         super().__init__(self._pack, self._unpack)
 
     def __enter__(self) -> "SavedBytes":  # type: ignore[override]
-        self._around = saved_tensor_hooks()
+        entered = _ENTERED.__dict__.setdefault("meters", [])
+        self._around = saved_tensor_hooks(unknown=entered[-1] if entered else None)
+        entered.append((self._pack, self._unpack))
         super().__enter__()
         return self
+
+    def __exit__(self, *failure: Any) -> None:
+        super().__exit__(*failure)
+        _ENTERED.meters.remove((self._pack, self._unpack))
 
     @property
     def innermost(self) -> bool:

@@ -6,16 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symguide.private.missing import attribute, fetched
+from symguide.private.missing import attribute, fetched, missing
+
+Hooks = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
-def saved_tensor_hooks() -> tuple[Callable[[Any], Any], Callable[[Any], Any]] | None:
+def saved_tensor_hooks(unknown: Hooks | None = None) -> Hooks | None:
     """The innermost saved-tensor hooks that are in force now, (pack, unpack); None where there are none.
 
-    torch 2.4 does not say: there None stands for not known, and whoever asks must do without.
+    torch 2.4 does not say: there they are `unknown`.
     """
     ask = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return None if ask is None else ask(False)
+    return unknown if ask is None else ask(False)
 
 
 def base(tensor: Tensor) -> Tensor | None:
@@ -56,8 +58,11 @@ def flops(operator: Any) -> Callable[..., int] | None:
 
 def efficient_attention() -> Callable[..., Any]:
     """The operator of fused attention, which also infers shapes on meta tensors."""
-    name = "_scaled_dot_product_efficient_attention"
-    return attribute(torch.ops.aten, name, "torch.ops.aten", "to forecast the memory of attention")
+    name, use = "_scaled_dot_product_efficient_attention", "to forecast the memory of attention"
+    operator = attribute(torch.ops.aten, name, "torch.ops.aten", use)
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+        raise missing(f"torch.ops.aten.{name} on meta tensors", use)
+    return operator
 
 
 def hooks(module: nn.Module) -> list[Any]:
