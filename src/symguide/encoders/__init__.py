@@ -6,14 +6,15 @@ transformers is imported when something is loaded with it, and not before.
 
 from typing import Any
 
-from symguide.encoders.aesthetic import AestheticPredictor
-from symguide.encoders.clip import CLIP
-from symguide.encoders.depth import DepthEstimator
-from symguide.encoders.faces import FFHQ, FaceEmbedder
-from symguide.encoders.features import Features
+from symguide.encoders.aesthetic import AestheticPredictor as AestheticPredictor
+from symguide.encoders.clip import CLIP as CLIP
+from symguide.encoders.depth import DepthEstimator as DepthEstimator
+from symguide.encoders.faces import FFHQ as FFHQ
+from symguide.encoders.faces import FaceEmbedder as FaceEmbedder
+from symguide.encoders.features import Features as Features
 from symguide.encoders.load import Name, pretrained
-from symguide.encoders.processing import Processing
-from symguide.encoders.segmentation import Segmenter
+from symguide.encoders.processing import Processing as Processing
+from symguide.encoders.segmentation import Segmenter as Segmenter
 from symguide.errors import ConfigError
 
 
@@ -35,16 +36,3 @@ def load(name: Name, local_files_only: bool = False) -> CLIP | Segmenter | Depth
     if architecture.endswith("ForDepthEstimation"):
         return DepthEstimator.from_pretrained(name, local_files_only)
     raise ConfigError(f"{name} holds {architecture}: an encoder is a CLIP, or a model for segmentation or for depth")
-
-
-__all__ = [
-    "CLIP",
-    "FFHQ",
-    "AestheticPredictor",
-    "DepthEstimator",
-    "FaceEmbedder",
-    "Features",
-    "Processing",
-    "Segmenter",
-    "load",
-]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from symguide.networks.arguments import keeps_arguments
+from symguide.networks.saveable import saveable
 
 
 class _Block(nn.Module):
@@ -22,7 +22,7 @@ class _Block(nn.Module):
         return x + self.body(x)
 
 
-@keeps_arguments
+@saveable
 class Autoencoder(nn.Module):
     """Encoder and decoder without sampling; a quarter of the sides, `latent` channels, about unit variance.
 

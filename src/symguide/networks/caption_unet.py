@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.networks.arguments import keeps_arguments
 from symguide.networks.encoder import Reader
+from symguide.networks.saveable import saveable
 from symguide.networks.unet import Trunk
 
 
-@keeps_arguments
+@saveable
 class CaptionUNet(Trunk):
     """A U-Net that is told the noise level and a caption of tokens.
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError, unknown
-from symguide.networks.arguments import keeps_arguments
 from symguide.networks.attention import TokenBlock
+from symguide.networks.saveable import saveable
 from symguide.networks.unet import Residual, sinusoids
 
 
@@ -51,7 +51,7 @@ class Heads(nn.Module):
         return dict(zip(self.heads, parts, strict=True))
 
 
-@keeps_arguments
+@saveable
 class ConvClassifier(Heads):
     """Convolutions, GroupNorm and SiLU; one level for each width, with sides halved by average pooling in between.
 
@@ -127,7 +127,7 @@ class _Block(nn.Module):
         return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
 
 
-@keeps_arguments
+@saveable
 class ResidualClassifier(Heads):
     """A residual network with strides and rectifiers, told where every pixel is, and averaged over all positions.
 
@@ -190,7 +190,7 @@ class ResidualClassifier(Heads):
         return self.head(self._pooled(maps))
 
 
-@keeps_arguments
+@saveable
 class TokenClassifier(nn.Module):
     """A small vision transformer: patches become tokens, which attend to each other and are averaged.
 
@@ -239,7 +239,7 @@ class TokenClassifier(nn.Module):
         return self.head(self.features(x))
 
 
-@keeps_arguments
+@saveable
 class TimedClassifier(nn.Module):
     """A classifier of noisy pictures that is told the noise level: the U-Net's way down, averaged over all positions.
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import unknown
-from symguide.networks.arguments import keeps_arguments
 from symguide.networks.attention import TokenBlock
 from symguide.networks.classifier import ConvClassifier, ResidualClassifier
+from symguide.networks.saveable import saveable
 
 
 class Reader(nn.Module):
@@ -54,7 +54,7 @@ IMAGES: dict[str, type[nn.Module]] = {c.__name__: c for c in (ConvClassifier, Re
 TEXTS: dict[str, type[nn.Module]] = {c.__name__: c for c in (Reader, RecurrentReader)}
 
 
-@keeps_arguments
+@saveable
 class TwinEncoder(nn.Module):
     """A small CLIP: pictures and captions to vectors of one space, compared by their cosine.
 

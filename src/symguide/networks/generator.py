@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.networks.arguments import keeps_arguments
+from symguide.networks.saveable import saveable
 
 
-@keeps_arguments
+@saveable
 class Generator(nn.Module):
     """G: z ~ N(0, I) -> a picture, every pixel made of z and of where it is, and of no other pixel.
 
@@ -83,7 +83,7 @@ class Generator(nn.Module):
         return self.at(z, self.places(z)).reshape(len(z), -1, self.size, self.size)
 
 
-@keeps_arguments
+@saveable
 class LayeredGenerator(nn.Module):
     """G: z ~ N(0, I) -> a picture of two plain layers, of which a mask shows the one or the other.
 

@@ -13,33 +13,7 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.files import write
-from symguide.networks.autoencoder import Autoencoder
-from symguide.networks.caption_unet import CaptionUNet
-from symguide.networks.classifier import ConvClassifier, ResidualClassifier, TimedClassifier, TokenClassifier
-from symguide.networks.encoder import TwinEncoder
-from symguide.networks.generator import Generator, LayeredGenerator
-from symguide.networks.segmenter import DilatedSegmenter, PyramidSegmenter
-from symguide.networks.unet import UNet
-
-NETWORKS: dict[str, type[nn.Module]] = {
-    c.__name__: c
-    for c in (
-        UNet,
-        CaptionUNet,
-        ConvClassifier,
-        ResidualClassifier,
-        TimedClassifier,
-        TokenClassifier,
-        TwinEncoder,
-        PyramidSegmenter,
-        DilatedSegmenter,
-        Autoencoder,
-        Generator,
-        LayeredGenerator,
-    )
-}
-"""Networks that a config.json may name. A class of yours joins with `NETWORKS["Name"] = Name`; its instances must keep
-the keyword arguments they were made with in `.arguments`, as JSON-able values."""
+from symguide.networks.saveable import NETWORKS
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from symguide.networks.arguments import keeps_arguments
+from symguide.networks.saveable import saveable
 
 
 def _layer(width_in: int, width: int, activation: type[nn.Module], dilation: int = 1, groups: int = 8) -> nn.Module:
@@ -13,7 +13,7 @@ def _layer(width_in: int, width: int, activation: type[nn.Module], dilation: int
     return nn.Sequential(conv, nn.GroupNorm(groups, width), activation())
 
 
-@keeps_arguments
+@saveable
 class PyramidSegmenter(nn.Module):
     """Down to a quarter and up again, with the finer levels added on the way up; smooth everywhere.
 
@@ -48,7 +48,7 @@ class PyramidSegmenter(nn.Module):
         return self.output(h)
 
 
-@keeps_arguments
+@saveable
 class DilatedSegmenter(nn.Module):
     """One resolution, half of the picture's, and ever wider dilations; rectifiers.
 

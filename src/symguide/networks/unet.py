@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.networks.arguments import keeps_arguments
 from symguide.networks.attention import CrossAttention, SelfAttention
+from symguide.networks.saveable import saveable
 
 
 def sinusoids(timestep: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
@@ -186,7 +186,7 @@ class Trunk(nn.Module):
             )
 
 
-@keeps_arguments
+@saveable
 class UNet(Trunk):
     """A U-Net that is told the noise level and, where it has classes, a label.
 

@@ -9,24 +9,11 @@ from symguide.objectives import Objective
 from symguide.registry import register
 from symguide.worlds import WEIGHTS as _WEIGHTS
 from symguide.worlds import World, scorers
-from symguide.worlds.digits.data import images, labels
+from symguide.worlds.digits.data import images as images
+from symguide.worlds.digits.data import labels as labels
 
 WEIGHTS = _WEIGHTS / "digits"
 DENOISER, SCORER, NOISY, JUDGE = (WEIGHTS / name for name in ("denoiser", "scorer", "noisy", "judge"))
-
-__all__ = [
-    "DENOISER",
-    "JUDGE",
-    "NOISY",
-    "SCORER",
-    "WEIGHTS",
-    "images",
-    "judge",
-    "labels",
-    "noisy",
-    "objective",
-    "scorer",
-]
 
 register("world", "digits")(
     World(

@@ -6,26 +6,17 @@ from symguide.objectives import Objective
 from symguide.registry import register
 from symguide.worlds import WEIGHTS as _WEIGHTS
 from symguide.worlds import World, scorers
-from symguide.worlds.scenes.beauty import beauty
-from symguide.worlds.scenes.caption import LENGTH, VOCABULARY, captions, tokens
-from symguide.worlds.scenes.picture import masks, render
-from symguide.worlds.scenes.scene import Scenes, draw
+from symguide.worlds.scenes.beauty import beauty as beauty
+from symguide.worlds.scenes.caption import LENGTH as LENGTH
+from symguide.worlds.scenes.caption import VOCABULARY as VOCABULARY
+from symguide.worlds.scenes.caption import captions as captions
+from symguide.worlds.scenes.caption import tokens as tokens
+from symguide.worlds.scenes.picture import masks as masks
+from symguide.worlds.scenes.picture import render as render
+from symguide.worlds.scenes.scene import Scenes as Scenes
+from symguide.worlds.scenes.scene import draw as draw
 
 WEIGHTS = _WEIGHTS / "scenes"
-
-__all__ = [
-    "LENGTH",
-    "VOCABULARY",
-    "WEIGHTS",
-    "Scenes",
-    "beauty",
-    "captions",
-    "draw",
-    "masks",
-    "objective",
-    "render",
-    "tokens",
-]
 
 _KINDS = ("classifier", "clip", "identity", "aesthetic", "segmenter")
 _MODELS = {

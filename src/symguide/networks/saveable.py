@@ -1,4 +1,4 @@
-"""What networks were made with, kept for their folders."""
+"""Which networks a model folder may hold, and what they were made with."""
 
 from collections.abc import Mapping, Sequence
 from functools import wraps
@@ -9,16 +9,22 @@ from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
 
+NETWORKS: dict[str, type[nn.Module]] = {}
+"""Networks that a config.json may name. A class of yours joins with `@saveable`, or with `NETWORKS["Name"] = Name` if
+its instances keep the keyword arguments they were made with in `.arguments`, as JSON-able values."""
 
-def keeps_arguments(made: type[M]) -> type[M]:
-    """A class whose instances keep the arguments of their `__init__`, defaults too, in `.arguments`, as JSON has them.
 
-    >>> @keeps_arguments
+def saveable(made: type[M]) -> type[M]:
+    """Puts a class among NETWORKS; its instances keep the arguments of `__init__`, defaults too, in `.arguments`.
+
+    >>> @saveable
     ... class Scaled(nn.Linear):
     ...     def __init__(self, sides=(2, 3), scale=1.0):
     ...         super().__init__(*sides)
     >>> Scaled((4, 5)).arguments
     {'sides': [4, 5], 'scale': 1.0}
+    >>> NETWORKS.pop("Scaled").__name__
+    'Scaled'
     """
     init: Any = made.__init__
 
@@ -30,6 +36,7 @@ def keeps_arguments(made: type[M]) -> type[M]:
         self.arguments = {name: _plain(value) for name, value in given.arguments.items() if value is not self}
 
     made.__init__ = keeping  # type: ignore[method-assign]
+    NETWORKS[made.__name__] = made
     return made
 
 
