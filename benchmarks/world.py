@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Denoiser
-from symguide.evaluation.tasks import Task, task
+from symguide.evaluation.tasks import Task, shapes_read, task
 from symguide.loop import sample
 from symguide.objectives import Decoded
 from symguide.prediction_guidance import CFG
@@ -87,7 +87,7 @@ class World:
         return {
             "scorer": goal.scorer(pictures).mean().item(),
             "judge": goal.judge(pictures).mean().item(),
-            "shape": goal.shape_read(pictures),
+            "shape": shapes_read(pictures, goal.shape).mean().item(),
             "frechet": frechet(self.judge.features(pictures), self.real),
             "forward": cost.forward_calls,
             "backward": cost.backward_calls,

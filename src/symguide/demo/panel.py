@@ -11,6 +11,8 @@ from torch import Tensor
 
 from symguide.denoiser import Denoiser
 from symguide.loop import Result, StepRecord, sample
+from symguide.loss import Objective
+from symguide.loss_guidance import SAG, FreeDoM, Sphere
 from symguide.loss_guidance.recipe import Push, Recipe
 from symguide.meter import show_bytes
 from symguide.report import Column, Section, Table
@@ -40,6 +42,19 @@ class Method:
     name: str
     guidance: LossHook
     work: int
+
+
+UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE = "unguided", "FreeDoM", "SAG (n=4)", "SAG (n=4) + DSG"
+
+
+def four(objective: Objective, freedom: float, sag: float, sphere: float, passes: int = 1) -> list[Method]:
+    """The four methods, at scales of FreeDoM and SAG and a rate of DSG's sphere; `passes` a prediction."""
+    return [
+        Method(UNGUIDED, Watch(objective), passes),
+        Method(FREEDOM, FreeDoM(objective, scale=freedom), 2 * passes),
+        Method(LOOKAHEAD, SAG(objective, n=4, scale=sag), 11 * passes),
+        Method(SPHERE, SAG(objective, n=4, constraint=Sphere(sphere)), 11 * passes),
+    ]
 
 
 class Panel(ABC):
@@ -82,13 +97,7 @@ class Panel(ABC):
 
         `tick` hears of every step.
         """
-        settings: dict[str, Any] = {
-            "batch": self.num,
-            "steps": steps,
-            "seed": seed,
-            "device": self.device,
-            **self.settings(),
-        }
+        settings = {"batch": self.num, "steps": steps, "seed": seed, "device": self.device, **self.settings()}
         for method in self.methods:
 
             def step_done(record: StepRecord, x: Tensor, method: Method = method) -> None:
@@ -105,10 +114,4 @@ class Panel(ABC):
 
 def costs(result: Result) -> Mapping[str, Any]:
     """The cost columns of a row."""
-    cost = result.cost
-    return {
-        "forward_calls": cost.forward_calls,
-        "backward_calls": cost.backward_calls,
-        "seconds": cost.seconds,
-        "peak_bytes": cost.peak_bytes,
-    }
+    return {column.key: getattr(result.cost, column.key) for column in COSTS}

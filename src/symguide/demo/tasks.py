@@ -1,21 +1,18 @@
 """The panels of the scenes world: one task each, by four methods from the same noise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from symguide.demo.panel import COSTS, Method, Panel, Watch
+from symguide.demo.panel import COSTS, FREEDOM, LOOKAHEAD, SPHERE, UNGUIDED, Panel, four
 from symguide.denoiser import Denoiser
 from symguide.evaluation.tasks import TASKS, task
-from symguide.loss_guidance import SAG, FreeDoM, Sphere
 from symguide.prediction_guidance import CFG
 from symguide.report import Column, Section, Table, draw_curves, grid
 
-UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE = "unguided", "FreeDoM", "SAG (n=4)", "SAG (n=4) + DSG"
 METHODS = (UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE)
 WEIGHT = 3.0
 """Of classifier-free guidance, where there is a caption."""
@@ -28,8 +25,7 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Strength:
+class Strength(NamedTuple):
     """How strong each method is in a task: scales of FreeDoM and SAG, rate of DSG's sphere."""
 
     freedom: float
@@ -58,14 +54,7 @@ class TaskPanel(Panel):
     def __init__(self, name: str, denoiser: Denoiser, num: int, device: torch.device | str) -> None:
         self.kind, self.task = TASKS[name], task(name, range(num))
         self.captioned = any(self.task.prompts)
-        objective, strength = self.task.scorer, STRENGTHS[name]
-        double = 1 + self.captioned
-        methods = [
-            Method(UNGUIDED, Watch(objective), double),
-            Method(FREEDOM, FreeDoM(objective, scale=strength.freedom), 2 * double),
-            Method(LOOKAHEAD, SAG(objective, n=4, scale=strength.sag), 11 * double),
-            Method(SPHERE, SAG(objective, n=4, constraint=Sphere(strength.sphere)), 11 * double),
-        ]
+        methods = four(self.task.scorer, *STRENGTHS[name], passes=1 + self.captioned)
         super().__init__(denoiser, device, num, methods)
 
     def settings(self) -> dict[str, Any]:

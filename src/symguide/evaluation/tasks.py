@@ -15,9 +15,11 @@ from symguide.evaluation.quality import plain
 from symguide.objectives import Aesthetic, Identity, ImageSimilarity, Objective, Region, Style, TextSimilarity
 from symguide.objectives.base import Fixed, Follower
 from symguide.worlds.load import judge, scorer
-from symguide.worlds.scenes.caption import tokens
+from symguide.worlds.scenes.caption import article, tokens
 from symguide.worlds.scenes.picture import render
 from symguide.worlds.scenes.scene import COLOURS, SHAPES, Scenes, draw
+
+Loss = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Task:
     prompts: list[str]
     shape: Tensor
     reference: Tensor | None
-    scorer: Callable[[Tensor], Tensor]
-    judge: Callable[[Tensor], Tensor]
+    scorer: Loss
+    judge: Loss
     mask: Tensor | None = None
     texts: tuple[str, ...] = ()
 
@@ -47,14 +49,13 @@ class Task:
         """The prompts as the models take them."""
         return {"caption": tokens(self.prompts)}
 
-    def shape_read(self, samples: Tensor) -> float:
-        """Share of the samples whose shape the judge still reads: guidance that is too strong breaks shapes up."""
-        return shapes_read(samples, self.shape).mean().item()
-
 
 @torch.no_grad()
 def shapes_read(samples: Tensor, shape: Tensor) -> Tensor:
-    """1 where the judge reads a sample's shape as the one it should have (index in SHAPES), else 0; (B,) on the CPU."""
+    """1 where the judge reads a sample's shape as the one it should have (index in SHAPES), else 0; (B,) on the CPU.
+
+    Guidance that is too strong breaks shapes up.
+    """
     classifier: Any = judge("scenes", "classifier").to(samples)
     read = classifier.split(classifier(samples))["shape"].argmax(dim=1)
     return (read.cpu() == shape).double()
@@ -83,23 +84,18 @@ def _captions(indices: Sequence[int]) -> tuple[list[str], Tensor]:
     return [asked.texts[i].partition(" on ")[0] for i in indices], asked.shape[torch.as_tensor(list(indices))]
 
 
+def _by_both(kind: str, make: Callable[[nn.Module], Loss]) -> tuple[Loss, Loss]:
+    """An objective by the world's scorer, and by its judge."""
+    return make(scorer("scenes", kind)), make(judge("scenes", kind))
+
+
 def _style(indices: Sequence[int], side: int) -> Task:
     reference = render(_references(indices, lambda s: s.background > 0), side, torch.float32)
-    return Task(
-        *_captions(indices),
-        reference,
-        Style(reference, scorer("scenes", "classifier")),
-        Style(reference, judge("scenes", "classifier")),
-    )
+    return Task(*_captions(indices), reference, *_by_both("classifier", lambda net: Style(reference, net)))
 
 
 def _aesthetics(indices: Sequence[int], side: int) -> Task:
-    return Task(
-        *_captions(indices),
-        None,
-        Aesthetic(scorer("scenes", "aesthetic")),
-        Aesthetic(judge("scenes", "aesthetic")),
-    )
+    return Task(*_captions(indices), None, *_by_both("aesthetic", Aesthetic))
 
 
 def _personalisation(indices: Sequence[int], side: int) -> Task:
@@ -111,39 +107,22 @@ def _personalisation(indices: Sequence[int], side: int) -> Task:
         scenes.shape[:, 0].tolist(), scenes.colour[:, 0].tolist(), scenes.paint[:, 0].tolist(), strict=True
     ):
         other = next(c for c in (6, 7, 4, 2) if c not in (colour, paint))
-        article = "an" if COLOURS[colour][0] == "o" else "a"
-        prompts.append(f"{article} {COLOURS[colour]} {SHAPES[shape]} on {COLOURS[other]}")
-    return Task(
-        prompts,
-        scenes.shape[:, 0],
-        reference,
-        ImageSimilarity(reference, scorer("scenes", "clip")),
-        ImageSimilarity(reference, judge("scenes", "clip")),
-    )
+        prompts.append(f"{article(COLOURS[colour])} {COLOURS[colour]} {SHAPES[shape]} on {COLOURS[other]}")
+    both = _by_both("clip", lambda net: ImageSimilarity(reference, net))
+    return Task(prompts, scenes.shape[:, 0], reference, *both)
 
 
 def _identity(indices: Sequence[int], side: int) -> Task:
     scenes = _references(indices, lambda s: s.count == 1)
     reference = render(scenes, side, torch.float32)
-    return Task(
-        [""] * len(scenes.shape),
-        scenes.shape[:, 0],
-        reference,
-        Identity(reference, scorer("scenes", "identity")),
-        Identity(reference, judge("scenes", "identity")),
-    )
+    both = _by_both("identity", lambda net: Identity(reference, net))
+    return Task([""] * len(scenes), scenes.shape[:, 0], reference, *both)
 
 
 def _text(indices: Sequence[int], side: int) -> Task:
     texts, shape = _captions(indices)
-    return Task(
-        [""] * len(texts),
-        shape,
-        None,
-        TextSimilarity(texts, scorer("scenes", "clip"), tokens),
-        TextSimilarity(texts, judge("scenes", "clip"), tokens),
-        texts=tuple(texts),
-    )
+    both = _by_both("clip", lambda net: TextSimilarity(texts, net, tokens))
+    return Task([""] * len(texts), shape, None, *both, texts=tuple(texts))
 
 
 class _Features(Objective):
@@ -164,14 +143,8 @@ def _inpainting(indices: Sequence[int], side: int) -> Task:
     reference = render(scenes, side, torch.float32)
     mask = torch.ones(side, side)
     mask[:, side // 2 :] = 0
-    return Task(
-        [""] * len(scenes.shape),
-        scenes.shape[:, 0],
-        reference,
-        Region(reference, mask),
-        _Features(reference, judge("scenes", "classifier")),
-        mask,
-    )
+    whole = _Features(reference, judge("scenes", "classifier"))
+    return Task([""] * len(scenes), scenes.shape[:, 0], reference, Region(reference, mask), whole, mask)
 
 
 TASKS: dict[str, Kind] = {

@@ -44,7 +44,7 @@ def _caption(scene: Scenes) -> str:
         words = [SIZES[scene.size[0, slot]]] if sizes[slot] else []
         words += [COLOURS[scene.colour[0, slot]], *([TEXTURES[texture]] if texture else [])]
         words.append(SHAPES[scene.shape[0, slot]])
-        return f"{_article(words[0])} {' '.join(words)}"
+        return f"{article(words[0])} {' '.join(words)}"
 
     if scene.count[0] == 2:
         first, second = (1, 0) if swapped else (0, 1)
@@ -57,7 +57,7 @@ def _caption(scene: Scenes) -> str:
     return f"{text} on {_ground(scene, says_second)}" if says_ground else text
 
 
-def _article(word: str) -> str:
+def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
@@ -75,9 +75,9 @@ def _ground(scene: Scenes, says_second: bool) -> str:
     if kind == "plain":
         return first
     if not says_second:
-        return f"{_article(first)} {first} gradient" if kind == "gradient" else f"{first} {kind}"
+        return f"{article(first)} {first} gradient" if kind == "gradient" else f"{first} {kind}"
     if kind == "gradient":
-        return f"{_article(first)} {first} to {second} gradient"
+        return f"{article(first)} {first} to {second} gradient"
     return f"{first} and {second} {kind}"
 
 
