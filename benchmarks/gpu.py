@@ -71,7 +71,6 @@ class StageRows:
     def add(self, row: Row) -> None:
         """One more, written at once."""
         self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write(self.path, with_machine({"by": self.by, "rows": self.rows}, self.device))
 
 

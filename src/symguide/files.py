@@ -34,10 +34,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+def write(path: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write a file whole or not at all, make its folder where it does not exist, and return its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(data)
+        file.write(data.encode() if isinstance(data, str) else data)
+    return path
 
 
 @contextmanager

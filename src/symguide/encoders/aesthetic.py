@@ -34,7 +34,8 @@ class AestheticPredictor(nn.Module):
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         if not callable(getattr(encoder, "image", None)):
-            raise ConfigError(f"an aesthetic predictor needs an encoder with image(x), and {_name(encoder)} has none")
+            kind = type(encoder).__name__
+            raise ConfigError(f"an aesthetic predictor needs an encoder with image(x), and {kind} has none")
         made = getattr(encoder, "width", None)
         taken = next((layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear)), made)
         if made is not None and made != taken:
@@ -90,7 +91,3 @@ def _head(path: Path) -> nn.Module:
     for name, layer in zip(names, layers, strict=True):
         layer.load_state_dict({part: tensors[name + part] for part in ("weight", "bias")}, assign=True)
     return nn.Sequential(*layers).eval().requires_grad_(False)
-
-
-def _name(network: Any) -> str:
-    return type(network).__name__

@@ -54,11 +54,10 @@ def save(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.json of {name} takes JSON values only: {error}") from error
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     write(folder / WEIGHTS, weights)
-    write(folder / CONFIG, text.encode())
+    write(folder / CONFIG, text)
     if card is not None:
-        write(folder / CARD, card.encode())
+        write(folder / CARD, card)
 
 
 @torch.inference_mode(mode=False)  # whoever loads in inference mode may guide with these weights later

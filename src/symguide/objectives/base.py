@@ -166,7 +166,7 @@ class Follower:
         for method in methods:
             if not callable(getattr(network, method, None)):
                 raise ConfigError(
-                    f"this objective needs a network with a method {method}, and {_name(network)} has none"
+                    f"this objective needs a network with a method {method}, and {type(network).__name__} has none"
                 )
         if preprocess is not None and not callable(preprocess):
             raise ConfigError(f"preprocess takes a callable, not {type(preprocess).__name__}")
@@ -269,10 +269,6 @@ def pictures(reference: Tensor) -> Tensor:
         what = f"{tuple(reference.shape)} of {reference.dtype}" if isinstance(reference, Tensor) else type(reference)
         raise ConfigError(f"a reference is pictures (C, H, W) or (B, C, H, W) of floats in [-1, 1], not {what}")
     return reference if reference.ndim == 4 else reference[None]
-
-
-def _name(network: nn.Module) -> str:
-    return type(network).__name__
 
 
 def rows_for(target: Tensor, x0: Tensor, what: str) -> Tensor:

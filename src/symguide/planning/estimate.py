@@ -159,7 +159,7 @@ def estimate_memory(
     shape = parts.latents(batch, height, width)
     plain, blocks = parts.footprints(shape, guidance, False), parts.footprints(shape, guidance, True)
     states = (n + 1) * 4 * shape.numel()  # in float32, and the clean estimate
-    costs = _Costs(n, parts.weights(text_encoders), states, parts.last_decoding(shape))
+    same = (n, parts.weights(text_encoders), states, parts.last_decoding(shape))
     return Estimate(
         made.pipeline,
         height,
@@ -169,37 +169,26 @@ def estimate_memory(
         n,
         guidance,
         parts.upcast,
-        tuple(costs.plan(memory, each is blocks, *each) for memory in MEMORIES for each in (plain, blocks)),
+        tuple(_plan(memory, each is blocks, *each, *same) for memory in MEMORIES for each in (plain, blocks)),
     )
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """Bytes of a guided step that are the same for all plans."""
-
-    n: int
-    weights: int
-    states: int
-    last_decoding: int
-
-    def plan(self, memory: MemoryPlan | None, checkpoint: bool, network: Footprint, decoder: Footprint) -> Plan:
-        """The phases of a guided step, one beside the other."""
-        n = self.n
-        forecast = Forecast(n, network.saved, network.peak, decoder.peak, self.states)
-        kept = graphs_to_keep("fast" if memory is None else memory, n, forecast, None) or 0
-        forward = n if memory is None else 2 * n - kept
-        flops = forward * network.forward_flops + n * network.backward_flops
-        flops += decoder.forward_flops + decoder.backward_flops
-        return Plan(
-            memory,
-            checkpoint,
-            self.weights,
-            self.states,
-            kept * network.saved,
-            network.peak,
-            decoder.peak,
-            self.weights + max(forecast.peak(kept), self.states + self.last_decoding),
-            forward,
-            n,
-            flops / network.forward_flops,
-        )
+def _plan(
+    memory: MemoryPlan | None,
+    checkpoint: bool,
+    network: Footprint,
+    decoder: Footprint,
+    n: int,
+    weights: int,
+    states: int,
+    last_decoding: int,
+) -> Plan:
+    """The phases of a guided step, one beside the other."""
+    forecast = Forecast(n, network.saved, network.peak, decoder.peak, states)
+    kept = graphs_to_keep("fast" if memory is None else memory, n, forecast, None) or 0
+    peak = weights + max(forecast.peak(kept), states + last_decoding)
+    forward = n if memory is None else 2 * n - kept
+    flops = forward * network.forward_flops + n * network.backward_flops
+    time = (flops + decoder.forward_flops + decoder.backward_flops) / network.forward_flops
+    held = (kept * network.saved, network.peak, decoder.peak)
+    return Plan(memory, checkpoint, weights, states, *held, peak, forward, n, time)

@@ -144,7 +144,9 @@ class Steering:
             ask = kind.read(term.parts, self.context)
             return lambda indices: ask(encoder, indices)
         asked = ASKS.get(term.name)
-        if (asked or kind.encoder) and not (asked and has_scorer(asked, self.model)):
+        # samples of other models may have a world's shape, but its scorers know nothing of them
+        known = self.model in WORLDS and asked in WORLDS[self.model].scorers
+        if (asked or kind.encoder) and not known:
             raise ConfigError(self._without_network(term.name, kind))
         make = kind.read(term.parts, self.context)
         if asked is None:
@@ -176,14 +178,6 @@ class Steering:
 def _summed(terms: Iterable[tuple[float, Loss]]) -> Loss:
     aims = list(terms)
     return aims[0][1] if len(aims) == 1 and aims[0][0] == 1 else Sum(aims)
-
-
-def has_scorer(kind: str, model: str) -> bool:
-    """Whether the model belongs to a world that has a scorer of that kind.
-
-    Samples of other models may have the same shape; the world's scorers know nothing of them.
-    """
-    return model in WORLDS and kind in WORLDS[model].scorers
 
 
 def judge_of(kind: str, model: str) -> nn.Module | None:

@@ -68,8 +68,7 @@ def sheet(samples: Tensor) -> bytes:
 
 def write_sheet(out: Path, samples: Tensor) -> Path:
     """grid.png of the first samples."""
-    disk.write(out / "grid.png", sheet(samples[:SHEET]))
-    return out / "grid.png"
+    return disk.write(out / "grid.png", sheet(samples[:SHEET]))
 
 
 def _pixels(samples: Tensor) -> Iterable[np.ndarray]:

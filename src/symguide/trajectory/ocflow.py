@@ -58,7 +58,8 @@ class OCFlow:
 
     def visit(self, path: Path) -> Iterator[Point]:
         # the sweep's cotangent of c_j is w_j d loss / d x_{j+1}; lambda_{j+1}, of y_{j+1}, is that over h_j
-        h = [control_weight(path.schedule, t, s) / _scale(path, s) for t, s in pairwise(path.times)]
+        schedule, steps = path.schedule, pairwise(path.times)
+        h = [control_weight(schedule, t, s) / (schedule.alpha(s) + schedule.sigma(s)) for t, s in steps]
         controls = [torch.zeros_like(path.start) for _ in h]
         point = path.at(path.start, controls)
         yield point
@@ -67,7 +68,3 @@ class OCFlow:
             controls = [self.decay * c - self.rate / step * bar for c, step, bar in zip(controls, h, bars, strict=True)]
             point = path.at(path.start, controls)
             yield point
-
-
-def _scale(path: Path, s: float) -> float:
-    return path.schedule.alpha(s) + path.schedule.sigma(s)
