@@ -23,7 +23,7 @@ from symguide.pipelines import load
 from symguide.rows import Rows
 from symguide.specs import kinds
 from symguide.store import digests
-from symguide.store.shards import Record, Shards
+from symguide.store.shards import Shards
 from symguide.tuning.log import Log
 from symguide.tuning.trial import Trial
 from symguide.worlds import digits
@@ -205,7 +205,7 @@ def test_what_is_no_file_is_not_read():
 def test_shards_with_broken_records_are_corrupt(figures):
     shards = Shards(Path("shards"), 2, 2, "run")
     shards.folder.mkdir()
-    shards.save(range(2), torch.zeros(2, 1), Record(1, 1, 1.0, 1))
+    shards.save(range(2), torch.zeros(2, 1), sg.Cost(1, 1, 1.0, 1))
     path = shards.path(range(2))
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata()

@@ -24,7 +24,7 @@ from symguide.files import locked, sweep
 from symguide.objectives import Classifier
 from symguide.specs.steering import Scored, Steering, files, resolved
 from symguide.store import digests, outputs
-from symguide.store.shards import Part, Record, Shards
+from symguide.store.shards import Part, Shards
 from symguide.worlds import WORLDS
 
 
@@ -173,9 +173,7 @@ def draw(run: Plan, shards: Shards, part: Part, asked: Request) -> int:
                 if isinstance(error, WeightsError):
                     bar.clear()
                     asked.say(f"{error}: its samples are drawn again")
-                samples, cost = run.draw(indices, show)
-                record = Record(cost.forward_calls, cost.backward_calls, cost.seconds, cost.peak_bytes)
-                shards.save(indices, samples, record)
+                shards.save(indices, *run.draw(indices, show))
                 drawn += len(indices)
             bar.update(len(indices))
     return drawn

@@ -1,8 +1,8 @@
 """What the panels of the demo share: methods that start from the same noise, and the rows and pictures they leave."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -104,14 +104,9 @@ class Panel(ABC):
                 tick(method.name, method.work)
 
             self.results[method.name] = sample(self.denoiser, loss=method.guidance, callback=step_done, **settings)
-        self.rows = [{"method": n, **self.quality(r.samples), **costs(r)} for n, r in self.results.items()]
+        self.rows = [{"method": n, **self.quality(r.samples), **asdict(r.cost)} for n, r in self.results.items()]
         self.rows += [{"method": name, **self.quality(x)} for name, x in self.others().items()]
 
     @property
     def table(self) -> Table:
         return Table(self.columns, self.rows)
-
-
-def costs(result: Result) -> Mapping[str, Any]:
-    """The cost columns of a row."""
-    return {column.key: getattr(result.cost, column.key) for column in COSTS}

@@ -122,7 +122,7 @@ class Evaluation:
         """Shares of the samples of plain captions that the judge reads as shape, colour and background they ask for."""
         asked = plain(count, unseen)
         x = self.samples(asked.texts, "unseen pairs" if unseen else "plain captions", first=unseen * 1_000_000)
-        logits = self.judge.split(self._judged(x))
+        logits = self.judge.split(torch.cat([self.judge(part) for part in torch.split(x, 256)]))
         return {
             "shape": _share(logits["shape"].argmax(1) == asked.shape),
             "colour": _share(logits["colour"].argmax(1) == asked.colour),
@@ -166,9 +166,6 @@ class Evaluation:
             "recall": recall,
             "recall of real pictures": best[1],
         }
-
-    def _judged(self, x: Tensor) -> Tensor:
-        return torch.cat([self.judge(part) for part in torch.split(x, 256)])
 
 
 def colours_in(x: Tensor, region: Tensor, least: float = 0.0117) -> Tensor:

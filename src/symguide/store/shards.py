@@ -16,18 +16,9 @@ from torch import Tensor
 from symguide import files as disk
 from symguide.errors import ConfigError, WeightsError
 from symguide.files import in_use
+from symguide.loop import Cost
 
 _NAME = re.compile(r"\d{6,}-\d{6,}\.safetensors")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a batch cost: calls for each sample, seconds and peak bytes for the batch."""
-
-    forward_calls: int
-    backward_calls: int
-    seconds: float
-    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -90,10 +81,10 @@ class Shards:
         """File of the samples of these indices, e.g. 000000-000063.safetensors."""
         return self.folder / f"{indices.start:06d}-{indices.stop - 1:06d}.safetensors"
 
-    def save(self, indices: range, samples: Tensor, record: Record) -> None:
-        """Write a shard, whole or not at all."""
+    def save(self, indices: range, samples: Tensor, cost: Cost) -> None:
+        """Write a shard and what it cost, whole or not at all."""
         samples = samples.detach().cpu().contiguous()
-        metadata = {"run": self.identity, "sha256": _digest(samples), "record": json.dumps(asdict(record))}
+        metadata = {"run": self.identity, "sha256": _digest(samples), "record": json.dumps(asdict(cost))}
         disk.write(self.path(indices), safetensors.torch.save({"samples": samples}, metadata=metadata))
 
     def drop_shorter(self) -> None:
@@ -104,8 +95,8 @@ class Shards:
             if last < lasts.get(first, 0):
                 path.unlink()
 
-    def read(self, indices: range) -> tuple[Tensor, Record]:
-        """A shard's samples and record.
+    def read(self, indices: range) -> tuple[Tensor, Cost]:
+        """A shard's samples and their cost.
 
         Raises:
             FileNotFoundError: if there is none. WeightsError: if it is corrupt or of another run.
@@ -116,17 +107,17 @@ class Shards:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata, samples = file.metadata() or {}, file.get_tensor("samples")
-            record = Record(**json.loads(metadata["record"]))
+            cost = Cost(**json.loads(metadata["record"]))
         except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise WeightsError(f"{path} is corrupt") from error
-        told = all(isinstance(figure, int | float) for figure in asdict(record).values())
+        told = all(isinstance(figure, int | float) for figure in asdict(cost).values())
         if not told or len(samples) != len(indices) or metadata.get("sha256") != _digest(samples):
             raise WeightsError(f"{path} is corrupt")
         if metadata.get("run") != self.identity:
             raise WeightsError(f"{path} is of another run")
-        return samples, record
+        return samples, cost
 
-    def __iter__(self) -> Iterator[tuple[range, Tensor, Record]]:
+    def __iter__(self) -> Iterator[tuple[range, Tensor, Cost]]:
         """All shards in order."""
         for indices in self.ranges:
             yield indices, *self.read(indices)

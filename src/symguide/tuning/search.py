@@ -173,7 +173,8 @@ class _Search:
 
         One that may not be chosen is told as worse than all others in both, so that nothing is looked for near it.
         """
-        if trial.state != FAILED and (eligible(trial, self.floor) or not self._below(trial)):
+        below = self.floor is not None and trial.keep is not None and trial.keep < self.floor
+        if trial.state != FAILED and (eligible(trial, self.floor) or not below):
             drawn = len(trial.values)
             here = sum(self.unguided.values[:drawn]) / drawn  # what the samples that were not drawn would have changed
             self.study.tell(asked, [trial.value + self.unguided.value - here, trial.calls])
@@ -182,9 +183,6 @@ class _Search:
         worst = max([t.value for t in others] + [self.unguided.value])
         missing = (self.floor or 0.0) - (trial.keep or 0.0) if math.isfinite(trial.keep or 0.0) else 1.0
         self.study.tell(asked, [worst + max(missing, 0.0), max([t.calls for t in others] + [self.unguided.calls])])
-
-    def _below(self, trial: Trial) -> bool:
-        return self.floor is not None and trial.keep is not None and trial.keep < self.floor
 
 
 def _key(method: str | None, settings: Mapping[str, Any]) -> str:
