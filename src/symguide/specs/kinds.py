@@ -1,7 +1,7 @@
 """The kinds of objectives on the command line: how each is written, and how its arguments become an objective."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -39,6 +39,7 @@ Maker = Callable[[Any, Sequence[int]], Loss]
 """From a network, of a kind that has one, and the indices of samples to their objective."""
 
 PALETTE = 5  # colours taken from a picture
+FILES = ("PICTURE", "MASK", "SKETCH", "FLOW", "HEAD")
 _COLOURS = re.compile(r"\s*#[0-9a-fA-F]{6}\s*(,\s*#[0-9a-fA-F]{6}\s*)*")
 
 LABELS: dict[str, Sequence[str]] = {
@@ -66,16 +67,28 @@ class Kind:
     """A kind of objective."""
 
     forms: tuple[str, ...]
-    """How it is written."""
+    """How it is written, arguments in capitals: those of FILES are files."""
     read: Callable[[tuple[str, ...], Context], Maker]
-    counts: Collection[int] = (1,)
-    """How many arguments it takes."""
     encoder: type[nn.Module] | None = None
     """The kind of encoder that it asks, in place of the scorer of the model's world where there is one."""
-    files: Callable[[Sequence[str]], Iterable[int]] = lambda parts: ()
-    """Which of its arguments are files."""
     more: str = ""
     """What its forms do not say by themselves."""
+
+    @property
+    def counts(self) -> set[int]:
+        """How many arguments it takes."""
+        return {len(_arguments(form)) for form in self.forms}
+
+    def files(self, parts: Sequence[str]) -> list[int]:
+        """Which of its arguments are files, and no colours or names of parts."""
+        forms = [words for form in self.forms if len(words := _arguments(form)) == len(parts)]
+        named = [at for at in range(len(parts)) if any(words[at] in FILES for words in forms)]
+        return [at for at in named if not _COLOURS.fullmatch(parts[at]) and not (at and parts[at] in references.PARTS)]
+
+
+def _arguments(form: str) -> list[str]:
+    """The words of a form after its name."""
+    return form.partition(":")[2].split("@") if ":" in form else []
 
 
 def cycle(values: Sequence[Any], indices: Iterable[int]) -> list[Any]:
@@ -231,18 +244,6 @@ def _whole(text: str, what: str) -> int:
     return int(text)
 
 
-def _first(parts: Sequence[str]) -> Iterable[int]:
-    return (0,)
-
-
-def _region_files(parts: Sequence[str]) -> Iterable[int]:
-    return (0, *(1 for part in parts[1:2] if part not in references.PARTS))
-
-
-def _palette_files(parts: Sequence[str]) -> Iterable[int]:
-    return () if _COLOURS.fullmatch(parts[0]) else (0,)
-
-
 KINDS: Mapping[str, Kind] = {
     "classifier": Kind(
         ("classifier:LABELS", "classifier:ATTRIBUTE=LABELS"),
@@ -255,55 +256,39 @@ KINDS: Mapping[str, Kind] = {
         more="labels as in classifier, for --method classifier, which asks it about noisy samples",
     ),
     "text": Kind(('text:"WORDS"',), _text, encoder=CLIP, more="a comma list of texts goes to the samples in turn"),
-    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), encoder=CLIP, files=_first),
-    "identity": Kind(("identity:PICTURE",), _like(Identity), files=_first),
-    "style": Kind(("style:PICTURE",), _like(Style), encoder=CLIP, files=_first),
+    "image": Kind(("image:PICTURE",), _like(ImageSimilarity), encoder=CLIP),
+    "identity": Kind(("identity:PICTURE",), _like(Identity)),
+    "style": Kind(("style:PICTURE",), _like(Style), encoder=CLIP),
     "aesthetic": Kind(
         ("aesthetic", "aesthetic:HEAD"),
         _aesthetic,
-        counts=(0, 1),
         encoder=CLIP,
-        files=lambda parts: range(len(parts)),
         more="HEAD is a safetensors file, on a CLIP given by --encoder",
     ),
     "segmentation": Kind(
         ("segmentation:MASK",),
         _segmentation,
         encoder=Segmenter,
-        files=_first,
         more="a grey or indexed picture of classes, 255 being any, or an array, -1 being any",
     ),
     "depth": Kind(
         ("depth:PICTURE",),
         _depth,
         encoder=DepthEstimator,
-        files=_first,
         more="the depth that a model given by --encoder sees in the picture",
     ),
     "palette": Kind(
         ("palette:#RRGGBB,#RRGGBB", "palette:PICTURE", "palette:PICTURE@NUMBER"),
         _palette,
-        counts=(1, 2),
-        files=_palette_files,
         more="NUMBER colours of the picture, 5 by default",
     ),
-    "edges": Kind(("edges:SKETCH",), _edges, files=_first, more="lines that are bright on dark, or dark on bright"),
-    "motion": Kind(
-        ("motion:PICTURE@FLOW",),
-        _motion,
-        counts=(2,),
-        files=lambda parts: (0, 1),
-        more="an array (2, H, W) of pixels to the right and down",
-    ),
+    "edges": Kind(("edges:SKETCH",), _edges, more="lines that are bright on dark, or dark on bright"),
+    "motion": Kind(("motion:PICTURE@FLOW",), _motion, more="an array (2, H, W) of pixels to the right and down"),
     "region": Kind(
-        ("region:PICTURE@MASK",),
-        _region,
-        counts=(2,),
-        files=_region_files,
-        more="MASK is left, right, top, bottom, center (the part kept) or a file",
+        ("region:PICTURE@MASK",), _region, more="MASK is left, right, top, bottom, center (the part kept) or a file"
     ),
-    "superres": Kind(("superres:PICTURE@FACTOR",), _superres, counts=(2,), files=_first),
-    "deblur": Kind(("deblur:PICTURE@SIGMA",), _deblur, counts=(2,), files=_first),
+    "superres": Kind(("superres:PICTURE@FACTOR",), _superres),
+    "deblur": Kind(("deblur:PICTURE@SIGMA",), _deblur),
 }
 """By the name that a spec gives; blackbox:module:Name and module:Name are those of your own."""
 
