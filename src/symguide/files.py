@@ -34,10 +34,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         draft.unlink(missing_ok=True)
 
 
-def write(path: str | os.PathLike[str], data: str | bytes) -> Path:
-    """Write a file whole or not at all, make its folder where it does not exist, and return its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write(path: Path, data: str | bytes) -> Path:
+    """Write a file whole or not at all, and return its path."""
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
     return path

@@ -54,6 +54,7 @@ def save(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.json of {name} takes JSON values only: {error}") from error
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     write(folder / WEIGHTS, weights)
     write(folder / CONFIG, text)
     if card is not None:

@@ -3,8 +3,8 @@
 Tables and pictures need nothing beyond symguide; curves and pages need `pip install "symguide[report]"`.
 """
 
-from symguide.files import write as write
 from symguide.report.curves import draw_curves as draw_curves
+from symguide.report.files import write as write
 from symguide.report.front import draw_front as draw_front
 from symguide.report.machine import environment as environment
 from symguide.report.page import Section as Section
