@@ -1,7 +1,7 @@
 # make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
 # make check: its fast tier, in a minute and a half;  make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
-# make test-lowest: the tests that are quick with the lowest versions, tests/lowest.txt; needs python3.10
+# make test-lowest: the fast tier with the lowest versions, tests/lowest.txt; needs python3.10
 # make lint: ruff, mypy, imports;  make docs: the site, under out/site;  make results: the tables of docs/results (long)
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,8 +25,7 @@ test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto -m slow
 
 test-lowest: $(LOWEST)/.done
-	$(LOWEST)/bin/python -m pytest -n auto tests/laws tests/test_packaging.py tests/test_private.py tests/test_loop.py \
-		tests/test_modules.py tests/test_encoders.py tests/pipelines/test_families.py tests/pipelines/test_memory.py
+	$(LOWEST)/bin/python -m pytest -n auto -m "not slow and not full"
 
 test-pipelines: $(VENV)/.dev
 	$(BIN)/python tests/pipelines/every/run.py

@@ -133,7 +133,7 @@ def test_checkpoints(reentrant):
 
     denoiser, x, v = sg.Denoiser(network, predicts="v"), randn(2, 6), randn(2, 6, seed=2)
     with inside.requires_grad_(False) and sg.linearise(denoiser, x, 0.6, 2) as ahead:
-        if reentrant:
+        if reentrant or torch.__version__ < (2, 5):  # where checkpoints of both kinds have none
             with pytest.raises(GuidanceError, match="no forward-mode derivative"):
                 ahead.jvp(v)
         else:
