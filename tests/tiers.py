@@ -1,12 +1,15 @@
 """The tiers of tests: the fast one (make check), the whole suite (make test), and what is beside it (make test-slow).
 
 Tests need no mark of their own. Of a test with several parameters the fast tier has a covering in place of the product:
-every value of every parameter, and of three or more parameters every pair of values. What takes long though it is one
-case is in FULL below, and what has a quicker case of the same mechanism beside it in SLOW.
+every value of every parameter, and of three or more parameters every pair of values. Single cases that take long are
+listed in full.txt, which is made of a run's times; what has a quicker case of its mechanism in the suite is in SLOW.
 """
 
+import sys
 from collections import defaultdict
 from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree
 
 
 def covered(rows):
@@ -38,13 +41,38 @@ def beyond_covering(items):
     return rest
 
 
-FULL = ()
-"""What takes long, by part of its name: each has a quicker one of its mechanism beside it."""
+FULL = frozenset((Path(__file__).parent / "full.txt").read_text().split("\n"))
+"""Files, tests, and cases of tests that take long: python tests/tiers.py SECONDS JUNIT.xml... writes the list anew."""
+KEPT = ("test_families.py::test_scale_0_is_bit_identical_and_guidance_lowers_the_loss", "test_exact_gradients_counts")
+"""Tests of which one case of each mechanism stays in the fast tier however long it takes."""
+MECHANISMS = ("[sd]", "[sdxl]", "[flux-cfg]", "[dit]", "[pag]")
 
 
 def takes_long(item):
     """Whether a case is in the whole suite alone."""
-    return any(part in item.nodeid for part in FULL)
+    if any(name in item.nodeid for name in KEPT):
+        return not item.nodeid.endswith(MECHANISMS)
+    return not FULL.isdisjoint((item.nodeid, item.nodeid.split("[")[0], item.nodeid.split("::")[0]))
+
+
+def written(seconds, junits):
+    """The lines of full.txt: what took more than so many seconds in one of these runs, `pytest --junitxml`."""
+    times = defaultdict(lambda: defaultdict(dict))
+    for case in (case for junit in junits for case in ElementTree.parse(junit).iter("testcase")):
+        file, (test, bracket, _) = f"{case.get('classname').replace('.', '/')}.py", case.get("name").partition("[")
+        known = times[file][f"{file}::{test}"]
+        name = f"{file}::{case.get('name')}" if bracket else f"{file}::{test}"
+        known[name] = max(known.get(name, 0.0), float(case.get("time")))
+    lines = []
+    for file, tests in sorted(times.items()):
+        slow = {test: [name for name, time in cases.items() if time > seconds] for test, cases in tests.items()}
+        if 2 * sum(map(len, slow.values())) > sum(map(len, tests.values())) and sum(map(bool, slow.values())) > 3:
+            lines.append(file)
+        else:
+            lines += [
+                line for test in tests for line in ([test] if 2 * len(slow[test]) > len(tests[test]) else slow[test])
+            ]
+    return lines
 
 
 SLOW = (
@@ -69,3 +97,7 @@ SLOW = (
     *("test_methods_are_tuned_and_compared", "test_the_command_runs_a_stage_in_a_process_of_its_own"),
 )
 """What `make test-slow` runs, by part of its name, and `make test` does not."""
+
+if __name__ == "__main__":
+    found = written(float(sys.argv[1]), sys.argv[2:])
+    (Path(__file__).parent / "full.txt").write_text("\n".join(found) + "\n")
