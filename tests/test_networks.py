@@ -273,6 +273,27 @@ def test_a_class_of_ones_own(tmp_path, monkeypatch):
     assert torch.equal(networks.load(tmp_path)[0].weight, mine.weight)
 
 
+def test_a_class_of_ones_own_by_a_decorator(tmp_path):
+    known = dict(networks.NETWORKS)
+    try:
+
+        @networks.saveable
+        class Scaled(nn.Linear):
+            def __init__(self, sides: tuple[int, int] = (2, 3), *, heads: dict | None = None, name: str = "a") -> None:
+                super().__init__(*sides)
+
+        made = Scaled((4, 5), heads={"b": (1, 2)})
+        assert made.arguments == {"sides": [4, 5], "heads": {"b": [1, 2]}, "name": "a"}
+        networks.save(made, tmp_path)
+        loaded, config = networks.load(tmp_path)
+        assert config["arguments"] == loaded.arguments == made.arguments and torch.equal(loaded.weight, made.weight)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
+            Scaled(width=3)
+    finally:
+        networks.NETWORKS.clear()
+        networks.NETWORKS.update(known)
+
+
 def test_weights_stored_in_half_precision_come_back_in_any(tmp_path):
     network = networks.ConvClassifier(1, 8, (8, 8)).float()
     networks.save(network, tmp_path / "half", dtype=torch.float16)
