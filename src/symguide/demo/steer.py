@@ -14,15 +14,6 @@ from symguide.worlds import digits
 
 REAL = "real digits"
 
-COLUMNS = (
-    Column("method", "method"),
-    Column("scorer_loss", "scorer's\nloss", "{:.2f}"),
-    Column("judge_loss", "judge's\nloss", "{:.2f}"),
-    Column("judge_accuracy", "judge\nagrees", "{:.0%}"),
-    Column("frechet", "Frechet\ndistance", "{:.1f}"),
-    *COSTS,
-)
-
 NOTES = (
     "The scorer is the classifier that guides. The judge is another one, built and trained differently, that guidance "
     "never sees: only it can tell a digit from a picture that fools the scorer. Losses are -log p(target).",
@@ -45,7 +36,14 @@ class Steer(Panel):
     the samples leave the data. The judge chose nothing.
     """
 
-    columns = COLUMNS
+    columns = (
+        Column("method", "method"),
+        Column("scorer_loss", "scorer's\nloss", "{:.2f}"),
+        Column("judge_loss", "judge's\nloss", "{:.2f}"),
+        Column("judge_accuracy", "judge\nagrees", "{:.0%}"),
+        Column("frechet", "Frechet\ndistance", "{:.1f}"),
+        *COSTS,
+    )
 
     def __init__(self, denoiser: Denoiser, num: int, device: torch.device | str) -> None:
         self.targets = torch.arange(num, device=device) % 10

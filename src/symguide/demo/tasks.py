@@ -17,13 +17,6 @@ METHODS = (UNGUIDED, FREEDOM, LOOKAHEAD, SPHERE)
 WEIGHT = 3.0
 """Of classifier-free guidance, where there is a caption."""
 
-COLUMNS = (
-    Column("method", "method"),
-    Column("scorer", "\nscorer", "{:.3f}"),
-    Column("judge", "\njudge", "{:.3f}"),
-    *COSTS,
-)
-
 
 class Strength(NamedTuple):
     """How strong each method is in a task: scales of FreeDoM and SAG, rate of DSG's sphere."""
@@ -49,7 +42,12 @@ stronger guidance shows what only the scorer reads so."""
 class TaskPanel(Panel):
     """One task."""
 
-    columns = COLUMNS
+    columns = (
+        Column("method", "method"),
+        Column("scorer", "\nscorer", "{:.3f}"),
+        Column("judge", "\njudge", "{:.3f}"),
+        *COSTS,
+    )
 
     def __init__(self, name: str, denoiser: Denoiser, num: int, device: torch.device | str) -> None:
         self.kind, self.task = TASKS[name], task(name, range(num))
