@@ -5,9 +5,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import safetensors.torch
 import torch
+from packaging.version import Version
 from PIL import Image
 
 from symguide.errors import ConfigError
@@ -122,6 +124,8 @@ def test_every_mode_has_its_colours(mode):
     assert image.mode == mode
     image.save("a.png" if mode in ("1", "L", "P", "RGB", "RGBA", "LA") else "a.tif")
     said = []
+    if mode == "YCbCr" and Version(PIL.__version__) < Version("13"):
+        pytest.skip("Pillow before 13 cannot read the TIFF with YCbCr that it writes")
     made = levels("a.png" if mode not in ("CMYK", "YCbCr") else "a.tif", said=said)
     assert np.abs(made - np.asarray(expected, int)).max() <= (3 if mode == "YCbCr" else 0) and said == []
 
