@@ -30,7 +30,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     >>> str(unknown("solver", "dddim", ["ddim", "heun"]))
     "unknown solver 'dddim': did you mean 'ddim'? (known: ddim, heun)"
     """
-    names = sorted(known)
+    names = sorted(set(known))
     close = get_close_matches(str(name), names, n=2, cutoff=0.5)
     hint = "did you mean " + " or ".join(repr(c) for c in close) + "? " if close else ""
     return ConfigError(f"unknown {kind} {str(name)!r}: {hint}(known: {', '.join(names)})")
