@@ -238,6 +238,6 @@ def checked_over_time(what: str, value: Any, **bounds: float) -> OverTime:
     return made
 
 
-def at(value: OverTime, t: float) -> float:
+def value_at(value: OverTime, t: float) -> float:
     """A number, or a function of t at t."""
     return number(value(t), f"a function of t at t = {t:.4f}") if callable(value) else value

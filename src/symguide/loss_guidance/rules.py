@@ -16,7 +16,7 @@ from torch import Tensor
 
 from symguide.denoiser import times
 from symguide.errors import ConfigError, GuidanceError, number, settle
-from symguide.loss_guidance.recipe import OverTime, Rule, at, checked_over_time
+from symguide.loss_guidance.recipe import OverTime, Rule, checked_over_time, value_at
 from symguide.per_sample import direction, expand, norm, rms
 from symguide.registry import named, register
 from symguide.schedule import Schedule
@@ -42,7 +42,7 @@ def chain(*rules: Rule) -> Rule:
 def scale(factor: OverTime) -> Rule:
     """factor * g, with a number or a function of t."""
     factor = checked_over_time("the factor of a rule", factor)
-    return lambda gradient, step, loss: at(factor, step.t) * gradient
+    return lambda gradient, step, loss: value_at(factor, step.t) * gradient
 
 
 @named("update rule")

@@ -21,8 +21,8 @@ from symguide.loss_guidance.recipe import (
     Rule,
     Scale,
     Window,
-    at,
     checked_over_time,
+    value_at,
 )
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range
@@ -146,7 +146,7 @@ class TFG(LGD):
         )
 
     def spread(self, step: Step) -> float:
-        return at(self.sigma, step.t) * super().spread(step)
+        return value_at(self.sigma, step.t) * super().spread(step)
 
     def objective_at(self, step: Step) -> Objective:
         return super().objective_at(step) if self.spread(step) > 0 else Recipe.objective_at(self, step)

@@ -24,7 +24,7 @@ class Draws(Protocol):
         """N(0, I), (B, *shape) or (times, B, *shape), the same whenever it is asked for within the step."""
 
 
-class Keeper:
+class NoInferenceTensors:
     """Keeps tensors such that gradients may flow past them, also where it is made in inference mode."""
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -34,7 +34,7 @@ class Keeper:
         super().__setattr__(name, value)
 
 
-class Objective(Keeper):
+class Objective(NoInferenceTensors):
     """Base of objectives; they add up and take factors: 0.5 * a + b.
 
     >>> class Brightness(Objective):

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from symguide.errors import ConfigError, GuidanceError, number
 from symguide.linear import conjugate_gradients
-from symguide.objectives.base import Keeper, at_least_float32, rows_for, to_device_of
+from symguide.objectives.base import NoInferenceTensors, at_least_float32, rows_for, to_device_of
 from symguide.per_sample import Noise
 
 
-class LinearOperator(Keeper):
+class LinearOperator(NoInferenceTensors):
     """Base of linear operators: a call is A, `adjoint` is A*, `measure` adds noise; these two are all that one needs.
 
     >>> half = Downsample(2)
