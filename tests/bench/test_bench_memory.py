@@ -56,6 +56,7 @@ def test_predictions_are_what_embedded_models_hold(monkeypatch):
     assert held["autograd", False, 3] > 2 * held["autograd", False, 1]
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 5), reason="torch 2.4 has no fused attention on meta tensors")
 @pytest.mark.parametrize(("name", "size", "batch"), [("small-unet", 32, 2), ("small-transformer", 64, 1)])
 def test_predictions_are_what_pipelines_networks_hold(name, size, batch, monkeypatch):
     """Of `estimate_memory`'s simulation, without weights; per-block checkpoints make both kinds of bytes fewer."""
