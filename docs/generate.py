@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import symguide as sg
+from symguide import hooks
 from symguide.registry import REGISTRIES
 from symguide.solver import GRIDS, PRESETS, Solver
 
@@ -33,8 +34,8 @@ def page() -> str:
         parts += [f"## {title}", markdown(_below(import_module(REGISTRIES[kind].home))), table(kind)]
         for name, thing in REGISTRIES[kind].items():
             parts += [f"### {thing.__name__}", call(name, thing), markdown(inspect.getdoc(thing) or "")]
-    parts += ["## Starts and restarts"]
-    for thing in (sg.Restart, sg.OptimalGaussian):
+    parts += ["## Starts, restarts, stages and step hooks", markdown(_below(hooks))]
+    for thing in (sg.Restart, sg.OptimalGaussian, sg.staged, sg.Stage, sg.Keep):
         parts += [f"### {thing.__name__}", markdown(inspect.getdoc(thing) or "")]
     for kind, title in PIECES.items():
         parts += [f"## {title}"]

@@ -1,4 +1,9 @@
-"""Step hooks: what is done to x before and after every step of a run, `sample(..., hooks=[...])`."""
+"""Step hooks: what is done to x before and after every step of a run, `sample(..., hooks=[...])`.
+
+A hook of yours has `before(step, x)` and `after(step, x_s)`, which return what goes on in the place of x and of x_s: a
+corrector, a projection, entries that are known. Before a step it acts in every repeat of it too. `sample(start=...)`
+takes a tensor or a function (noise, t) of the run's own noise, and `sample(until=t)` ends at a noise level.
+"""
 
 from dataclasses import dataclass
 
