@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import RUNNER
 
 from symguide.cli import main
@@ -28,7 +29,7 @@ def ran(tmp_path_factory):
         "--json",
         str(out / "figures.json"),
     ]
-    return RUNNER.invoke(main, arguments, catch_exceptions=False), out
+    return CliRunner().invoke(main, arguments, catch_exceptions=False), out
 
 
 def test_it_ends_well_and_names_its_files(ran):
@@ -64,7 +65,7 @@ def test_the_page_shows_both_panels(ran):
 
 def test_without_the_extra_there_is_no_page_and_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    result = RUNNER.invoke(main, ["demo", "digits", "--num", "1", "--steps", "2", "--out", str(tmp_path)])
+    result = CliRunner().invoke(main, ["demo", "digits", "--num", "1", "--steps", "2", "--out", str(tmp_path)])
     assert result.exit_code == 0 and 'pip install "symguide[report]"' in result.output
     assert not (tmp_path / "index.html").exists() and (tmp_path / "steer.png").exists()
 
@@ -75,7 +76,7 @@ def test_json_goes_to_stdout_alone(tmp_path):
 
 
 def test_a_wrong_device_is_a_sentence(tmp_path):
-    result = RUNNER.invoke(main, ["demo", "--device", "abacus", "--out", str(tmp_path)])
+    result = CliRunner().invoke(main, ["demo", "--device", "abacus", "--out", str(tmp_path)])
     assert result.exit_code == 2 and "'abacus'" in result.output and "use cpu" in result.output
 
 
@@ -85,7 +86,9 @@ TASKS = ["style", "aesthetics", "personalisation", "identity", "text", "inpainti
 @pytest.fixture(scope="module")
 def scenes_ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("scenes")
-    return RUNNER.invoke(main, ["demo", "--num", "1", "--steps", "2", "--out", str(out)], catch_exceptions=False), out
+    return CliRunner().invoke(
+        main, ["demo", "--num", "1", "--steps", "2", "--out", str(out)], catch_exceptions=False
+    ), out
 
 
 def test_scenes_are_steered_in_every_task(scenes_ran):

@@ -9,7 +9,9 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+import diffusers
 from gradients import Looks
+from packaging.version import Version
 from test_more_families import doubled
 from zoo import bright, built, double, draw
 from zoo_wide import FURTHER, SLOW, WIDE
@@ -141,6 +143,8 @@ def right(name, folder):
     with sg.guide(pipe, loss=recipe):
         assert torch.equal(drawn(pipe, call), plain)
     (got, error), (_, further) = recipe.seen
+    if name == "cosmos2" and Version(diffusers.__version__) < Version("0.36"):
+        pytest.skip("in diffusers 0.35 the loss of Cosmos 2 has jumps of 1e-3 within the distance of differences")
     limit = COARSE.get(name, 1e-4)
     assert (error < limit).all() and (further < limit).all()
     expected = own_gradient(name, pipe, call)

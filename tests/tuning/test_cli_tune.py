@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import RUNNER
+from click.testing import CliRunner
 from PIL import Image
 
 import symguide as sg
@@ -21,6 +21,7 @@ from symguide.networks import UNet
 from symguide.ranges import Choice, Maybe, Range, Window
 from symguide.worlds import WORLDS, World, digits, load, scenes
 
+RUNNER = CliRunner()
 DTYPE = torch.float32
 OWN = """
 def bright(x0):
