@@ -94,6 +94,11 @@ SLOW = (
     *("test_examples_pipelines.py::test_example[flux]", "test_examples_pipelines.py::test_example[sdxl]"),
     *("test_examples_pipelines.py::test_example[video]", "test_benchmarks.py::test_pipelines"),
     *(f"test_benchmarks.py::test_quick[{name}-" for name in ("nstudy", "digits", "lookahead", "reuse")),
+    *("test_examples.py::test_example[inpaint]", "test_examples.py::test_example[gradient]"),
+    *("test_benchmarks.py::test_beyond", "test_benchmarks.py::test_trajectory"),
+    *("test_the_scenes_networks_can_be_remade[consistency]", "test_the_scenes_networks_can_be_remade[generator]"),
+    *("test_the_peak_of_a_guided_step[sd-unguided-True]", "test_the_peak_of_a_guided_step[sd-inpaint-9-False]"),
+    *("test_samples_do_not_depend_on_their_batch[scenes-consistency-", "test_what_a_call_saves[flux-False]"),
     *("test_methods_are_tuned_and_compared", "test_the_command_runs_a_stage_in_a_process_of_its_own"),
 )
 """What `make test-slow` runs, by part of its name, and `make test` does not."""
