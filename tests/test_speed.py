@@ -13,6 +13,7 @@ from symguide import loop, per_sample
 from symguide.errors import GuidanceError
 from symguide.meter import SavedBytes
 from symguide.networks import CaptionUNet, UNet
+from symguide.particle_guidance import resample
 from symguide.step import Requirement, Run
 from symguide.worlds import digits
 
@@ -64,6 +65,19 @@ def on_meta(monkeypatch):
         return copies.waited
 
     return run
+
+
+def test_hooks_and_resampled_particles_wait_for_nothing(on_meta):
+    """What is known comes to the device once; who goes on is decided there."""
+
+    class Resampled(sg.BestOfN):
+        def move(self, step, x_s):
+            potential = -self.objective(step.prediction.x0)
+            parents = resample(potential, self.particles, step.uniform("resample"))
+            return sg.Moved(x_s[parents], parents, log_weights=torch.zeros_like(potential))
+
+    keep = sg.Keep(torch.tensor([True, False] * 3), torch.arange(6.0))
+    assert on_meta(tiny(), hooks=[keep], particles=Resampled(squares, 3)) == 0
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import rows_for
+from symguide.objectives.base import rows_for, to_device_of
 from symguide.step import Step
 
 
@@ -52,15 +52,16 @@ class Keep:
         return x_s if step.s > 0 else self._put(step, x_s, 1.0, 0.0)
 
     def _put(self, step: Step, x: Tensor, alpha: float, sigma: float) -> Tensor:
-        mask, values = _rows("mask", self.mask, x).bool(), _rows("values", self.values, x).to(x)
+        mask, values = _rows("mask", self.mask, x, torch.bool), _rows("values", self.values, x, x.dtype)
         known = alpha * values
         return torch.where(mask, known + sigma * step.draw("keep") if sigma > 0 else known, x)
 
 
-def _rows(name: str, given: Tensor, x: Tensor) -> Tensor:
+def _rows(name: str, given: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """With a row for every row of x, on its device."""
-    rows = given if given.ndim == x.ndim else given[None]
+    there = to_device_of(given, x, dtype)
+    rows = there if given.ndim == x.ndim else there[None]
     if rows.shape[1:] != x.shape[1:]:
         shape = tuple(x.shape[1:])
         raise ConfigError(f"{name} of Keep must be of a sample's shape {shape} or (B, ...), not {tuple(given.shape)}")
-    return rows_for(rows.to(x.device), x, f"{name} of Keep")
+    return rows_for(rows, x, f"{name} of Keep")

@@ -34,9 +34,9 @@ class Jacobian:
         x0: the clean estimate (B, ...).
 
     Cost per sample: n forward calls when it is made, but for the sampler's own; n backward calls each vjp; n forward
-    calls each jvp, in dual numbers (on the scenes model and a CPU each took 5 times as long as a plain one, and a vjp
-    as long as one). Memory: the graphs of n calls. A graph with functions written in Python (others' checkpoints,
-    torch.compile) is made anew for each vjp: n forward calls more.
+    calls each jvp, in dual numbers, each of which takes several times as long as a plain one. Memory: the graphs of n
+    calls. A graph with functions written in Python (others' checkpoints, torch.compile) is made anew for each vjp: n
+    forward calls more.
     """
 
     def __init__(self, predict: GuidedPredictor, x: Tensor, program: Program, first: Call | None = None) -> None:

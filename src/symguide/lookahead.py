@@ -23,13 +23,14 @@ from symguide.call import Call, GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, GuidanceError, unknown, whole
+from symguide.frames import by_frames
 from symguide.kept_graphs import KeptGraphs
 from symguide.loss import Cotangent, GradientOf, Objective, require_finite
 from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.modules import refuse_training
 from symguide.per_sample import norm
 from symguide.schedule import Time
-from symguide.solver import Grid, Linear, Predict, Program, by_frames, choose, trajectory
+from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
 JACOBIANS = ("exact", "first", "identity")
 

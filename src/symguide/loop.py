@@ -303,11 +303,9 @@ def _after(run: Run, step: Step, x_s: Tensor) -> Moved:
     moved = made if isinstance(made, Moved) else Moved(made)
     if moved.parents is not None:
         _check_parents(step, moved.parents)
-    if moved.log_weights is None and run.particles is not None:
-        carried = step.state.log_weights
-        moved = replace(
-            moved, log_weights=carried if moved.parents is None or carried is None else carried[moved.parents]
-        )
+    carried = step.state.log_weights
+    if moved.log_weights is None and carried is not None:
+        moved = replace(moved, log_weights=carried if moved.parents is None else carried[moved.parents])
     if moved.ess is None and moved.log_weights is not None:
         moved = replace(moved, ess=effective_sample_size(moved.log_weights, run.noise.particles))
     x_s = moved.x_s

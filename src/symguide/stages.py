@@ -30,7 +30,7 @@ class Stage:
         shape: of its samples, without the batch.
         steps: of a whole run from its first time to clean; those down to `until` are made.
         until: the time at which the next stage takes over; 0 for the last one.
-        up: clean estimates of the stage before -> this stage's size; interpolated where not given.
+        up: clean estimates of the stage before -> this stage's size; by nearest neighbours where not given.
         settings: of `sample`, where they are other ones than those of all stages, such as {"loss": None}.
 
     Raises:

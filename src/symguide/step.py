@@ -16,6 +16,7 @@ from symguide.branch import Moment
 from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, GuidanceError, SymguideError, whole
+from symguide.frames import FrameTransition, frame_transition
 from symguide.jacobian import Jacobian
 from symguide.lookahead import lookahead_program, run, sweep
 from symguide.loss import Cotangent, GradientOf, Objective
@@ -23,7 +24,7 @@ from symguide.memory import Memory
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule, Time
-from symguide.solver import FrameTransition, Grid, Transition, frame_transition, transition
+from symguide.solver import Grid, Transition, transition
 
 
 @dataclass(frozen=True)
