@@ -41,8 +41,12 @@ OTHER = {
     "backward_steps": 2,
     "backward_rate": 0.1,
     "augment": None,
+    "path": "own",
+    "eta": 0.5,
 }
 """For every parameter of a recipe a value that is no default, but for what no file can hold."""
+TOGETHER = {"samples": {"path": "fresh"}}
+"""What a parameter is given with, where it is refused alone by recipes that have the other one."""
 
 
 def aim(x0):
@@ -50,7 +54,16 @@ def aim(x0):
 
 
 def changed(name):
-    return RECIPES[name](aim, **{key: OTHER[key] for key in parameters(RECIPES[name]) if key != "objective"})
+    recipe = RECIPES[name]
+    given = {key: OTHER[key] for key in parameters(recipe) if key != "objective"}
+    if drawn(name):
+        given = {key: value for key, value in given.items() if key != "grid"} | {"path": "fresh"}
+    return recipe(aim, **{key: value for key, value in given.items() if key != "path" or drawn(name)})
+
+
+def drawn(name):
+    """Whether a recipe looks ahead with noise of its own."""
+    return {"path", "samples"} <= parameters(RECIPES[name]).keys() and "fresh" in RECIPES[name].paths
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -61,7 +74,8 @@ def test_recipes_that_are_made_alike_are_equal_and_others_are_not(name):
     assert plain != RECIPES[name](squares)
     for key in parameters(RECIPES[name]):
         if key not in ("objective", "augment", "grid"):
-            assert RECIPES[name](aim, **{key: OTHER[key]}) != plain, key
+            beside = TOGETHER.get(key, {}) if drawn(name) else {}
+            assert RECIPES[name](aim, **{key: OTHER[key]}, **beside) != RECIPES[name](aim, **beside), key
 
 
 @pytest.mark.parametrize("name", RECIPES)

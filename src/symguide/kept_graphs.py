@@ -32,7 +32,7 @@ class KeptGraphs:
         self, memory: MemoryPlan, predict: GuidedPredictor, program: Program, x: Tensor, first: bool = False
     ) -> None:
         self.memory, self.predict, self.n, self.first = memory, predict, program.calls, first
-        self.budget, self.states = budget_of(memory, x.device), self.n * x.nbytes
+        self.budget, self.states = budget_of(memory, x.device), (self.n + program.inputs - 1) * x.nbytes
         self._plan()
 
     def _plan(self) -> None:

@@ -11,7 +11,8 @@ Only the inputs of the network calls are stored. The objective's graph is freed 
 one network graph at a time, or as many as `memory` says.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,11 +29,13 @@ from symguide.kept_graphs import KeptGraphs
 from symguide.loss import Cotangent, GradientOf, Objective, require_finite
 from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.modules import refuse_training
-from symguide.per_sample import norm
+from symguide.per_sample import expand, norm
 from symguide.schedule import Time
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
 JACOBIANS = ("exact", "first", "identity")
+PATHS = ("ode", "own", "fresh")
+"""Along which a look-ahead goes: without noise, with the noise that the run will draw, or with noise of its own."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def sweep(
     program: Program,
     cotangent: Cotangent,
     *,
+    further: Sequence[Tensor] = (),
     memory: MemoryPlan = "minimal",
     jacobian: str = "exact",
     first: Call | None = None,
@@ -185,23 +189,75 @@ def sweep(
     """(gradient at x, loss, x_0, first call): the program read forwards, the cotangent of its x_0 read backwards.
 
     An objective's cotangent is `GradientOf(objective)`. `first` is the program's first call where the sampler has
-    already made it; it is not made twice.
+    already made it; it is not made twice. `further` are the program's inputs beside x, such as noise, which nothing is
+    carried back to.
     """
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
     memory = check_memory(memory)
     kept = KeptGraphs(memory if jacobian == "exact" else 0, predict, program, x, first=jacobian == "first")
-    x0, calls = record(kept, [x], program, first)
-    ask, meter = partial(cotangent, x0), predict.meter
+    x0, calls = record(kept, [x, *further], program, first)
+    loss, bar = _asked(kept, calls, cotangent, x0)
+    if jacobian == "exact":
+        bar = read_backwards(program, calls, bar, wanted=(0,))[0]
+    elif jacobian == "first":
+        bar = calls[0].vjp(bar)
+    return bar, loss, x0, calls[0]
+
+
+def averaged_sweep(
+    predict: GuidedPredictor,
+    x: Tensor,
+    program: Program,
+    cotangent: Cotangent,
+    draws: Iterable[Sequence[Tensor]],
+    *,
+    memory: MemoryPlan = "minimal",
+    jacobian: str = "exact",
+    first: Call | None = None,
+) -> tuple[Tensor, Tensor, Call]:
+    """(gradient at x, loss, first call) of look-aheads that part after their first call, k = 1 ... K.
+
+        L = -log (1/K) sum_k exp(-J(x_0^k)),    dL/dx = sum_k w_k dJ(x_0^k)/dx,    w = softmax(-J)
+
+    `draws` are the further inputs of each. They are swept one after the other, and their weighted cotangents of the
+    first call are added up before that is differentiated, once: K (n - 1) + 1 VJPs, the memory of one look-ahead.
+    """
+    if jacobian not in JACOBIANS:
+        raise unknown("jacobian", jacobian, JACOBIANS)
+    memory = check_memory(memory) if jacobian == "exact" else 0
+    begin, *rest = program.nodes
+    assert isinstance(begin, Predict) and begin.node == 0
+    keep = jacobian == "first" or memory == "fast"
+    if first is None:
+        first = Call(predict, x, begin.t, keep)
+    first.wanted = keep
+    # values keep their numbers: the first call's is now the last of the inputs
+    tail, known = Program(program.inputs + 1, tuple(rest)), first.prediction.x0
+    total = torch.full((len(x),), -math.inf, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    bars, count = [torch.zeros_like(x), torch.zeros_like(x)], 0
+    for further in draws:
+        kept = KeptGraphs(memory, predict, tail, x)
+        x0, calls = record(kept, [x, *further, known], tail)
+        loss, bar = _asked(kept, calls, cotangent, x0)
+        own = [torch.zeros_like(x), bar]
+        if jacobian == "exact":
+            own = read_backwards(tail, calls, bar, wanted=(0, program.inputs))
+        new = torch.logaddexp(total, -loss.to(total))
+        before, now = (expand(torch.exp(each - new).to(x), x) for each in (total, -loss.to(total)))
+        bars, total, count = [before * a + now * b for a, b in zip(bars, own, strict=True)], new, count + 1
+    gradient = bars[1] if jacobian == "identity" else bars[0] + first.vjp(bars[1])
+    return gradient, (math.log(count) - total).to(x), first
+
+
+def _asked(kept: KeptGraphs, calls: Sequence[Call], cotangent: Cotangent, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and cotangent of a clean estimate, beside the graphs that are kept."""
+    ask, meter = partial(cotangent, x0), kept.predict.meter
     with kept.beside(calls):
         loss, bar = ask() if meter is None else meter.once((cotangent, x0.shape), ask)
     if loss.shape != (len(x0),) or bar.shape != x0.shape:
         raise GuidanceError(f"a cotangent of x_0 {tuple(x0.shape)} is a loss (B,) and one of its shape")
-    if jacobian == "exact":
-        bar = read_backwards(program, calls, bar)[0]
-    elif jacobian == "first":
-        bar = calls[0].vjp(bar)
-    return bar, loss, x0, calls[0]
+    return loss, bar
 
 
 def record(
@@ -246,23 +302,29 @@ def run(program: Program, inputs: list[Tensor], call: Callable[[Tensor, Time], T
     return values[program.inputs + len(program.nodes) - 1]
 
 
-def read_backwards(program: Program, calls: list[Call], cotangent: Tensor, again: bool = False) -> list[Tensor]:
-    """The sweep: cotangents of all inputs of a program, one VJP for each of its calls whatever their number.
+def read_backwards(
+    program: Program, calls: list[Call], cotangent: Tensor, again: bool = False, wanted: Sequence[int] | None = None
+) -> list[Tensor]:
+    """The sweep: cotangents of a program's inputs, one VJP for each of its calls whatever their number.
 
-    With `again` the graphs of the calls stay.
+    With `again` the graphs of the calls stay. `wanted` are the inputs that are asked for, all where not given.
     """
+    wanted = range(program.inputs) if wanted is None else wanted
     bars: dict[int, Tensor] = {program.inputs + len(program.nodes) - 1: cotangent}
     remaining = list(calls)
     for k in reversed(range(len(program.nodes))):
         node = program.nodes[k]
-        bar = bars.pop(program.inputs + k)  # every node feeds a later one, so its cotangent is there
+        bar = bars.pop(program.inputs + k, None)
+        if bar is None:  # the way there was forgotten: time travel to where all is noise
+            remaining = remaining[:-1] if isinstance(node, Predict) else remaining
+            continue
         if isinstance(node, Predict):
             passed = [(node.node, remaining.pop().vjp(bar, again))]
         else:
-            passed = [(j, times(c, bar)) for c, j in node.terms]
+            passed = [(j, times(c, bar)) for c, j in node.terms if j >= program.inputs or j in wanted]
         for j, part in passed:
             bars[j] = bars[j] + part if j in bars else part
-    return [bars[j] for j in range(program.inputs)]
+    return [bars[j] if j in bars else torch.zeros_like(cotangent) for j in wanted]
 
 
 def _parents(node: Linear | Predict) -> tuple[int, ...]:

@@ -196,6 +196,7 @@ def sample(
     plan = [(i, visit) for i, visit in every if run.times[i] > number(until, "until", least=0)]
     if not plan:
         raise ConfigError(f"until is a time below the run's first one, {run.times[0]:.4g}, and is {until}")
+    run = replace(run, plan=tuple(plan))
     denoiser, device, particles = run.predict.denoiser, x.device, run.particles
     counter, drawn = denoiser.counter, len(run.noise.indices)
     count = None if particles is None else run.noise.particles

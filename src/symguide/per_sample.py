@@ -125,6 +125,7 @@ class Noise:
         "resample",
         "keep",
         "prediction",
+        "ahead",
     )
 
     def __init__(

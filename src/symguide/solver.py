@@ -368,6 +368,54 @@ def _stretched(schedule: Schedule, before: float, t: float, s: float, down: floa
     return schedule.time(math.exp(-(lam[1] - (lam[1] - lam[0]) * (lam[3] - lam[1]) / (lam[2] - lam[1]))))
 
 
+def ancestral_std(schedule: Schedule, t: float, s: float) -> float:
+    """Standard deviation of DDPM's posterior step from t to s."""
+    sigma_t, sigma_s = schedule.sigma(t), schedule.sigma(s)
+    return sigma_s / sigma_t * math.sqrt(max(sigma_t**2 - (schedule.alpha(t) / schedule.alpha(s) * sigma_s) ** 2, 0.0))
+
+
+def noising(schedule: Schedule, s: float, t: float) -> tuple[float, float]:
+    """What is kept of x_s, and the standard deviation, in x_t ~ q(x_t | x_s), t noisier than s."""
+    ratio = schedule.alpha(t) / schedule.alpha(s)
+    return ratio, math.sqrt(max(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0))
+
+
+def noisy_step(
+    program: Builder,
+    solver: str,
+    schedule: Schedule,
+    x: int,
+    t: float,
+    s: float,
+    std: float,
+    past: Past,
+    stages: int | None = None,
+    noise: int | None = None,
+) -> int:
+    """The node of x_s in a step that adds noise: the solver's step to the cleaner `down`, times a scale.
+
+        sigma_down² = sigma_s² - std²   at alpha_s
+
+    Args:
+        program: what is written to.
+        stages: of a two-stage solver; as many as the step can have where not given.
+        noise: the node of std * z; without it the mean of x_s.
+    """
+    alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
+    down, scale = s, 1.0
+    if std > 0:
+        down = schedule.time(math.sqrt(max(sigma_s**2 - std**2, 0.0)) / alpha_s)
+        scale = alpha_s / schedule.alpha(down)
+    if past:
+        past[-1] = _stretched(schedule, past[-1][0], t, s, down), past[-1][1]
+    method = get_solver(solver)
+    most = method.stages if method.full_at_end or down > 0 else 1
+    x = method.step(program, schedule, x, t, down, past, most if stages is None else min(stages, most))
+    if noise is not None:
+        return program.linear((scale, x), (1.0, noise))
+    return program.linear((scale, x)) if scale != 1.0 else x
+
+
 class Transition(NamedTuple):
     """The step from t to s: a deterministic program to the cleaner time `down`, times `scale`, plus std * noise."""
 
@@ -388,20 +436,11 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
     `before` is the time of the last step's prediction (input node 1) for multistep solvers; where that is t, it waited,
     and begins anew.
     """
-    alpha_t, sigma_t, alpha_s, sigma_s = schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
-    ancestral = sigma_s / sigma_t * math.sqrt(max(sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2, 0.0))
+    ancestral = ancestral_std(schedule, t, s)
     std = eta * ancestral
-    if std > sigma_s:
+    if std > schedule.sigma(s):
         raise ConfigError(f"eta = {eta} puts more noise into the step from t = {t:.4f} than x_s has: use eta <= 1")
-    down, scale = s, 1.0
-    if std > 0:
-        down = schedule.time(math.sqrt(sigma_s**2 - std**2) / alpha_s)
-        scale = alpha_s / schedule.alpha(down)
     made = Builder(inputs=1 if before is None else 2)
-    past: Past = [] if before in (None, t) else [(_stretched(schedule, before, t, s, down), 1)]
-    method = get_solver(solver)
-    stages = method.stages if method.full_at_end or down > 0 else 1
-    x = method.step(made, schedule, 0, t, down, past, stages)
-    if scale != 1.0:
-        made.linear((scale, x))
+    past: Past = [] if before in (None, t) else [(before, 1)]
+    noisy_step(made, solver, schedule, 0, t, s, std, past)
     return Transition(made.program(), std, ancestral)

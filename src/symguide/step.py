@@ -5,7 +5,7 @@ of every look-ahead from here.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -18,13 +18,14 @@ from symguide.denoiser import Denoiser, Prediction, times
 from symguide.errors import ConfigError, GuidanceError, SymguideError, whole
 from symguide.frames import FrameTransition, frame_transition
 from symguide.jacobian import Jacobian
-from symguide.lookahead import lookahead_program, run, sweep
+from symguide.lookahead import averaged_sweep, lookahead_program, run, sweep
 from symguide.loss import Cotangent, GradientOf, Objective
 from symguide.memory import Memory
 from symguide.memory_plan import MemoryPlan
+from symguide.own_path import Legs, Move, along, ancestral, legs, to_come
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule, Time
-from symguide.solver import Grid, Transition, transition
+from symguide.solver import Grid, Program, Transition, choose, get_solver, noising, transition
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Run:
     memory: Memory = field(default_factory=Memory)
     levels: tuple[tuple[float, ...], ...] | None = None
     """Times of each frame, where frames have their own; `times` are those of the noisiest."""
+    plan: tuple[tuple[int, int], ...] | None = None
+    """(index, visit) of every step that the run makes, in order; each index once where not given."""
 
     @property
     def steps(self) -> int:
@@ -128,11 +131,31 @@ class Run:
     def schedule(self) -> Schedule:
         return self.predict.denoiser.schedule
 
+    def repeats(self, index: int) -> int:
+        """How often a step to come is made, with time travel between."""
+        if self.loss is None or getattr(self.loss, "repeats", None) == 1:
+            return 1
+        return self.loss.repeats_at(cast("Step", StepToCome(self, index)))
+
     def unmet(self) -> "Requirement | None":
         """The first of the requirements so far that was not met. On a GPU this waits for all that was asked of it."""
         asked, self.requirements[:] = list(self.requirements), []
         met = torch.stack([requirement.met for requirement in asked]).tolist() if asked else []
         return asked[met.index(False)] if False in met else None
+
+
+class StepToCome:
+    """A step that is not made yet, as windows and rules of time see it: where it is in the run, and no more."""
+
+    def __init__(self, run: Run, index: int) -> None:
+        self.run, self.index, self.schedule = run, index, run.schedule
+        self.t, self.s = run.times[index], run.times[index + 1]
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(
+            f"along the run's own path it must be known ahead which steps are repeated, and a window asks for "
+            f"step.{name}: use a window of times, repeats=1, or path='ode'"
+        )
 
 
 @dataclass(frozen=True)
@@ -324,34 +347,101 @@ class Step:
     def lookahead_gradient(
         self,
         objective: Objective,
-        n: int,
+        n: int | None,
         solver: str = "best",
         grid: str | Grid | None = None,
         memory: MemoryPlan = "minimal",
         jacobian: str = "exact",
+        path: str = "ode",
+        samples: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Gradient (B, ...) and loss (B,) of the objective n calls ahead; the sampler's own call is the first."""
-        return self.carried_back(GradientOf(objective), n, solver, grid, memory, jacobian)
+        return self.carried_back(GradientOf(objective), n, solver, grid, memory, jacobian, path, samples)
 
     def carried_back(
         self,
         cotangent: Cotangent,
-        n: int,
+        n: int | None,
         solver: str = "best",
         grid: str | Grid | None = None,
         memory: MemoryPlan = "minimal",
         jacobian: str = "exact",
+        path: str = "ode",
+        samples: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Any cotangent of the clean estimate n calls ahead, carried back to x_t, (B, ...), and its loss (B,).
 
         cotangent(x_0) -> loss (B,), u (B, ...);    the result is (d x_0 / d x_t)^T u
+
+        Args:
+            path: "ode", or along the run's own steps, see `own_path`, with the noise that it will draw ("own") or with
+                that of `samples` look-aheads of their own ("fresh", see `averaged_sweep`).
         """
-        program = lookahead_program(self.run.predict.denoiser, self.levels[0], n, solver, grid)
         self.run.predict.require = self.require
+        settings: dict[str, Any] = {"memory": memory, "jacobian": jacobian, "first": self._first}
+        if path == "fresh":
+            program, draws = self.fresh_paths(n, solver, samples)
+            gradient, loss, self._first = averaged_sweep(
+                self.run.predict, self.x, program, cotangent, draws, **settings
+            )
+            return gradient, loss
+        program, further = self._ahead(n, solver, grid, path)
         gradient, loss, _, self._first = sweep(
-            self.run.predict, self.x, program, cotangent, memory=memory, jacobian=jacobian, first=self._first
+            self.run.predict, self.x, program, cotangent, further=further, **settings
         )
         return self._of_moving_frames(gradient), loss
+
+    def _ahead(
+        self, n: int | None, solver: str, grid: str | Grid | None, path: str, after: bool = False
+    ) -> tuple[Program, list[Tensor]]:
+        """The program of a look-ahead from this step, or `after` it, and its inputs beside x."""
+        if path == "own":
+            return self.own_path(n, solver, after)
+        if n is None:
+            raise ConfigError("only along the run's own steps a look-ahead has all calls: path='own'")
+        return lookahead_program(self.run.predict.denoiser, self.levels[int(after)], n, solver, grid), []
+
+    def own_path(self, n: int | None, solver: str = "best", after: bool = False) -> tuple[Program, list[Tensor]]:
+        """The way that the run will go if nothing guides it any more, in n calls, and its inputs beside x.
+
+        It goes on the run's own grid, with the noise that the run will draw, through repeats and restarts: see
+        `symguide.own_path`. With n = None it is the rest of the run itself.
+
+        Args:
+            n: network calls, as many as the run makes for None.
+            solver: the run's own for "best".
+            after: from x_s on.
+        """
+        return self._along(list(self.moves(after)), n, solver, after)[:2]
+
+    def moves(self, after: bool = False) -> Iterator[Move]:
+        """What the run will make from here on, this step first but `after` it: steps, time travel and restarts."""
+        return to_come(self.run, self.index, self.visit, self.repeat, lambda: self.noise, after)
+
+    def fresh_paths(self, n: int | None, solver: str, samples: int) -> tuple[Program, Iterator[list[Tensor]]]:
+        """The program of ancestral steps on the run's grid, in n calls, and the further inputs of each of its draws."""
+        program, known, made = self._along(list(ancestral(self.run, self.index)), n, solver, noise=False)
+        stds = [leg.std for leg in made.legs if leg.std > 0]
+
+        def draw(k: int) -> list[Tensor]:
+            drawn = self.run.noise.draw(
+                "ahead", self._key, self.repeat + (k << 16), len(stds)
+            )  # nobody repeats so much
+            return [*known, *(std * z for std, z in zip(stds, drawn, strict=True))]
+
+        return program, map(draw, range(samples)) if stds else iter([known])
+
+    def _along(
+        self, moves: Sequence[Move], n: int | None, solver: str, after: bool = False, noise: bool = True
+    ) -> tuple[Program, list[Tensor], Legs]:
+        if self.run.levels is not None:
+            raise ConfigError("frames with noise levels of their own have no one way to go: use path='ode'")
+        name = self.run.solver if solver == "best" else choose(solver, None)[0]
+        past = (self.t, self.prediction.x0) if after else self.state.past
+        past = past if get_solver(name).multistep else None
+        made = legs(name, moves, n)
+        program = along(name, self.schedule, made, None if past is None else past[0])
+        return program, [*([] if past is None else [past[1]]), *(made.noise(self.x) if noise else [])], made
 
     def _of_moving_frames(self, gradient: Tensor) -> Tensor:
         """The gradient, 0 at frames that stay in this step."""
@@ -378,16 +468,18 @@ class Step:
         self,
         x_s: Tensor,
         objective: Objective,
-        n: int,
+        n: int | None,
         solver: str = "best",
         grid: str | Grid | None = None,
         memory: MemoryPlan = "minimal",
         jacobian: str = "exact",
+        path: str = "ode",
     ) -> tuple[Tensor, Tensor]:
         """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
-        program = lookahead_program(self.run.predict.denoiser, self.levels[1], n, solver, grid)
+        program, further = self._ahead(n, solver, grid, path, after=True)
         self.run.predict.require = self.require
-        return sweep(self.run.predict, x_s, program, GradientOf(objective), memory=memory, jacobian=jacobian)[:2]
+        aim = GradientOf(objective)
+        return sweep(self.run.predict, x_s, program, aim, further=further, memory=memory, jacobian=jacobian)[:2]
 
     def back_in_time(self, x_s: Tensor) -> Tensor:
         """Time travel: x_t drawn anew from q(x_t | x_s), with its own noise."""
@@ -397,16 +489,11 @@ class Step:
 def noised(schedule: Schedule, x_s: Tensor, s: Time, t: Time, noise: Tensor) -> Tensor:
     """x_t drawn from q(x_t | x_s), t noisier than s, with this noise ~ N(0, I); frames with their own t and s too."""
     if isinstance(t, tuple) and isinstance(s, tuple):
-        ratios, stds = zip(*(_noising(schedule, q, r) for q, r in zip(s, t, strict=True)), strict=True)
+        ratios, stds = zip(*(noising(schedule, q, r) for q, r in zip(s, t, strict=True)), strict=True)
         return times(ratios, x_s) + times(stds, noise)
-    ratio, std = _noising(schedule, cast(float, s), cast(float, t))
+    ratio, std = noising(schedule, cast(float, s), cast(float, t))
     return ratio * x_s + std * noise
 
 
 def _each(of: Callable[[float], float], t: Time) -> Time:
     return tuple(map(of, t)) if isinstance(t, tuple) else of(t)
-
-
-def _noising(schedule: Schedule, s: float, t: float) -> tuple[float, float]:
-    ratio = schedule.alpha(t) / schedule.alpha(s)
-    return ratio, math.sqrt(max(schedule.sigma(t) ** 2 - (ratio * schedule.sigma(s)) ** 2, 0.0))

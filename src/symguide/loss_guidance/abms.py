@@ -36,6 +36,7 @@ class ABMS(LookAhead):
         window, repeats: when it acts, and how often a step is made; see `Recipe`.
         update: another update rule in place of the normalised step.
         constraint: where x_s may lie; `Sphere(rate)` takes the direction to DSG's sphere.
+        path: "ode" or "own", along the run's own steps and noise; see `SAG`.
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Raises:
@@ -57,6 +58,7 @@ class ABMS(LookAhead):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
+    path: str = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

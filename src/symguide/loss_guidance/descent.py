@@ -2,12 +2,12 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from symguide.errors import ConfigError, settle, unknown
-from symguide.lookahead import JACOBIANS
+from symguide.errors import ConfigError, settle, unknown, whole
+from symguide.lookahead import JACOBIANS, PATHS
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.recipe import Calls, Count, Jacobian, Push, Recipe, Rule, checked_count, count_at
@@ -52,34 +52,81 @@ class Descent(Recipe):
         return Push(gradient, loss, x_s=-self.scale * self.rule(gradient, step, loss))
 
 
+class Ahead(NamedTuple):
+    """What a look-ahead of a step takes beside the objective, see `Step.lookahead_gradient`; n = None is all calls."""
+
+    n: int | None
+    solver: str
+    grid: str | Grid | None
+    memory: MemoryPlan
+    jacobian: str
+    path: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class LookAhead(Descent):
-    """The gradient through a look-ahead of n calls, see `lookahead_gradient`."""
+    """The gradient through a look-ahead of n calls, see `lookahead_gradient`, or along the run's own path."""
 
     n: Calls = 1
+    path: str = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
     jacobian: Jacobian = "exact"
 
+    paths: ClassVar[tuple[str, ...]] = ("ode", "own")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.jacobian not in JACOBIANS:
             raise unknown("jacobian", self.jacobian, JACOBIANS)
+        if self.path not in self.paths:
+            raise unknown(f"path of {type(self).__name__}'s look-ahead", self.path, self.paths)
         solver, grid = choose(self.solver, self.grid)
-        settle(self, n=checked_count("n", self.n), solver=solver, grid=grid, memory=check_memory(self.memory))
+        if self.path == "ode":
+            settle(self, solver=solver, grid=grid)
+        elif self.grid is not None:
+            raise ConfigError(f"path={self.path!r} goes along the run's own grid: leave grid= out")
+        if self.n == "all" and self.path == "ode":
+            raise ConfigError("n='all' is as many calls as the run makes: use path='own'")
+        settle(self, memory=check_memory(self.memory))
+        settle(self, n=self.n if self.n == "all" else checked_count("n", self.n))
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
+        if run.levels is not None and self.path != "ode":
+            raise ConfigError("frames with noise levels of their own have no one way to go: use path='ode'")
         for t in run.times[:-1]:
-            count_at("n", self.n, t)
+            self.calls_at(t)
 
-    def ahead(self, step: Step) -> tuple[int, str, str | Grid | None, MemoryPlan, str]:
+    def calls_at(self, t: float) -> int | None:
+        """n at t; None for all."""
+        return None if self.n == "all" else count_at("n", self.n, t)
+
+    def ahead(self, step: Step) -> Ahead:
         """What the look-ahead of a step takes beside the objective."""
-        return count_at("n", self.n, step.t), self.solver, self.grid, self.memory, self.jacobian
+        return Ahead(self.calls_at(step.t), self.solver, self.grid, self.memory, self.jacobian, self.path)
 
     def gradient(self, step: Step) -> Pair:
         return step.lookahead_gradient(self.objective_at(step), *self.ahead(step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(LookAhead):
+    """The same, which may also look ahead with noise of its own."""
+
+    samples: int = 1
+
+    paths: ClassVar[tuple[str, ...]] = PATHS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settle(self, samples=whole(self.samples, f"{type(self).__name__}'s samples", 1))
+        if self.samples > 1 and self.path != "fresh":
+            raise ConfigError(f"samples={self.samples} are look-aheads with noise of their own: use path='fresh'")
+
+    def gradient(self, step: Step) -> Pair:
+        return step.lookahead_gradient(self.objective_at(step), *self.ahead(step), samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +134,7 @@ class OneCall(LookAhead):
     """The gradient through the sampler's own call alone, which no solver and no grid changes."""
 
     n: Count = field(default=1, init=False)
+    path: str = field(default="ode", init=False)
     solver: str = field(default="best", init=False)
     grid: str | Grid | None = field(default=None, init=False)
     jacobian: str = "exact"

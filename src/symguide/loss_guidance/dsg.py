@@ -18,7 +18,7 @@ from typing import Annotated
 from torch import Tensor
 
 from symguide.errors import GuidanceError, number, settle
-from symguide.loss_guidance.descent import LookAhead
+from symguide.loss_guidance.descent import Drawn
 from symguide.loss_guidance.recipe import Calls, Constraint, Jacobian, Repeats, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import direction
@@ -94,7 +94,7 @@ class Sphere:
 
 @register("loss guidance", "dsg")
 @dataclass(frozen=True, kw_only=True)
-class DSG(LookAhead):
+class DSG(Drawn):
     """FreeDoM's gradient (or SAG's, with n > 1) under the spherical Gaussian constraint.
 
         m   = std z + rate * (-r g / |g| - std z),    g = d objective(x_0') / d x_t
@@ -110,6 +110,7 @@ class DSG(LookAhead):
         n: network calls of the look-ahead, a number or a function of t.
         window, repeats: when it acts, and how often a step is made; see `Recipe`.
         update: another update rule; the sphere takes only the direction of what it gives.
+        path, samples: along which it goes, see `SAG`.
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Raises:
@@ -128,6 +129,8 @@ class DSG(LookAhead):
     window: Window = (0.0, 1.0)
     repeats: Repeats = 1
     update: Rule | None = None
+    path: str = "ode"
+    samples: int = 1
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

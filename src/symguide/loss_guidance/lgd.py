@@ -36,6 +36,7 @@ class LGD(LookAhead):
         n: network calls of the look-ahead, a number or a function of t.
         window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the normalised step.
+        path: "ode" or "own", along the run's own steps and noise; see `SAG`.
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Raises:
@@ -55,6 +56,7 @@ class LGD(LookAhead):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
+    path: str = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

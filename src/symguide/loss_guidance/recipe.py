@@ -73,7 +73,7 @@ Scale = Annotated[float, Around(8.0)]
 Window = Annotated[tuple[float, float] | Callable[[Step], bool], Windows(Range(0.0, 0.4), Range(0.6, 1.0))]
 Repeats = Annotated[Count, Range(1, 3)]
 Constrained = Annotated[Constraint | None, Maybe(Range(0.02, 0.8, log=True))]  # a rate of Sphere
-Calls = Annotated[Count, Range(1, 8, log=True)]
+Calls = Annotated[Count | Literal["all"], Range(1, 8, log=True)]
 Jacobian = Annotated[str, Choice("exact", "first")]
 
 

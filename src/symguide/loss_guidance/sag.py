@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.descent import LookAhead
+from symguide.loss_guidance.descent import Drawn
 from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.registry import register
@@ -13,10 +13,10 @@ from symguide.solver import Grid
 
 @register("loss guidance", "sag")
 @dataclass(frozen=True, kw_only=True)
-class SAG(LookAhead):
+class SAG(Drawn):
     """Symplectic Adjoint Guidance.
 
-        x_0' = n solver calls from (x_t, t) to the clean sample
+        x_0' = n calls from (x_t, t) to the clean sample, along a path
         g    = d objective(x_0') / d x_t,  exact for the discretised map (the program read backwards)
         x_s  = mean + std z - scale * update(g),   update(g) = r g / |g|,  r = sqrt(d) * ancestral std
 
@@ -24,10 +24,20 @@ class SAG(LookAhead):
 
     Args:
         objective: clean samples (B, ...) -> loss (B,).
-        n: network calls of the look-ahead, a number or a function of t. On scenes more than 2 was no better.
+        n: network calls of the look-ahead, a number or a function of t; "all" is as many as the run makes (path "own").
+            On scenes more than 2 was no better.
         scale: strength; 0 is off, 0.1 to 1 is usual.
         window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the normalised step, e.g. `rules.rho(0.2)`, the published one.
+        path: along which the look-ahead goes.
+            "ode": without noise, by `solver` on `grid`.
+            "own": where the run will go if nothing guides it any more. The n calls are on the run's own remaining
+            grid, each leg takes the noise that the run will draw in the steps it spans, carried through their linear
+            parts (`symguide.own_path`), through repeats and restarts. With eta = 0 it is the ODE on the run's grid.
+            Hooks of the run, and particles that are exchanged later, are not looked at.
+            "fresh": ancestral steps on the run's grid with noise of their own, in `samples` look-aheads, whose loss
+            is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t].
+        samples: look-aheads of path "fresh".
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Raises:
@@ -38,9 +48,11 @@ class SAG(LookAhead):
     window.
 
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
-    n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity".
+    n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity". Path "fresh" of K samples: forward
+    1 + K (n - 1) with "fast", backward 1 + K (n - 1).
 
-    Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030.
+    Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030; the
+    paths along noise are ours.
     """
 
     by_frame: ClassVar[bool] = True
@@ -51,6 +63,8 @@ class SAG(LookAhead):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
+    path: str = "ode"
+    samples: int = 1
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

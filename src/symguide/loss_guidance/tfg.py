@@ -56,6 +56,7 @@ class TFG(LGD):
         samples: m, points of the cloud.
         n: network calls of the look-ahead of the variance part, a number or a function of t.
         window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
+        path: "ode" or "own", along the run's own steps and noise; see `SAG`.
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
 
     Special cases, step by step with the same scale and noise (u any update rule; straight steps: solver="ddim"):
@@ -91,6 +92,7 @@ class TFG(LGD):
     window: Window = (0.0, 1.0)
     repeats: Repeats = 1
     constraint: Constrained = None
+    path: str = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

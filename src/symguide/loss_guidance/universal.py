@@ -8,17 +8,18 @@ import torch
 from symguide.errors import number, settle, whole
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.descent import OneCall
-from symguide.loss_guidance.recipe import Constrained, Push, Repeats, Rule, Scale, Window
+from symguide.loss_guidance.descent import LookAhead
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Push, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range
 from symguide.registry import register
+from symguide.solver import Grid
 from symguide.step import Step
 
 
 @register("loss guidance", "universal")
 @dataclass(frozen=True, kw_only=True)
-class UniversalGuidance(OneCall):
+class UniversalGuidance(LookAhead):
     """Universal Guidance: forward, backward, and recurrence (`repeats`).
 
         forward:   eps' = eps + w sigma g,   g = d objective(x_0) / d x_t,   that is x_0' = x_0 - w sigma² / alpha g
@@ -29,7 +30,8 @@ class UniversalGuidance(OneCall):
         objective: clean samples (B, ...) -> loss (B,).
         scale: w of the forward part; 0 is off.
         window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
-        memory, jacobian: of the gradient through the one call, see `lookahead_gradient`.
+        n, path: network calls of the forward part's look-ahead, 1 as published, and along which it goes; see `SAG`.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
         backward_steps: m, 0 for forward guidance alone.
         backward_rate: Adam's rate for Delta, in units of x_0.
         update: rule for the forward part; by default sqrt(d) sigma / sqrt(alpha² + sigma²) g / |g|, so that a scale
@@ -37,7 +39,8 @@ class UniversalGuidance(OneCall):
 
     Use it where the constraint must be met exactly (backward steps) and many repeats can be paid for.
 
-    Cost of a guided step: 1 forward and 1 backward call; the objective is evaluated 1 + m times.
+    Cost of a guided step: as SAG with n (1 forward and 1 backward call for n = 1); the objective is evaluated
+    1 + m times.
 
     Source: Bansal et al., "Universal Guidance for Diffusion Models", 2302.07121, algorithm 1.
     """
@@ -49,8 +52,12 @@ class UniversalGuidance(OneCall):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
+    n: Calls = 1
+    path: str = "ode"
+    solver: str = "best"
+    grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
-    jacobian: str = "exact"
+    jacobian: Jacobian = "exact"
 
     normalised: ClassVar[bool] = False
 
