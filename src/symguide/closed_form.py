@@ -80,39 +80,64 @@ class MixtureDenoiser(Denoiser):
     ) -> None:
         count = len(means)
         super().__init__(_closed_form, schedule, "x0", shape=means.shape[1:], null={"label": count})
-        if covariances.ndim == 2:
-            covariances = covariances.expand(count, -1, -1)
-        if len(covariances) != count or (weights is not None and weights.shape != (count,)):
+        shared = covariances.ndim == 2
+        each = covariances[None] if shared else covariances
+        if not (shared or len(each) == count) or (weights is not None and weights.shape != (count,)):
             raise ConfigError(f"a mixture of {count} means needs {count} covariances and weights of shape ({count},)")
         share = torch.full((count,), 1 / count) if weights is None else weights
         if not bool((share > 0).all()):
             raise ConfigError("the weights of a mixture must be positive")
         self.log_weights = (share.double() / share.double().sum()).log()
-        self.components = [GaussianDenoiser(m, c, schedule) for m, c in zip(means, covariances, strict=True)]
+        flat = means.detach().double().flatten(1)
+        eigen = [_eigen(c, flat.shape[1]) for c in each]
+        self.variances = torch.stack([variances for variances, _ in eigen])  # (K, d), or (1, d) for all
+        self.bases = torch.stack([basis for _, basis in eigen])
+        self.centres = torch.einsum("kd,kde->ke", flat, self.bases.expand(count, -1, -1))  # means along the bases
 
     def _evaluate(self, x: Tensor, t: Level, condition: Mapping[str, Any]) -> Tensor:
         log_r = self.log_weights.to(x) + self._log_likelihood(x, t)
         label = condition.get("label")
         if label is not None:
             chosen = torch.as_tensor(label, device=x.device).expand(len(x))[:, None]
-            other = torch.arange(len(self.components), device=x.device) != chosen
-            log_r = log_r.masked_fill(other & (chosen < len(self.components)), -math.inf)
-        means = torch.stack([c._evaluate(x, t, {}) for c in self.components], dim=1)
-        return torch.einsum("bk,bk...->b...", log_r.softmax(dim=1), means)
+            other = torch.arange(len(self.centres), device=x.device) != chosen
+            log_r = log_r.masked_fill(other & (chosen < len(self.centres)), -math.inf)
+        parts = log_r.softmax(dim=1)[..., None] * self._along_bases(x, t)
+        if len(self.bases) == 1:
+            parts = parts.sum(dim=1, keepdim=True)
+        return torch.einsum("bke,kde->bd", parts, self.bases.to(x)).reshape(x.shape)
 
     def log_posterior(self, x: Tensor, t: Level) -> Tensor:
         """log p(component | x_t), (B, K): the noise-aware classifier of this data, in closed form."""
         return (self.log_weights.to(x) + self._log_likelihood(x, t)).log_softmax(dim=1)
 
+    def posterior(self, x: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+        """p(x_0 | x_t), which is a mixture, too: (log weights (B, K), means (B, K, d), roots (K, d, d)), flattened.
+
+            x_0 = means_k + roots_k z,   z ~ N(0, I_d),   k by the weights;   roots_k does not depend on x_t
+
+        So its draws are differentiable in x_t, and with them E[f(x_0) | x_t] of any f, component by component.
+        """
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        bases, variances = self.bases.to(x), self.variances.to(x)
+        means = torch.einsum("bke,kde->bkd", self._along_bases(x, t), bases.expand(len(self.centres), -1, -1))
+        roots = bases * (sigma**2 * variances / (alpha**2 * variances + sigma**2)).sqrt()[:, None]
+        return self.log_posterior(x, t), means, roots.expand(len(self.centres), -1, -1)
+
+    def _off(self, x: Tensor, t: Level) -> tuple[Tensor, Tensor, Weight]:
+        """(x_t - alpha mean_k along the bases (B, K, d), its variances, alpha)."""
+        alpha, sigma = (v[..., None] if isinstance(v, Tensor) else v for v in _levels(self.schedule, t, x))
+        off = torch.einsum("bd,kde->bke", x.flatten(1), self.bases.to(x)) - alpha * self.centres.to(x)
+        return off, alpha**2 * self.variances.to(x) + sigma**2, alpha
+
+    def _along_bases(self, x: Tensor, t: Level) -> Tensor:
+        """E_k[x_0 | x_t] along the bases, (B, K, d)."""
+        off, spread, alpha = self._off(x, t)
+        return self.centres.to(x) + alpha * self.variances.to(x) / spread * off
+
     def _log_likelihood(self, x: Tensor, t: Level) -> Tensor:
         """log N(x; alpha mean_k, alpha² S_k + sigma² I) up to a shared constant, (B, K)."""
-        alpha, sigma = _levels(self.schedule, t, x)
-        rows = []
-        for c in self.components:
-            spread = alpha**2 * c.variances.to(x) + sigma**2
-            z = (x.flatten(1) - alpha * c.mean.to(x).flatten()) @ c.basis.to(x)
-            rows.append(-0.5 * (z**2 / spread + torch.as_tensor(spread).log()).sum(dim=1))
-        return torch.stack(rows, dim=1)
+        off, spread, _ = self._off(x, t)
+        return -0.5 * (off**2 / spread + torch.as_tensor(spread).log()).sum(dim=-1)
 
 
 def _closed_form(*_: Any, **__: Any) -> Tensor:
