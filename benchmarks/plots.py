@@ -7,6 +7,9 @@ estimate.svg: error of the clean estimate by time, a line for each n.
 lookahead.svg: judge and shape against network calls, a panel for each task of the study of n.
 methods.svg: judge against calls, tuned methods of the paper's four tasks.
 sphere.svg: how long x_t is, to how long it should be.
+textures.svg: what looking ahead brings on textures, a panel for each eta and window.
+theory.svg: cosine and length of look-aheads beside the exact guidance, by time.
+theory-samples.svg: how fresh look-aheads approach the exact guidance.
 """
 
 import argparse
@@ -209,6 +212,112 @@ def sphere(results: Results) -> Figure | None:
     return figure
 
 
+LINES = {
+    "one": ("one call", 1, "-"),
+    "identity": ("identity", 0, "--"),
+    "ode 2": ("2, no noise", 2, ":"),
+    "ode 4": ("4, no noise", 2, "-"),
+    "ode 32": ("32, no noise", 2, "--"),
+    "own 2": ("2, own noise", 4, ":"),
+    "own 4": ("4, own noise", 4, "-"),
+    "own all": ("all, own noise", 4, "--"),
+    "fresh 4, K = 1": ("4, fresh noise", 3, "-"),
+    "fresh 4, K = 8": ("4, fresh noise, K = 8", 3, "--"),
+    "fresh 4, K = 16": ("4, fresh noise, K = 16", 3, "-"),
+    "fresh all, K = 16": ("all, fresh noise, K = 16", 3, "--"),
+}
+"""Ways to look ahead: label, colour, line."""
+
+
+def way_line(panel: Any, way: str, x: list[float], y: list[float]) -> None:
+    label, colour, line = LINES[way]
+    panel.plot(x, y, line, color=COLOURS[colour], label=label, marker="o", ms=3)
+
+
+def shared_legend(figure: Figure, panel: Any, columns: int) -> None:
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def textures(results: Results) -> Figure | None:
+    """Loss over one call's by strength."""
+    given = results("textures")
+    if given is None:
+        return None
+    found = by_cells(given["gram"]["cells"], ("eta", "window", "way", "scale"))
+    etas, windows = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
+    ways = [way for way in dict.fromkeys(key[2] for key in found) if way not in ("none", "one")]
+    figure = Figure(figsize=(9.6, 6.4), layout="constrained")
+    for row, eta in zip(figure.subplots(len(etas), len(windows), sharex=True, sharey=True), etas, strict=True):
+        for panel, window in zip(row, windows, strict=True):
+            scales = sorted({key[3] for key in found if key[3]})
+            for way in ways:
+                ratios = []
+                for scale in scales:
+                    mine, one = (found[eta, window, name, scale] for name in (way, "one"))
+                    pairs = zip(mine, one, strict=True)
+                    ratios.append(statistics.fmean(a["loss at the end"] / b["loss at the end"] for a, b in pairs))
+                way_line(panel, way, scales, ratios)
+            panel.axhline(1.0, color="grey", linewidth=0.8)
+            panel.set_xscale("log")
+            panel.set_yscale("log")
+            panel.xaxis.set_major_locator(FixedLocator(scales))
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.xaxis.set_major_formatter("{x:g}")
+            title = f"eta {eta:g}, steps {window}"
+            dress(panel, title, "scale" if eta == etas[-1] else "", "loss / one call's" if window == windows[0] else "")
+    shared_legend(figure, panel, 4)
+    return figure
+
+
+def theory(results: Results) -> Figure | None:
+    """Cosine and length beside the exact guidance, by time."""
+    rows = results("theory-cosines")
+    if rows is None:
+        return None
+    cases = list(dict.fromkeys((row["prior"], row["loss"]) for row in rows))
+    ways = [way for way in dict.fromkeys(row["way"] for row in rows) if way not in ("identity", "own 4", "own all")]
+    figure = Figure(figsize=(2.4 * len(cases), 5.2), layout="constrained")
+    panels = figure.subplots(2, len(cases), sharex=True, sharey="row")
+    for column, (prior, loss) in enumerate(cases):
+        for way in ways:
+            mine = [row for row in rows if (row["prior"], row["loss"], row["way"]) == (prior, loss, way)]
+            for line, key in enumerate(("cosine, exact", "length, exact")):
+                way_line(panels[line, column], way, [row["t"] for row in mine], [row[key] for row in mine])
+        panels[1, column].set_yscale("log")
+        panels[1, column].axhline(1.0, color="grey", linewidth=0.8)
+        dress(panels[0, column], f"{prior}: {loss}", "", "" if column else "cosine with the exact one")
+        dress(panels[1, column], "", "t", "" if column else "length / the exact one's")
+    shared_legend(figure, panels[0, 0], 7)
+    return figure
+
+
+def theory_samples(results: Results) -> Figure | None:
+    """Distance to the exact guidance by the number of fresh look-aheads."""
+    rows = results("theory-samples")
+    if rows is None:
+        return None
+    cases = list(dict.fromkeys((row["prior"], row["loss"]) for row in rows))
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    shades = matplotlib.colormaps["viridis"]
+    for panel, case in zip(figure.subplots(1, len(cases), sharey=True), cases, strict=True):
+        mine = [row for row in rows if (row["prior"], row["loss"]) == case]
+        every = sorted({row["steps"] for row in mine})
+        for order, steps in enumerate(every):
+            some = [row for row in mine if row["steps"] == steps]
+            colour = shades(order / len(every))
+            panel.plot([r["K"] for r in some], [r["off exact"] for r in some], "o-", color=colour, ms=3, label=steps)
+        counts = sorted({row["K"] for row in mine})
+        first = mine[-len(counts)]["off exact"]
+        panel.plot(counts, [first * (k / counts[0]) ** -0.5 for k in counts], "--", color="grey", label="1 / sqrt(K)")
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.xaxis.set_major_formatter("{x:.0f}")
+        dress(panel, f"{case[0]}: {case[1]}", "K", "off the exact guidance" if case == cases[0] else "")
+    panel.legend(title="steps", frameon=False, fontsize=9)
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are")
@@ -220,11 +329,12 @@ def main() -> None:
         return json.loads(path.read_text())["results"] if path.exists() else None
 
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "path"}):
-        for draw in (gradients, estimate, lookahead, methods, sphere):
+        for draw in (gradients, estimate, lookahead, methods, sphere, textures, theory, theory_samples):
             if (figure := draw(results)) is not None:
-                with replacing(given.out / f"{draw.__name__}.svg") as file:
+                path = given.out / f"{draw.__name__.replace('_', '-')}.svg"
+                with replacing(path) as file:
                     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-                print("written:", given.out / f"{draw.__name__}.svg")
+                print("written:", path)
 
 
 if __name__ == "__main__":
