@@ -101,10 +101,13 @@ class MixtureDenoiser(Denoiser):
             chosen = torch.as_tensor(label, device=x.device).expand(len(x))[:, None]
             other = torch.arange(len(self.centres), device=x.device) != chosen
             log_r = log_r.masked_fill(other & (chosen < len(self.centres)), -math.inf)
-        parts = log_r.softmax(dim=1)[..., None] * self._along_bases(x, t)
-        if len(self.bases) == 1:
-            parts = parts.sum(dim=1, keepdim=True)
-        return torch.einsum("bke,kde->bd", parts, self.bases.to(x)).reshape(x.shape)
+        r = log_r.softmax(dim=1)
+        if len(self.bases) == 1:  # E_k is affine in the mean with one matrix for all, so it is taken of the mean's mean
+            weight, alpha, z = self._along_basis(x, t)
+            gain = self.variances[0].to(x) * weight
+            mixed = (r @ self.centres.to(x)) * (1 - alpha * gain) + gain * z
+            return (mixed @ self.bases[0].to(x).T).reshape(x.shape)
+        return torch.einsum("bk,bke,kde->bd", r, self._along_bases(x, t), self.bases.to(x)).reshape(x.shape)
 
     def log_posterior(self, x: Tensor, t: Level) -> Tensor:
         """log p(component | x_t), (B, K): the noise-aware classifier of this data, in closed form."""
@@ -123,9 +126,14 @@ class MixtureDenoiser(Denoiser):
         roots = bases * (sigma**2 * variances / (alpha**2 * variances + sigma**2)).sqrt()[:, None]
         return self.log_posterior(x, t), means, roots.expand(len(self.centres), -1, -1)
 
+    def _along_basis(self, x: Tensor, t: Level) -> tuple[Tensor, Weight, Tensor]:
+        """(alpha / (alpha² S + sigma²), alpha, x_t), along the one basis that all components have."""
+        alpha, sigma = _levels(self.schedule, t, x)
+        return alpha / (alpha**2 * self.variances[0].to(x) + sigma**2), alpha, x.flatten(1) @ self.bases[0].to(x)
+
     def _off(self, x: Tensor, t: Level) -> tuple[Tensor, Tensor, Weight]:
         """(x_t - alpha mean_k along the bases (B, K, d), its variances, alpha)."""
-        alpha, sigma = (v[..., None] if isinstance(v, Tensor) else v for v in _levels(self.schedule, t, x))
+        alpha, sigma = (v[..., None] if isinstance(v, Tensor) and v.ndim else v for v in _levels(self.schedule, t, x))
         off = torch.einsum("bd,kde->bke", x.flatten(1), self.bases.to(x)) - alpha * self.centres.to(x)
         return off, alpha**2 * self.variances.to(x) + sigma**2, alpha
 
@@ -136,6 +144,10 @@ class MixtureDenoiser(Denoiser):
 
     def _log_likelihood(self, x: Tensor, t: Level) -> Tensor:
         """log N(x; alpha mean_k, alpha² S_k + sigma² I) up to a shared constant, (B, K)."""
+        if len(self.bases) == 1:
+            weight, alpha, z = self._along_basis(x, t)
+            centres = self.centres.to(x)
+            return (weight * z) @ centres.T - 0.5 * (alpha * weight) @ centres.square().T
         off, spread, _ = self._off(x, t)
         return -0.5 * (off**2 / spread + torch.as_tensor(spread).log()).sum(dim=-1)
 

@@ -160,6 +160,40 @@ def test_mixture_denoiser_is_the_responsibility_weighted_mean():
     assert torch.allclose(one.x0[3], denoiser(x.detach(), 0.4).x0[3])
 
 
+def test_a_mixture_of_one_covariance_is_the_mixture_of_as_many_that_are_equal():
+    root = torch.randn(3, 3)
+    means, covariance = torch.randn(4, 3), root @ root.T / 3 + 0.1 * torch.eye(3)
+    one, many = (sg.MixtureDenoiser(means, c) for c in (covariance, covariance.expand(4, 3, 3)))
+    x = torch.randn(5, 3, requires_grad=True)
+    for t in (0.4, torch.linspace(0.1, 0.9, 5)):
+        a, b = one(x, t).x0, many(x, t).x0
+        assert relative(a, b) < 1e-12
+        assert relative(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (a, b))) < 1e-12
+        assert torch.allclose(one.log_posterior(x, t), many.log_posterior(x, t))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_posterior_of_a_mixture_has_the_moments_of_bayes_rule(shared):
+    """Mean and covariance of p(x_0 | x_t) against self-normalised weights of many draws of the prior."""
+    means = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.0]])
+    covariances = torch.stack([torch.diag(torch.tensor(v)) for v in ([0.2, 0.5], [0.1, 0.1], [0.6, 0.3])])
+    covariances = covariances[0] if shared else covariances
+    denoiser, t, x = sg.MixtureDenoiser(means, covariances), 0.6, torch.tensor([[0.3, -0.2]])
+    g = torch.Generator().manual_seed(0)
+    k = torch.randint(3, (400_000,), generator=g)
+    spread = covariances.expand(3, 2, 2)[k].diagonal(dim1=1, dim2=2).sqrt()
+    x0 = means[k] + spread * torch.randn(len(k), 2, generator=g)
+    alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
+    w = (-0.5 * ((x - alpha * x0) / sigma).square().sum(dim=1)).softmax(dim=0)
+    mean = w @ x0
+    log_r, each, roots = denoiser.posterior(x, t)
+    found = log_r[0].exp() @ each[0]
+    assert relative(found, mean) < 0.02 and relative(found, denoiser(x, t).x0[0]) < 1e-12
+    inside = torch.einsum("k,kde,kfe->df", log_r[0].exp(), roots, roots)
+    between = torch.einsum("k,kd,ke->de", log_r[0].exp(), each[0] - found, each[0] - found)
+    assert relative(inside + between, torch.einsum("b,bd,be->de", w, x0 - mean, x0 - mean)) < 0.02
+
+
 def test_mixture_samples_fall_into_the_modes_by_weight():
     denoiser = sg.MixtureDenoiser(torch.tensor([[-2.0], [2.0]]), 0.01 * torch.eye(1), torch.tensor([0.3, 0.7]))
     samples = sg.sample(denoiser, batch=2000, steps=60).samples
