@@ -297,6 +297,9 @@ OBJECTIVES = [
         ("depth", "", lambda r: objectives.Depth(LINES[r][:, 0], DEPTHS)),
         ("palette", "", lambda r: objectives.Palette(2 * COLOURS[r] - 1, SHARES[r] + 0.1)),
         ("edges", "", lambda r: objectives.Edges(LINES[r])),
+        ("flux", "", lambda r: objectives.Flux(torch.tensor([30.0, 5.0, 90.0])[r])),
+        ("size", "", lambda r: objectives.Size(torch.tensor([2.0, 5.0, 1.0])[r])),
+        ("ellipticity", "", lambda r: objectives.Ellipticity(torch.tensor([0.3, 0.5, 0.9])[r])),
         ("motion", "", lambda r: objectives.MotionField(SHOWN[r], FLOWS[r], LINES[r])),
         ("region", "", lambda r: objectives.Region(SHOWN[r], MASK)),
         ("measurement", "", lambda r: objectives.Measurement(partial(F.avg_pool2d, kernel_size=2), SMALL[r], 0.3)),
@@ -321,6 +324,8 @@ WORLDS = [
     world("scenes-weak", settings=CAPTIONS),
     world("scenes-generator"),
     world("scenes-gan"),
+    world("galaxies"),
+    world("galaxies-64"),
 ]
 
 VALUES = [

@@ -64,12 +64,14 @@ def models(name: Name = None, *, json: Json = None) -> None:
 
     rows = []
     for each in _chosen("model", name, WORLDS):
-        folder = Path(WORLDS[each].denoiser)
-        row: dict[str, Any] = {"name": each, "about": WORLDS[each].description, "folder": str(folder)}
-        row["weights"] = _size(folder / "model.safetensors")
-        row["scorers"] = ", ".join(WORLDS[each].scorers)
+        world = WORLDS[each]
+        folder = Path(world.denoiser)
+        row: dict[str, Any] = {"name": each, "about": world.description, "folder": str(folder)}
+        row["weights"] = _size(folder / "model.safetensors" if world.make is None else folder)
+        row["scorers"] = ", ".join(world.scorers)
         if name is not None:
-            row["card"] = (folder / "README.md").read_text(encoding="utf-8") if folder.is_dir() else ""
+            card = (folder / "README.md").read_text(encoding="utf-8") if folder.is_dir() else ""
+            row["card"] = card if world.make is None else inspect.getdoc(world.make) or ""
         rows.append(row)
     text = _blocks(rows, ["folder", "weights", "scorers"])
     _output(rows, f"{text}\n\n{rows[0]['card']}" if name is not None else text, json)

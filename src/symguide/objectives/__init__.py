@@ -24,6 +24,10 @@ from symguide.objectives.operators import Downsample as Downsample
 from symguide.objectives.operators import LinearOperator as LinearOperator
 from symguide.objectives.operators import Mask as Mask
 from symguide.objectives.palette import Palette as Palette
+from symguide.objectives.photometry import Ellipticity as Ellipticity
+from symguide.objectives.photometry import Flux as Flux
+from symguide.objectives.photometry import Moments as Moments
+from symguide.objectives.photometry import Size as Size
 from symguide.objectives.preprocess import Preprocess as Preprocess
 from symguide.objectives.segmentation import Segmentation as Segmentation
 from symguide.objectives.similarity import Identity as Identity

@@ -17,6 +17,8 @@ from symguide.objectives import (
     Depth,
     Downsample,
     Edges,
+    Ellipticity,
+    Flux,
     GaussianBlur,
     Identity,
     ImageSimilarity,
@@ -26,6 +28,7 @@ from symguide.objectives import (
     Palette,
     Region,
     Segmentation,
+    Size,
     Style,
     TextSimilarity,
 )
@@ -202,6 +205,19 @@ def _edges(parts: tuple[str, ...], context: Context) -> Maker:
     return _same(Edges(references.sketch(parts[0], context.shape, context.say)))
 
 
+def _photometry(make: Callable[[Tensor], Loss]) -> Callable[[tuple[str, ...], Context], Maker]:
+    """Of an objective that takes a number for each sample."""
+
+    def read(parts: tuple[str, ...], context: Context) -> Maker:
+        try:
+            targets = [float(part) for part in parts[0].split(",")]
+        except ValueError:
+            raise ConfigError(f"a target is a number, or a comma list of numbers, not {parts[0]!r}") from None
+        return lambda network, indices: make(torch.tensor(cycle(targets, indices), dtype=torch.float64))
+
+    return read
+
+
 def _motion(parts: tuple[str, ...], context: Context) -> Maker:
     picture = references.reference(parts[0], context.shape, context.say)
     return _same(MotionField(picture, references.flow(parts[1], context.shape)))
@@ -283,6 +299,11 @@ KINDS: Mapping[str, Kind] = {
         more="NUMBER colours of the picture, 5 by default",
     ),
     "edges": Kind(("edges:SKETCH",), _edges, more="lines that are bright on dark, or dark on bright"),
+    "flux": Kind(("flux:NUMBERS",), _photometry(Flux), more="light, in pixels of full brightness"),
+    "size": Kind(("size:NUMBERS",), _photometry(Size), more="the r.m.s. radius of the light, in pixels"),
+    "ellipticity": Kind(
+        ("ellipticity:NUMBERS",), _photometry(Ellipticity), more="of the light's second moments, 0 is round"
+    ),
     "motion": Kind(("motion:PICTURE@FLOW",), _motion, more="an array (2, H, W) of pixels to the right and down"),
     "region": Kind(
         ("region:PICTURE@MASK",), _region, more="MASK is left, right, top, bottom, center (the part kept) or a file"

@@ -26,7 +26,9 @@ def of_file(path: Path) -> str:
 
 
 def of_network(folder: str | Path) -> str:
-    """Of a network's config and weights."""
+    """Of a network's config and weights; where it is one file, of that."""
+    if Path(folder).is_file():
+        return of_file(Path(folder))
     return hashlib.sha256(
         "".join(of_file(Path(folder) / name) for name in (io.CONFIG, io.WEIGHTS)).encode()
     ).hexdigest()

@@ -1,10 +1,11 @@
 """Embedded worlds: data, denoisers, scorers to guide with and judges to measure with, in one folder each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from symguide.denoiser import Denoiser
 from symguide.errors import WeightsError
 from symguide.registry import Registry, registry_of
 
@@ -15,12 +16,15 @@ class World:
 
     description: str
     denoiser: Path
+    """A model folder; where others made the model, the file of its weights."""
     scorers: Mapping[str, Path] = field(default_factory=dict)
     """Networks of clean samples to guide with, by kind."""
     judges: Mapping[str, Path] = field(default_factory=dict)
     """For each kind a network of another build and training, which guidance never sees, to measure with."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of the samples that these know: first those of their training, then larger ones, which they see averaged."""
+    make: Callable[..., Denoiser] | None = None
+    """(device, dtype) -> the denoiser, where it is of no model folder; its docstring is the model's card."""
 
 
 def _weights() -> Path:

@@ -29,20 +29,23 @@ def load(
     """The denoiser of an embedded world, or of a model folder.
 
     Args:
-        name: "digits", or a folder with config.json and model.safetensors.
+        name: "digits", or another of `symguide models`, or a folder with config.json and model.safetensors.
         device: where its weights go, the CPU where not given.
         dtype: of its weights, torch's default where not given.
 
     Raises:
         ConfigError: for an unknown name or settings. WeightsError: for missing, corrupt or foreign files, and
-            where the weights of the embedded worlds are not installed.
+            where the weights of the embedded worlds, or the package that a world is read from, are not installed.
 
     >>> load("digits", dtype=torch.float32).shape
     (1, 8, 8)
     """
     folder = Path(name)
     if str(name) in WORLDS:
-        folder = installed(WORLDS[str(name)].denoiser)
+        world = WORLDS[str(name)]
+        if world.make is not None:
+            return world.make(device, dtype)
+        folder = installed(world.denoiser)
     elif not folder.exists() and len(folder.parts) == 1:
         raise unknown("model", name, WORLDS)
     network, config = networks.load(folder, device=device, dtype=dtype)
