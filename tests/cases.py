@@ -126,6 +126,8 @@ LOSSES = [
     Case(LOSS, "sag", partial(sg.SAG, n=3), cost=(5, 3), off=NONE),
     Case(LOSS, "sag", partial(sg.SAG, n=3, jacobian="first"), "first", cost=(3, 1), off=NONE),
     Case(LOSS, "sag", partial(sg.SAG, n=lambda t: 3 if t > 0.5 else 1, memory="fast"), "n-of-t", off=NONE),
+    Case(LOSS, "sag", partial(sg.SAG, n=3, path="own"), "own", cost=(5, 3), off=NONE),
+    Case(LOSS, "sag", partial(sg.SAG, n=2, path="fresh", samples=2), "fresh", cost=(4, 3), off=NONE),
     Case(LOSS, "sag", partial(sg.SAG, n=2, constraint=SPHERE), "sphere", cost=(3, 2), off=NONE, noisy=True),
     Case(LOSS, "sag", partial(sg.SAG, n=2, repeats=2, window=(0.2, 0.8)), "repeats", cost=(6, 4), off=NONE, asks=2),
     Case(LOSS, "freedom", sg.FreeDoM, cost=(1, 1), off=NONE),

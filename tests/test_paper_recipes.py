@@ -528,3 +528,39 @@ def test_any_shape_and_schedule_with_cfg_and_the_sphere(name, schedule, shape):
 
 def soft_of_any_shape(x0):
     return torch.tanh(x0 - 0.5).square().flatten(1).sum(dim=1)
+
+
+def test_the_published_sag_takes_steps_without_noise_between_its_jumps():
+    """Its loop in alphas_cumprod: CFG, DDIM with eta = 0, four calls ahead, rho of 0.2, and each guided step twice."""
+    told = {"condition": {"label": [0, 1]}, "prediction": sg.CFG(4.0)}
+    denoiser, label = tiny(), torch.tensor([0, 1])
+    t, x = [1 - i / STEPS for i in range(STEPS)] + [0.0], drawn("start", 0)
+    x_s = x
+
+    def eps(x, t):
+        with_, without = (denoiser(x, t, label=y).eps for y in (label, torch.full_like(label, 4)))
+        return without + 4.0 * (with_ - without), 4.0 * (with_ - without)
+
+    def ddim(x, t, s):
+        alpha, sigma, alpha_s, sigma_s = (
+            f(r) for r in (t, s) for f in (denoiser.schedule.alpha, denoiser.schedule.sigma)
+        )
+        return alpha_s * (x - sigma * eps(x, t)[0]) / alpha + sigma_s * eps(x, t)[0]
+
+    for i in range(STEPS):
+        guided = 0.3 <= i / STEPS < 0.7
+        for repeat in range(2 if guided else 1):
+            if repeat:
+                bar, bar_s = (denoiser.schedule.alpha(r) ** 2 for r in (t[i], t[i + 1]))
+                x = math.sqrt(bar / bar_s) * x_s + math.sqrt(1 - bar / bar_s) * drawn("travel", i)
+            x_s = ddim(x, t[i], t[i + 1]).detach()
+            if guided:
+                leaf = y = x.clone().requires_grad_()
+                for k in range(4):
+                    y = ddim(y, t[i] * (1 - k / 4), t[i] * (1 - (k + 1) / 4))
+                g = torch.autograd.grad(quartic(y).sum(), leaf)[0]
+                size = eps(x, t[i])[1].detach().square().mean(dim=1, keepdim=True).sqrt()
+                x_s = x_s - 0.2 * size * g / g.square().mean(dim=1, keepdim=True).sqrt()
+        x = x_s
+    assert relative(sample(sg.SAG.paper(quartic), **told), x) < 1e-9
+    assert relative(sample(sg.SAG.paper(quartic), eta=1.0, **told), x) > 1e-3

@@ -46,7 +46,6 @@ def test_whole_numbers_of_other_libraries(kind):
         ({"start": np.zeros((2, 6))}, r"start must be a tensor of floats \(B, ...\), .* not ndarray"),
         ({"start": torch.zeros(2, 6, dtype=torch.int64)}, "start must be a tensor of floats"),
         ({"eta": "1"}, "eta must be between 0"),
-        ({"eta": None}, "eta must be between 0"),
         ({"on_nan": None}, "on_nan is 'raise' or 'skip'"),
         ({"dtype": torch.int64}, "one device and one floating type"),
     ],

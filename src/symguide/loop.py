@@ -103,7 +103,7 @@ def sample(
     condition: Mapping[str, Any] | None = None,
     solver: str = "ddim",
     grid: str | Grid = "uniform",
-    eta: float = 1.0,
+    eta: float | None = None,
     prediction: PredictionHook | None = None,
     loss: LossHook | None = None,
     particles: ParticleHook | None = None,
@@ -134,7 +134,8 @@ def sample(
         grid: "uniform" (default), "arctan", "flow", "karras", `timesteps([...])`, or a callable (schedule, t, steps) ->
             times. Where each of these is a tuple, every frame (axis 1 of x) has its own: a frame is made when it
             arrives at 0, waits while its time stays, and is known where it is 0 at first (`start` has it).
-        eta: 0 deterministic, 1 ancestral (DDPM with "ddim").
+        eta: 0 deterministic, 1 ancestral (DDPM with "ddim"); where not given, what the loss guidance asks for, as
+            `SAG.paper` does, and else 1.
         prediction, loss, particles: the three kinds of guidance, e.g. CFG(3.0), SAG(objective, n=4), BestOfN(...).
         hooks: what changes x before and after every step, in this order, such as Keep(mask, values).
         restart: Restart(low, high, times), to go back up and sample a stretch of the steps again.
@@ -178,7 +179,7 @@ def sample(
         condition=condition,
         solver=solver,
         grid=grid,
-        eta=eta,
+        eta=_eta(loss) if eta is None else eta,
         prediction=prediction,
         loss=loss,
         particles=particles,
@@ -248,6 +249,12 @@ def sample(
     cost = Cost(counter.forward // drawn, counter.backward // drawn, seconds, peak())
     whole_path = torch.stack([_by_particle(x, count) for x in trajectory]) if return_trajectory else None
     return Result(samples, trace, cost, whole_path)
+
+
+def _eta(loss: LossHook | None) -> float:
+    """The noise of steps where `sample` is not told."""
+    asked: float | None = getattr(loss, "eta", None)
+    return 1.0 if asked is None else asked
 
 
 Taken = tuple[Step, Guided | None, Moved]

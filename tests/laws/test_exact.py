@@ -83,9 +83,10 @@ class Look:
 
 
 def descends(case):
-    """Whether a row's recipe has a gradient of its own that is exact."""
+    """Whether a row's recipe has a gradient of its own that is exact; paths along noise have laws of their own."""
     recipe = case.make(quartic)
-    return isinstance(recipe, Descent) and getattr(recipe, "jacobian", "exact") == "exact" and case.name != "abms"
+    plain = getattr(recipe, "jacobian", "exact") == "exact" and getattr(recipe, "path", "ode") == "ode"
+    return isinstance(recipe, Descent) and plain and case.name != "abms"
 
 
 @every("loss guidance", where=descends)

@@ -72,7 +72,7 @@ class Model:
             "steps": s["steps"],
             "solver": s["solver"],
             "grid": s["grid"],
-            "eta": s["eta"],
+            "eta": s.get("eta"),
             "restart": sg.Restart(*s["restart"]) if s.get("restart") else None,
             "prediction": methods.prediction(self.methods),
         }

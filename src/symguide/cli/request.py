@@ -15,7 +15,7 @@ from symguide.cli.registered import LOSS, PARTICLES
 from symguide.errors import ConfigError
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "model": {"model": "digits", "batch": 64, "steps": 50, "solver": "ddim", "grid": "uniform", "eta": 1.0},
+    "model": {"model": "digits", "batch": 64, "steps": 50, "solver": "ddim", "grid": "uniform"},
     "pipeline": {"batch": 1},
 }
 """Of settings that depend on the source; what a pipeline has defaults of its own for is left to it."""

@@ -67,7 +67,9 @@ SAMPLE: Mapping[str, Setting] = grouped(
             Annotated[str, OneOf("grid", "symguide.solver:GRIDS")],
             shown="uniform",
         ),
-        "eta": Setting("Noise of a step: 0 none, 1 the ancestral sampler's.", Share, shown="1, or the pipeline's own"),
+        "eta": Setting(
+            "Noise of a step: 0 none, 1 the ancestral sampler's.", Share, shown="1, or the method's or pipeline's own"
+        ),
         "restart": only_models(
             "a pipeline makes each of its steps once",
             "Go back from the noise level LOW (sigma / alpha) to HIGH and sample down again, TIMES times.",

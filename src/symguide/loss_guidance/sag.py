@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from symguide.errors import number, settle
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import Drawn
 from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
@@ -39,6 +40,7 @@ class SAG(Drawn):
             is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t].
         samples: look-aheads of path "fresh".
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
+        eta: of runs whose `sample` is not told one.
 
     Raises:
         ConfigError: n < 1 and other bad settings. GuidanceError: see `lookahead_gradient`.
@@ -69,6 +71,12 @@ class SAG(Drawn):
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
     jacobian: Jacobian = "exact"
+    eta: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eta is not None:
+            settle(self, eta=number(self.eta, "SAG's eta", least=0, most=1))
 
     @classmethod
     def paper(
@@ -85,6 +93,7 @@ class SAG(Drawn):
     ) -> "SAG":
         """The published settings: DDIM look-ahead uniform in t, the rho rule at 0.2, the middle 40% of steps, twice.
 
+        Steps are deterministic but for the time travel between repeats: eta = 0, where `sample` is not told another.
         Needs classifier-free guidance, as the rho rule does. (The published code's num_pred_steps counts grid points
         and stops short of the clean sample; n here counts calls and ends clean.)
         """
@@ -99,4 +108,5 @@ class SAG(Drawn):
             solver="paper",
             memory=memory,
             jacobian=jacobian,
+            eta=0.0,
         )
