@@ -125,8 +125,6 @@ def test_sums_of_classifiers():
 def test_the_start_of_a_flow_is_left_unguided():
     denoiser = mixture()
     denoiser.schedule = sg.RectifiedFlow()
-    for component in denoiser.components:
-        component.schedule = denoiser.schedule
     trace = sg.sample(denoiser, batch=2, steps=5, loss=guided(denoiser, 1)).trace
     assert [record.loss is None for record in trace] == [True, False, False, False, False]
 

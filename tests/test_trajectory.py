@@ -450,9 +450,8 @@ def test_no_other_gaussian_is_nearer_to_x_t():
     schedule, t = denoiser.schedule, 0.4
     picked = torch.multinomial(torch.tensor([0.2, 0.5, 0.3]), 40_000, True, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(2, 40_000, 2, generator=torch.Generator().manual_seed(1))
-    means = torch.stack([c.mean for c in denoiser.components])
     spread = torch.tensor([[0.2, 0.5], [0.1, 0.1], [1.0, 0.3]]).sqrt()
-    x = schedule.alpha(t) * (means[picked] + spread[picked] * noise[0]) + schedule.sigma(t) * noise[1]
+    x = schedule.alpha(t) * (denoiser.means[picked] + spread[picked] * noise[0]) + schedule.sigma(t) * noise[1]
 
     def cross_entropy(mean, covariance):
         return -torch.distributions.MultivariateNormal(mean, covariance).log_prob(x).mean()
@@ -498,3 +497,16 @@ def test_sampling_from_the_optimal_start_keeps_a_gaussian_prior_and_from_pure_no
     assert distance(start) < 0.15
     assert distance(near.carry(start * 0 + Noise(0, range(4000), (3,)).draw("start"), denoiser.schedule, t)) < 0.15
     assert distance(Noise(0, range(4000), (3,)).draw("start")) > 0.5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_run_with_noise_is_optimised_as_it_is(solver):
+    """Without iterations it is the sampler's run; what is found makes the same samples again, and the loss falls."""
+    run = {"steps": 6, "solver": solver, "eta": 0.7, "seed": 4}
+    plain = sg.optimise(tiny(), squares, sg.DFlow(iterations=0), batch=2, **run)
+    assert torch.equal(plain.samples, sg.sample(tiny(), batch=2, **run).samples)
+    found = sg.optimise(tiny(), squares, sg.DFlow(iterations=3), batch=2, **run)
+    assert torch.equal(found.samples, sg.sample(tiny(), start=found.start, **run).samples)
+    assert bool((found.loss < plain.loss).all())
+    with pytest.raises(sg.ConfigError, match="eta=0"):
+        sg.optimise(tiny(), squares, sg.OCFlow(), batch=2, **run)

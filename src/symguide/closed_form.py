@@ -88,7 +88,8 @@ class MixtureDenoiser(Denoiser):
         if not bool((share > 0).all()):
             raise ConfigError("the weights of a mixture must be positive")
         self.log_weights = (share.double() / share.double().sum()).log()
-        flat = means.detach().double().flatten(1)
+        self.means = means.detach().double()
+        flat = self.means.flatten(1)
         eigen = [_eigen(c, flat.shape[1]) for c in each]
         self.variances = torch.stack([variances for variances, _ in eigen])  # (K, d), or (1, d) for all
         self.bases = torch.stack([basis for _, basis in eigen])

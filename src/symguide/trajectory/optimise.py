@@ -17,8 +17,9 @@ from symguide.loop import Cost
 from symguide.loss import Objective
 from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.meter import Peak
-from symguide.solver import Grid, get_solver, through
-from symguide.step import PredictionHook
+from symguide.own_path import along, legs, to_come
+from symguide.solver import Grid, Program, get_solver, through
+from symguide.step import PredictionHook, Run
 from symguide.trajectory.path import Method, Path
 
 
@@ -39,7 +40,8 @@ class Optimised:
     """samples (B, ...) with their loss (B,), the trace by iteration, the cost, and what led to the samples.
 
     `start` (B, ...) is x_T; `controls` (steps, B, ...) are the velocities added in the flow frame, where a method has
-    them. The same steps from the same start make the same samples again: sample(..., start=result.start, eta=0).
+    them. The same steps from the same start make the same samples again: sample(..., start=result.start, eta=0), or
+    with the same eta, seed and indices.
     """
 
     samples: Tensor
@@ -63,6 +65,7 @@ def optimise(
     condition: Mapping[str, Any] | None = None,
     solver: str = "ddim",
     grid: str | Grid = "uniform",
+    eta: float = 0.0,
     prediction: PredictionHook | None = None,
     indices: Iterable[int] | None = None,
     start: Start | None = None,
@@ -76,13 +79,15 @@ def optimise(
     """Draw samples along the probability-flow ODE, and optimise what they start from or how they get there.
 
     The gradient is that of the run itself, through all of its steps, at the memory of one network call (see
-    `lookahead_gradient`). With 0 iterations the samples are those of `sample(..., eta=0)`, to the last bit.
+    `lookahead_gradient`). With 0 iterations the samples are those of `sample(..., eta=0)`, to the last bit. With
+    eta > 0 the run has the noise of its seed in its steps, which stays what it is.
 
     Args:
         denoiser: the model.
         objective: clean samples (B, ...) -> loss (B,).
         method: `DOODL()` or `DFlow()`, which optimise the start, or `OCFlow()`, which optimises a control a step.
         memory: what is kept for the sweep, see `lookahead_gradient`; the samples are the same.
+        eta: noise of the steps, see `sample`; 0 for methods that have a control at every step.
         on_nan: "raise", or "skip": a loss or gradient that is not finite counts as a gradient of 0 in that iteration.
         callback: called after every iteration with its record and the samples that it ended with.
         batch, steps, seed, shape, condition, solver, grid, prediction, indices, start, dtype, device, progress: as for
@@ -116,6 +121,7 @@ def optimise(
         condition=condition,
         solver=solver,
         grid=grid,
+        eta=eta,
         prediction=prediction,
         indices=indices,
         start=start,
@@ -125,10 +131,9 @@ def optimise(
     )
     predict, times, device = run.predict, run.times, x.device
     denoiser, counter = predict.denoiser, predict.denoiser.counter
-    calls = get_solver(run.solver).of_steps(run.steps)
-    program = through(run.solver, denoiser.schedule, times, calls, method.controlled)
+    program, noise = _program(run, x, method.controlled)
     unit = math.hypot(denoiser.schedule.alpha(times[0]), denoiser.schedule.sigma(times[0]))
-    path = Path(predict, objective, program, x, unit, run.noise, times, memory, on_nan)
+    path = Path(predict, objective, program, x, unit, run.noise, times, memory, on_nan, noise)
 
     drawn, trace = len(run.noise.indices), list[IterationRecord]()
     meter = Peak(device)
@@ -166,6 +171,17 @@ def optimise(
     cost = Cost(counter.forward // drawn, counter.backward // drawn, seconds, peak())
     first, *controls = point.inputs
     return Optimised(point.x0, point.loss, trace, cost, first, torch.stack(controls) if controls else None)
+
+
+def _program(run: Run, x: Tensor, controlled: bool) -> tuple[Program, list[Tensor]]:
+    """The run as a program, and the noise that it has in its steps as further inputs."""
+    if run.eta == 0:
+        calls = get_solver(run.solver).of_steps(run.steps)
+        return through(run.solver, run.schedule, run.times, calls, controlled), []
+    if controlled:
+        raise ConfigError(f"a control at every step is one of steps without noise: use eta=0, not {run.eta:g}")
+    made = legs(run.solver, list(to_come(run, 0, 0, 0, lambda: run.noise.draw("step"))), None)
+    return along(run.solver, run.schedule, made, None), made.noise(x)
 
 
 def _check_finite(samples: Tensor) -> None:

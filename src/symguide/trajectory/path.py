@@ -40,6 +40,8 @@ class Path:
     times: Sequence[float]
     memory: MemoryPlan
     on_nan: str
+    noise_of_steps: Sequence[Tensor] = ()
+    """Further inputs of the program, which no method changes."""
 
     @property
     def schedule(self) -> Schedule:
@@ -59,7 +61,7 @@ class Point:
     def __init__(self, path: Path, inputs: list[Tensor]) -> None:
         self.path, self.inputs = path, inputs
         kept = KeptGraphs(path.memory, path.predict, path.program, inputs[0])
-        self.x0, self._calls = record(kept, inputs, path.program)
+        self.x0, self._calls = record(kept, [*inputs, *path.noise_of_steps], path.program)
         loss, self._leaf = evaluate(path.objective, self.x0)
         self.loss, self._graph = loss.detach(), loss
         self.gradient_norm: Tensor | None = None
@@ -71,7 +73,7 @@ class Point:
         """
         cotangent = vjp(self._graph, self._leaf, torch.ones_like(self.loss))[0]
         del self._graph, self._leaf  # before the sweep, which is where memory peaks
-        bars = read_backwards(self.path.program, self._calls, cotangent)
+        bars = read_backwards(self.path.program, self._calls, cotangent, wanted=range(len(self.inputs)))
         self._calls = []
         free = bars[1:] or bars  # the start is not changed where there are controls
         self.gradient_norm = torch.stack([bar.flatten(1).norm(dim=1) for bar in free]).norm(dim=0)
