@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from symguide.errors import ConfigError, WeightsError
 from symguide.worlds import scenes
+from symguide.worlds.load import load
 
 TRAINING = Path(__file__).parents[1] / "training"
 
@@ -39,10 +41,11 @@ def train(tmp_path, stop=None, **settings):
             raise KeyboardInterrupt
         return (network(torch.randn(8, 3)) - torch.randn(8, 1)).square().mean()
 
+    kept = settings.pop("kept", None)
     run = Run(
         **{"steps": 10, "rate": 0.1, "seed": 3, "checkpoint": tmp_path / "run.safetensors", "every": 3, **settings}
     )
-    return fit(network, loss, run)[0].state_dict()
+    return fit(network, loss, run, kept=kept)[0].state_dict()
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path):
@@ -70,6 +73,39 @@ def test_a_leg_ends_with_a_checkpoint_that_goes_on(tmp_path):
         train(tmp_path / "b", minutes=0.0)
     resumed = train(tmp_path / "b", resume=True, minutes=10.0)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_averages_on_the_way_are_those_of_the_checkpoints_and_change_nothing(tmp_path):
+    """A leg that ends at a step leaves that step's average in its checkpoint."""
+    from fit import Paused
+
+    seen = {}
+    whole = train(tmp_path / "a")
+    watched = train(
+        tmp_path / "b", keep=[1, 7], kept=lambda mean, step: seen.update({step: mean.state_dict()["0.weight"].clone()})
+    )
+    assert all(torch.equal(whole[key], watched[key]) for key in whole) and list(seen) == [1, 7]
+    with pytest.raises(Paused):
+        train(tmp_path / "c", minutes=0.0)  # ends after its first step
+    first = safetensors.torch.load_file(tmp_path / "c" / "run.safetensors")
+    assert torch.equal(seen[1], first["average.0.weight"]) and not torch.equal(seen[1], seen[7])
+
+
+def test_a_denoiser_is_kept_on_its_way(tmp_path):
+    """At the last step it is the model itself; folders are made for denoisers alone."""
+    arguments = ["--steps", "2", "--pictures", "128", "--samples", "5", "--keep", "0.5", "1"]
+    places = ["--checkpoints", str(tmp_path), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(TRAINING / "scenes.py")]
+    done = subprocess.run([*command, "weak", *arguments, *places], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    half, end, whole = (
+        load(folder).network.state_dict()
+        for folder in (tmp_path / "scenes-weak-at-00001", tmp_path / "scenes-weak-at-00002", tmp_path / "out" / "weak")
+    )
+    assert all(torch.equal(end[key], whole[key]) for key in whole)
+    assert not all(torch.equal(half[key], whole[key]) for key in whole)
+    done = subprocess.run([*command, "gan", *arguments, *places], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--keep is for denoiser, flow, latent, weak" in done.stderr
 
 
 @pytest.mark.parametrize("what", ["scorers/segmenter", "weak", "consistency", "generator", "gan"])

@@ -8,7 +8,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Run:
     every: int = 500
     minutes: float | None = None
     """Where a leg ends: `Paused` after so many minutes, with a checkpoint to resume from."""
+    keep: Collection[int] = ()
+    """Steps whose average is kept: it is shown to `kept` of `fit`, and the training goes on as without."""
 
     def identity(self) -> dict[str, float]:
         return {k: getattr(self, k) for k in ("steps", "rate", "seed", "decay", "weight_decay", "warmup")}
@@ -54,7 +56,11 @@ class Paused(SymguideError):
 
 
 def fit(
-    network: nn.Module, loss: Callable[[int], Tensor], run: Run, note: Callable[[nn.Module], str] | None = None
+    network: nn.Module,
+    loss: Callable[[int], Tensor],
+    run: Run,
+    note: Callable[[nn.Module], str] | None = None,
+    kept: Callable[[nn.Module, int], None] | None = None,
 ) -> tuple[nn.Module, float]:
     """Train `network` in place and return its exponential moving average with the hours spent.
 
@@ -63,6 +69,7 @@ def fit(
         loss: the mean loss of a step's batch; may draw from torch's global generator, which is seeded before.
         run: the settings.
         note: at every checkpoint, what to say about the average so far.
+        kept: what to do with the average after each of the steps `run.keep`.
 
     Raises:
         ConfigError: if the checkpoint to resume was made with other settings.
@@ -93,6 +100,8 @@ def fit(
         with torch.no_grad():
             for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
                 mean.lerp_(parameter, 1 - decay)
+        if kept and step + 1 in run.keep:
+            kept(average, step + 1)
         elapsed = time.perf_counter() - began
         over = run.minutes is not None and elapsed > 60 * run.minutes and step + 1 < run.steps
         if over or (step + 1) % run.every == 0 or step + 1 == run.steps:

@@ -121,14 +121,22 @@ def train(name: str, args: argparse.Namespace) -> None:
     hours = 0.0
     rounds = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
     for number, (steps, rate) in enumerate(rounds):
+        before, total = sum(steps for steps, _ in rounds[:number]), sum(steps for steps, _ in rounds)
+
+        def kept(average: nn.Module, step: int, before: int = before) -> None:
+            folder = args.checkpoints / f"scenes-{name}-at-{before + step:05d}"
+            networks.save(average, folder, dtype=torch.float16, denoiser=settings(kind))
+
         checkpoint = args.checkpoints / f"scenes-{name}-{number + 1}.safetensors"
         run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
+        run.keep = [round(part * total) - before for part in args.keep]
         network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
         average, spent = fit(
             network,
             lambda step, network=network: batch(network),
             run,
             lambda mean: held_out_loss(mean, kind, lossy, args),
+            kept,
         )
         network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
     finish(network, name, rounds, hours, data_words(len(data), data.side), args)

@@ -1,0 +1,265 @@
+"""What does a look-ahead bring where the SAG paper measured it? Its ratios, its strength curve, and its other settings.
+
+    python benchmarks/papercell.py [PART ...] [--quick] [--fresh] [--report] [--threads 1]
+
+The paper's cell: beside a caption (CFG 3), 25 deterministic steps (eta = 0), guided in the middle, from 0.3 to 0.7 of
+the steps, the same strength for every n, and judged by the loss that is followed. Around it one thing at a time changes:
+eta = 1, where the look-ahead is one along the run's own noise, too; the strength; the window; the published update rule
+and repeats (`SAG.paper`); the gradient through the first call alone. n = 1 is FreeDoM.
+
+Runs are paired: n = 1, 2 and 4 start from the same noise and follow the same references. PART is one of PARTS, all in
+this order where none is given. --report measures nothing and writes what is there. Cells that are done are kept under
+out/benchmarks and not computed again; --fresh starts over.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import symguide as sg
+from benchmarks.common import Cells, arguments, save, table
+from benchmarks.world import FIGURES, STEPS, World, over_seeds
+
+FOLDER = Path("out/benchmarks")
+KEYS = ("task", "n", "path", "eta", "scale", "start", "end", "form", "seed", "num")
+MIDDLE = (0.3, 0.7)
+CURVE = (0.15, 0.3, 0.6, 1.0)
+FORMS: dict[str, Callable[..., sg.SAG]] = {
+    "": sg.SAG,
+    "first": lambda objective, **given: sg.SAG(objective, jacobian="first", **given),
+    "published": lambda objective, scale, **given: sg.SAG.paper(objective, **given),
+}
+"""What is set beside n, window and scale; the published form has its own rule in the place of a scale."""
+
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to guide; n = 0 is unguided."""
+
+    task: str
+    n: int
+    path: str = "ode"
+    eta: float = 0.0
+    scale: float = 0.3
+    window: tuple[float, float] = MIDDLE
+    form: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The first of KEYS."""
+        return self.task, self.n, self.path, self.eta, self.scale, *self.window, self.form
+
+
+def plans(task: str, ns: Sequence[int], **given: Any) -> list[Plan]:
+    return [Plan(task, n, **given) for n in ns]
+
+
+def curve(task: str, eta: float, scales: Sequence[float], ns: Sequence[int] = (1, 2)) -> list[Plan]:
+    return [Plan(task, n, eta=eta, scale=scale) for scale in scales for n in ns]
+
+
+PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
+    "cell": (plans("style", (1, 2)), (0, 1, 2, 3, 4), 64),
+    "noise": (plans("style", (1, 2, 4), eta=1.0) + plans("style", (4,)), (0, 1, 2, 3, 4), 64),
+    "own": (plans("style", (2, 4), eta=1.0, path="own"), (0, 1, 2, 3, 4), 64),
+    "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), (0, 1, 2, 3, 4), 64),
+    "aesthetics": (plans("aesthetics", (1, 2, 4)) + plans("aesthetics", (1, 2), eta=1.0), (0, 1, 2, 3, 4), 32),
+    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 1.0)) + plans("style", (0,), eta=1.0), (0, 1, 2, 3, 4), 64),
+    "sides": (
+        [
+            plan
+            for eta in (0.0, 1.0)
+            for given in ({"form": "published"}, {"window": (0.0, 0.35)}, {"window": (0.0, 1.0)})
+            for plan in plans("style", (1, 2), eta=eta, **given)
+        ]
+        + [Plan("style", 2, eta=eta, form="first") for eta in (0.0, 1.0)],
+        (0, 1, 2),
+        32,
+    ),
+    "choices": (
+        [p for eta in (0.0, 1.0) for name in ("identity", "personalisation") for p in plans(name, (1, 2), eta=eta)],
+        (0, 1, 2),
+        32,
+    ),
+    "strength-aesthetics": (
+        curve("aesthetics", 0.0, (0.6, 0.15, 1.0)) + plans("aesthetics", (0,)),
+        (0, 1, 2, 3, 4),
+        32,
+    ),
+    "own-deterministic": (plans("style", (2, 4), path="own"), (0, 1, 2), 64),
+}
+"""Plans, seeds and samples on each, the most important first."""
+
+QUICK = {"cell": (plans("style", (1, 2)), (0,), 2)}
+
+
+class Guided:
+    """Cells of the study."""
+
+    def __init__(self, world: World, steps: int = STEPS) -> None:
+        self.world, self.steps = world, steps
+
+    def cell(
+        self,
+        task: str,
+        n: int,
+        path: str,
+        eta: float,
+        scale: float,
+        start: float,
+        end: float,
+        form: str,
+        seed: int,
+        num: int,
+    ) -> Cell:
+        """One plan on one seed."""
+        along = {} if path == "ode" else {"path": path}
+
+        def make(objective: Any) -> sg.SAG:
+            return FORMS[form](objective, n=n, scale=scale, window=(start, end), memory="fast", **along)
+
+        key = dict(zip(KEYS, (task, n, path, eta, scale, start, end, form, seed, num), strict=True))
+        return key | self.world.measure(task, make if n else None, seed, num, self.steps, eta=eta)
+
+
+def of(cells: Sequence[Cell], plan: Plan) -> list[Cell]:
+    """Cells of a plan, by seed; of the most samples that there are."""
+    mine = [cell for cell in cells if tuple(cell[key] for key in KEYS[:-2]) == plan.key]
+    most = max((cell["num"] for cell in mine), default=0)
+    return sorted((cell for cell in mine if cell["num"] == most), key=lambda cell: cell["seed"])
+
+
+def paired(cells: Sequence[Cell], plan: Plan, base: Plan) -> tuple[list[Cell], list[Cell]]:
+    """Cells of both plans on the seeds that both have."""
+    ours, theirs = of(cells, plan), of(cells, base)
+    seeds = {c["seed"] for c in ours} & {c["seed"] for c in theirs}
+    both = ([c for c in each if c["seed"] in seeds] for each in (ours, theirs))
+    return tuple(both)  # type: ignore[return-value]
+
+
+def ratio(cells: Sequence[Cell], plan: Plan, base: Plan, key: str) -> str:
+    """Mean of the seeds' own ratios ± their standard deviation."""
+    each = [a[key] / b[key] for a, b in zip(*paired(cells, plan, base), strict=True)]
+    return f"{statistics.fmean(each):.3f} ± {statistics.stdev(each) if len(each) > 1 else 0.0:.3f}" if each else ""
+
+
+def base_of(plan: Plan) -> Plan:
+    """One call, and the rest alike."""
+    return Plan(plan.task, 1, "ode", plan.eta, plan.scale, plan.window, "" if plan.form == "first" else plan.form)
+
+
+def rows(cells: Sequence[Cell], every: Sequence[Plan]) -> list[dict[str, Any]]:
+    """A row for each plan that was measured: figures, and ratios to one call, seed by seed."""
+    made = []
+    for plan in every:
+        if not (mine := of(cells, plan)):
+            continue
+        base = base_of(plan)
+        ratios = {
+            f"{key} : one call": ratio(cells, plan, base, key) if plan.n > 1 else "" for key in ("scorer", "judge")
+        }
+        figures = over_seeds(mine, FIGURES)
+        made.append(
+            {
+                "task": plan.task,
+                "eta": f"{plan.eta:g}",
+                "n": plan.n or "unguided",
+                "path": "" if plan.n < 2 else plan.path,
+                "scale": "" if not plan.n or plan.form == "published" else plan.scale,
+                "window": "-".join(f"{part:g}" for part in plan.window) if plan.n else "",
+                "form": plan.form,
+                **{key: figures[key] for key in FIGURES},
+                **ratios,
+                "calls": f"{figures['forward']} + {figures['backward']}",
+                "runs": f"{len(mine)} x {mine[0]['num']}",
+            }
+        )
+    return made
+
+
+def lowest(points: Sequence[tuple[float, float]], kept: float) -> float:
+    """The lowest judge along straight lines from point (shape, judge) to point, where at least `kept` is read.
+
+    >>> lowest([(0.9, 4.0), (0.7, 3.0), (0.5, 1.0)], 0.6)
+    2.0
+    """
+    found = [judge for shape, judge in points if shape >= kept]
+    for (a, low), (b, high) in pairwise(points):
+        if min(a, b) < kept < max(a, b):
+            found.append(low + (high - low) * (kept - a) / (b - a))
+    return min(found, default=float("nan"))
+
+
+def at_equal_shapes(
+    cells: Sequence[Cell], task: str, eta: float, kept: float, n: int = 2
+) -> tuple[float, tuple[float, float], int] | None:
+    """Ratio of the judge's figure, n calls to one, at equal shapes: with its 95 % interval, and how many seeds.
+
+    On the curve of each over the strengths, from unguided on, the lowest judge while `kept` of the shapes are read. The
+    interval is that of all resamples of the seeds; None where a curve has gaps or does not get there.
+    """
+    curves = [[Plan(task, 0, eta=eta)] + [Plan(task, m, eta=eta, scale=s) for s in CURVE] for m in (n, 1)]
+    by_seed = [[{c["seed"]: c for c in of(cells, plan)} for plan in line] for line in curves]
+    seeds = sorted(set.intersection(*(set(found) for line in by_seed for found in line)))
+
+    def value(drawn: Sequence[int]) -> float:
+        both = [
+            lowest([tuple(statistics.fmean(p[s][key] for s in drawn) for key in ("shape", "judge")) for p in line], kept)  # type: ignore[misc]
+            for line in by_seed
+        ]
+        return both[0] / both[1]
+
+    if not seeds or (middle := value(seeds)) != middle:
+        return None
+    drawn = sorted(v for v in map(value, product(seeds, repeat=len(seeds))) if v == v)
+    cut = int(0.025 * len(drawn))
+    return middle, (drawn[cut], drawn[-1 - cut]), len(seeds)
+
+
+def equal_shapes(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Rows of `at_equal_shapes`, with strengths that are equal beside them."""
+    made = []
+    for task, eta in product(("style", "aesthetics"), (0.0, 1.0)):
+        row: dict[str, Any] = {"task": task, "eta": f"{eta:g}"}
+        for kept in (0.8, 0.7, 0.6, 0.5):
+            found = at_equal_shapes(cells, task, eta, kept)
+            row[f"{kept:.0%} kept"] = (
+                "" if found is None else f"{found[0]:.2f} ({found[1][0]:.2f} to {found[1][1]:.2f})"
+            )
+        if any(row[f"{kept:.0%} kept"] for kept in (0.8, 0.7, 0.6, 0.5)):
+            made.append(row)
+    return made
+
+
+def main() -> None:
+    given = arguments(__doc__, list(PARTS), "two samples, two runs", report="measure nothing, write what is there")
+    parts = QUICK if given.quick else {name: PARTS[name] for name in given.words or PARTS}
+    guided = Guided(World(given.device)) if not given.report else None
+
+    def measure(*key: Any) -> Cell:
+        assert guided is not None
+        return guided.cell(*key)
+
+    cells = Cells(FOLDER / f"papercell{'-quick' if given.quick else ''}.jsonl", KEYS, measure, given.fresh)
+    if guided is not None:
+        for name, (every, seeds, num) in parts.items():
+            for seed, plan in tqdm(list(product(seeds, every)), desc=name):
+                cells.get(*plan.key, seed, num)
+    done = [{**row["key"], **row["found"]} for row in cells.rows.rows]
+    every = list(dict.fromkeys(plan for part, _, _ in parts.values() for plan in part))
+    print(f"\n{STEPS} steps, means over seeds\n\n{table(rows(done, every))}")
+    if shapes := equal_shapes(done):
+        print(f"\njudge, two calls to one, at equal shapes\n\n{table(shapes)}")
+    if not given.quick:
+        print("written:", save("papercell", {"cells": done}))
+
+
+if __name__ == "__main__":
+    main()
