@@ -54,7 +54,9 @@ def falling(t: float) -> int:
 
 
 @torch.no_grad()
-def estimates(world: World, num: int, steps: int, ns: tuple[int, ...]) -> list[dict[str, Any]]:
+def estimates(
+    world: World, num: int, steps: int, ns: tuple[int, ...], looks: tuple[tuple[str, str], ...] = LOOKS
+) -> list[dict[str, Any]]:
     """Relative error |x_0' - x_0| / |x_0|, mean over samples, of n-call estimates on the way to x_0.
 
     A row for every time that is looked from, ten of them, solver and grid; the way is one of `steps` without noise.
@@ -65,7 +67,7 @@ def estimates(world: World, num: int, steps: int, ns: tuple[int, ...]) -> list[d
     assert way.trajectory is not None
     final, rows = way.samples.flatten(1), []
     for line in tqdm(way.trace[:: steps // 10], desc="estimates"):
-        for solver, grid in LOOKS:
+        for solver, grid in looks:
             row: dict[str, Any] = {"t": round(line.t, 2), "solver": solver, "grid": grid}
             for n in ns:
                 x0 = sg.lookahead(world.denoiser, way.trajectory[line.index], line.t, n, solver, grid, **told).x0

@@ -3,9 +3,9 @@
     python benchmarks/papercell.py [PART ...] [--quick] [--fresh] [--report] [--threads 1]
 
 The paper's cell: beside a caption (CFG 3), 25 deterministic steps (eta = 0), guided in the middle, from 0.3 to 0.7 of
-the steps, the same strength for every n, and judged by the loss that is followed. Around it one thing at a time changes:
-eta = 1, where the look-ahead is one along the run's own noise, too; the strength; the window; the published update rule
-and repeats (`SAG.paper`); the gradient through the first call alone. n = 1 is FreeDoM.
+the steps, the same strength for every n, and judged by the loss that is followed. Around it one thing at a time is
+another: eta = 1, where the look-ahead is one along the run's own noise, too; the strength; the window; the published
+update rule and repeats (`SAG.paper`); the gradient through the first call alone. n = 1 is FreeDoM.
 
 Runs are paired: n = 1, 2 and 4 start from the same noise and follow the same references. PART is one of PARTS, all in
 this order where none is given. --report measures nothing and writes what is there. Cells that are done are kept under
@@ -78,8 +78,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
             for eta in (0.0, 1.0)
             for given in ({"form": "published"}, {"window": (0.0, 0.35)}, {"window": (0.0, 1.0)})
             for plan in plans("style", (1, 2), eta=eta, **given)
-        ]
-        + [Plan("style", 2, eta=eta, form="first") for eta in (0.0, 1.0)],
+        ],
         (0, 1, 2),
         32,
     ),
@@ -93,6 +92,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
         (0, 1, 2, 3, 4),
         32,
     ),
+    "first": ([Plan("style", 2, eta=eta, form="first") for eta in (0.0, 1.0)], (0, 1, 2), 64),
     "own-deterministic": (plans("style", (2, 4), path="own"), (0, 1, 2), 64),
 }
 """Plans, seeds and samples on each, the most important first."""
@@ -129,24 +129,27 @@ class Guided:
         return key | self.world.measure(task, make if n else None, seed, num, self.steps, eta=eta)
 
 
+def key_of(cell: Cell) -> tuple[Any, ...]:
+    """The key of a cell's plan."""
+    return tuple(cell[key] for key in KEYS[:-2])
+
+
 def of(cells: Sequence[Cell], plan: Plan) -> list[Cell]:
     """Cells of a plan, by seed; of the most samples that there are."""
-    mine = [cell for cell in cells if tuple(cell[key] for key in KEYS[:-2]) == plan.key]
+    mine = [cell for cell in cells if key_of(cell) == plan.key]
     most = max((cell["num"] for cell in mine), default=0)
     return sorted((cell for cell in mine if cell["num"] == most), key=lambda cell: cell["seed"])
 
 
-def paired(cells: Sequence[Cell], plan: Plan, base: Plan) -> tuple[list[Cell], list[Cell]]:
-    """Cells of both plans on the seeds that both have."""
-    ours, theirs = of(cells, plan), of(cells, base)
-    seeds = {c["seed"] for c in ours} & {c["seed"] for c in theirs}
-    both = ([c for c in each if c["seed"] in seeds] for each in (ours, theirs))
-    return tuple(both)  # type: ignore[return-value]
+def paired(cells: Sequence[Cell], plan: Plan, base: Plan) -> list[tuple[Cell, Cell]]:
+    """Cells of both plans, where both have the seed and as many samples."""
+    theirs = {(cell["seed"], cell["num"]): cell for cell in cells if key_of(cell) == base.key}
+    return [(cell, theirs[at]) for cell in of(cells, plan) if (at := (cell["seed"], cell["num"])) in theirs]
 
 
 def ratio(cells: Sequence[Cell], plan: Plan, base: Plan, key: str) -> str:
     """Mean of the seeds' own ratios ± their standard deviation."""
-    each = [a[key] / b[key] for a, b in zip(*paired(cells, plan, base), strict=True)]
+    each = [ours[key] / theirs[key] for ours, theirs in paired(cells, plan, base)]
     return f"{statistics.fmean(each):.3f} ± {statistics.stdev(each) if len(each) > 1 else 0.0:.3f}" if each else ""
 
 
@@ -211,7 +214,9 @@ def at_equal_shapes(
 
     def value(drawn: Sequence[int]) -> float:
         both = [
-            lowest([tuple(statistics.fmean(p[s][key] for s in drawn) for key in ("shape", "judge")) for p in line], kept)  # type: ignore[misc]
+            lowest(
+                [tuple(statistics.fmean(p[s][key] for s in drawn) for key in ("shape", "judge")) for p in line], kept
+            )  # type: ignore[misc]
             for line in by_seed
         ]
         return both[0] / both[1]
@@ -241,7 +246,7 @@ def equal_shapes(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def main() -> None:
     given = arguments(__doc__, list(PARTS), "two samples, two runs", report="measure nothing, write what is there")
     parts = QUICK if given.quick else {name: PARTS[name] for name in given.words or PARTS}
-    guided = Guided(World(given.device)) if not given.report else None
+    guided = None if given.report else Guided(World(given.device, real=64 if given.quick else 2048))
 
     def measure(*key: Any) -> Cell:
         assert guided is not None

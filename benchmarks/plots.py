@@ -10,6 +10,9 @@ sphere.svg: how long x_t is, to how long it should be.
 textures.svg: what looking ahead brings on textures, a panel for each eta and window.
 theory.svg: cosine and length of look-aheads beside the exact guidance, by time.
 theory-samples.svg: how fresh look-aheads approach the exact guidance.
+papercell.svg: judge and scorer against shapes along the strengths in the paper's cell, a line for each n.
+quality-of-model.svg: two calls to one against the error of the one-call estimate, a point for each model and seed.
+equal-calls.svg: scorer and judge against calls, and their fronts.
 """
 
 import argparse
@@ -23,6 +26,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from benchmarks import equal_calls as calls_study
+from benchmarks import papercell as cell_study
+from benchmarks import quality_of_model as model_study
 from benchmarks.common import RESULTS
 from symguide.files import replacing
 from symguide.report.curves import COLOURS, STYLE
@@ -315,7 +321,84 @@ def theory_samples(results: Results) -> Figure | None:
         panel.xaxis.set_major_formatter("{x:.0f}")
         dress(panel, f"{case[0]}: {case[1]}", "K", "off the exact guidance" if case == cases[0] else "")
     panel.legend(title="steps", frameon=False, fontsize=9)
+
+
+def papercell(results: Results) -> Figure | None:
+    """What one strength after the other gives, by n and eta."""
+    if (given := results("papercell")) is None:
+        return None
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    panels = figure.subplots(1, 4, sharex=True)
+    for at, (eta, key) in enumerate((eta, key) for eta in (0.0, 1.0) for key in ("scorer", "judge")):
+        for n in (1, 2, 4):
+            scales = (0.3,) if n == 4 else cell_study.CURVE
+            line = [cell_study.of(given["cells"], cell_study.Plan("style", n, eta=eta, scale=s)) for s in scales]
+            x, y = ([statistics.fmean(c[k] for c in cells) for cells in line if cells] for k in ("shape", key))
+            panels[at].plot(x, y, "-o", ms=4, color=COLOURS[n], label=f"n = {n}")
+            if cells := line[scales.index(0.3)]:  # the paper compares at equal strength
+                middle = (statistics.fmean(c[k] for c in cells) for k in ("shape", key))
+                panels[at].plot(*middle, "s", ms=9, markerfacecolor="none", color=COLOURS[n])
+        dress(panels[at], f"style, eta = {eta:g}", "shape is read", f"{key} (lower is better)")
+    panels[0].legend(frameon=False, fontsize=9)
     return figure
+
+
+def quality_of_model(results: Results) -> Figure | None:
+    """Ratios of each seed against the model's error."""
+    if (given := results("quality_of_model")) is None:
+        return None
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    for panel, task in zip(figure.subplots(1, 2, sharex=True), model_study.TASKS, strict=True):
+        for order, key in enumerate(("scorer", "judge")):
+            x, y, middle = [], [], []
+            for (model,), mine in by_cells(given["cells"], ("model",)).items():
+                looked = [cell["rows"] for cell in mine if cell["task"] == "estimate"]
+                each = model_study.ratios(mine, task, key)
+                if looked and each:
+                    error = model_study.error(looked[0], 1)
+                    x, y = [*x, *[error] * len(each)], [*y, *each]
+                    middle.append((error, statistics.fmean(each), model))
+            middle.sort()
+            panel.plot(x, y, "o", ms=3, alpha=0.5, color=COLOURS[1 + order])
+            panel.plot([m[0] for m in middle], [m[1] for m in middle], color=COLOURS[1 + order], label=key)
+        panel.axhline(1, color="grey", linewidth=0.6)
+        dress(panel, task, "error of the one-call estimate", "two calls : one call")
+    panel.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def equal_calls(results: Results) -> Figure | None:
+    """Every way at its calls, with the line of those that nothing cheaper beats."""
+    if (given := results("equal_calls")) is None:
+        return None
+    tasks = [task for task in calls_study.TASKS if any(cell["task"] == task for cell in given["cells"])]
+    figure = Figure(figsize=(4.2 * len(tasks) + 1.5, 6.2), layout="constrained")
+    panels = figure.subplots(2, len(tasks), squeeze=False, sharex="col")
+    names = list(dict.fromkeys(cell["way"] for cell in given["cells"]))
+    shades = matplotlib.colormaps["tab20"]
+    for column, task in enumerate(tasks):
+        groups = by_cells([cell for cell in given["cells"] if cell["task"] == task], ("way", "scale"))
+        rows = calls_study.rows(given["cells"], task)
+        for row, key in enumerate(("scorer", "judge")):
+            panel = panels[row, column]
+            for (way, scale), cells in groups.items():
+                size = {"marker": "s" if scale == calls_study.SCALES[-1] else "o"}
+                point(panel, cells, key, color=shades(names.index(way) % 20), **size)
+            front = [(each["calls"], float(each[key].split()[0])) for each in rows if each[f"front, {key}"]]
+            panel.plot(*zip(*front, strict=True), color="grey", linewidth=0.8, drawstyle="steps-post", zorder=0)
+            dress(panel, "" if row else task, "network calls" if row else "", f"{key} (lower is better)")
+            in_calls(panel)
+    for order, name in enumerate(names):
+        panels[0, 0].plot([], [], "o", color=shades(order % 20), label=name)
+    for mark, scale in zip("os", calls_study.SCALES, strict=True):
+        panels[0, 0].plot([], [], mark, color="grey", label=f"scale {scale}")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+STUDIES = (papercell, quality_of_model, equal_calls)
+DRAWN = (gradients, estimate, lookahead, methods, sphere, textures, theory, theory_samples, *STUDIES)
 
 
 def main() -> None:
@@ -329,7 +412,7 @@ def main() -> None:
         return json.loads(path.read_text())["results"] if path.exists() else None
 
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "path"}):
-        for draw in (gradients, estimate, lookahead, methods, sphere, textures, theory, theory_samples):
+        for draw in DRAWN:
             if (figure := draw(results)) is not None:
                 path = given.out / f"{draw.__name__.replace('_', '-')}.svg"
                 with replacing(path) as file:

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import equal_calls, papercell, quality_of_model
 from benchmarks.common import RESULTS, table
 from benchmarks.nstudy import by_scale
 from benchmarks.world import over_seeds
@@ -384,6 +385,41 @@ def overhead(name: str) -> list[Row]:
 def tuned(name: str) -> list[Row]:
     names = ("method", "settings", "judge", "shape", "Frechet", "forward", "backward", "seconds")
     return columns(results(f"paper-{name.partition('-')[2]}")["rows"], names)
+
+
+# 9. where a look-ahead pays
+
+PLANS = {
+    "cell": [plan for part in ("cell", "noise", "own") for plan in papercell.PARTS[part][0]],
+    "strength": [plan for part in ("strength", "strength-noise") for plan in papercell.PARTS[part][0]],
+    "sides": [plan for part in ("sides", "first", "own-deterministic") for plan in papercell.PARTS[part][0]],
+    "others": [plan for part in ("aesthetics", "choices") for plan in papercell.PARTS[part][0]],
+}
+COMPARED = ("scorer", "scorer : one call", "judge", "judge : one call", "shape", "Frechet", "calls", "runs")
+
+
+@named(*(f"papercell-{part}" for part in PLANS))
+def papers_cell(name: str) -> list[Row]:
+    part = name.partition("-")[2]
+    every = sorted(PLANS[part], key=lambda plan: (plan.task, plan.eta, plan.window, plan.form, plan.scale, plan.n))
+    settings = {"cell": (), "strength": ("scale",), "sides": ("window", "form"), "others": ("task",)}[part]
+    made = papercell.rows(results("papercell")["cells"], every)
+    return columns(made, (*settings, "eta", "n", "path", *COMPARED))
+
+
+@named("papercell-shapes")
+def papers_curve(name: str) -> list[Row]:
+    return papercell.equal_shapes(results("papercell")["cells"])
+
+
+@named("quality-of-model")
+def models(name: str) -> list[Row]:
+    return quality_of_model.rows(results("quality_of_model")["cells"])
+
+
+@named("calls-style", "calls-identity")
+def equal(name: str) -> list[Row]:
+    return equal_calls.rows(results("equal_calls")["cells"], name.partition("-")[2])
 
 
 def rendered(text: str) -> str:

@@ -94,6 +94,7 @@ SLOW = (
     *("test_examples_pipelines.py::test_example[flux]", "test_examples_pipelines.py::test_example[sdxl]"),
     *("test_examples_pipelines.py::test_example[video]", "test_benchmarks.py::test_pipelines"),
     *(f"test_benchmarks.py::test_quick[{name}-" for name in ("nstudy", "digits", "lookahead", "reuse")),
+    *(f"test_papercell.py::test_quick[{name}]" for name in ("quality_of_model", "equal_calls")),
     *("test_examples.py::test_example[inpaint]", "test_examples.py::test_example[gradient]"),
     *("test_benchmarks.py::test_beyond", "test_benchmarks.py::test_trajectory"),
     *("test_the_scenes_networks_can_be_remade[consistency]", "test_the_scenes_networks_can_be_remade[generator]"),
