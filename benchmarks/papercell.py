@@ -65,35 +65,38 @@ def curve(task: str, eta: float, scales: Sequence[float], ns: Sequence[int] = (1
     return [Plan(task, n, eta=eta, scale=scale) for scale in scales for n in ns]
 
 
+FIVE, THREE = (0, 1, 2, 3, 4), (0, 1, 2)
 PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
-    "cell": (plans("style", (1, 2)), (0, 1, 2, 3, 4), 64),
-    "noise": (plans("style", (1, 2, 4), eta=1.0) + plans("style", (4,)), (0, 1, 2, 3, 4), 64),
-    "own": (plans("style", (2, 4), eta=1.0, path="own"), (0, 1, 2, 3, 4), 64),
-    "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), (0, 1, 2, 3, 4), 64),
-    "aesthetics": (plans("aesthetics", (1, 2, 4)) + plans("aesthetics", (1, 2), eta=1.0), (0, 1, 2, 3, 4), 32),
-    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 1.0)) + plans("style", (0,), eta=1.0), (0, 1, 2, 3, 4), 64),
+    "cell": (plans("style", (1, 2)), FIVE, 64),
+    "noise": (plans("style", (1, 2), eta=1.0), FIVE, 32),
+    "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), FIVE, 64),
+    "own": (plans("style", (2, 4), eta=1.0, path="own"), FIVE, 32),
+    "aesthetics": (plans("aesthetics", (1, 2)) + plans("aesthetics", (1, 2), eta=1.0), FIVE, 32),
+    "four": (plans("style", (4,)), THREE, 64),
+    "four-noise": (plans("style", (4,), eta=1.0), FIVE, 32),
     "sides": (
         [
             plan
-            for eta in (0.0, 1.0)
             for given in ({"form": "published"}, {"window": (0.0, 0.35)}, {"window": (0.0, 1.0)})
-            for plan in plans("style", (1, 2), eta=eta, **given)
+            for plan in plans("style", (1, 2), **given)
         ],
-        (0, 1, 2),
+        THREE,
         32,
     ),
-    "choices": (
-        [p for eta in (0.0, 1.0) for name in ("identity", "personalisation") for p in plans(name, (1, 2), eta=eta)],
-        (0, 1, 2),
+    "choices": ([p for name in ("identity", "personalisation") for p in plans(name, (1, 2))], THREE, 32),
+    "first": ([Plan("style", 2, form="first")], THREE, 64),
+    "choices-noise": (
+        [p for name in ("identity", "personalisation") for p in plans(name, (1, 2), eta=1.0)],
+        THREE,
         32,
     ),
+    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 1.0)) + plans("style", (0,), eta=1.0), THREE, 32),
     "strength-aesthetics": (
         curve("aesthetics", 0.0, (0.6, 0.15, 1.0)) + plans("aesthetics", (0,)),
-        (0, 1, 2, 3, 4),
+        THREE,
         32,
     ),
-    "first": ([Plan("style", 2, eta=eta, form="first") for eta in (0.0, 1.0)], (0, 1, 2), 64),
-    "own-deterministic": (plans("style", (2, 4), path="own"), (0, 1, 2), 64),
+    "own-deterministic": (plans("style", (2, 4), path="own"), THREE, 64),
 }
 """Plans, seeds and samples on each, the most important first."""
 

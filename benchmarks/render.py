@@ -390,10 +390,10 @@ def tuned(name: str) -> list[Row]:
 # 9. where a look-ahead pays
 
 PLANS = {
-    "cell": [plan for part in ("cell", "noise", "own") for plan in papercell.PARTS[part][0]],
+    "cell": [plan for part in ("cell", "four", "noise", "four-noise", "own") for plan in papercell.PARTS[part][0]],
     "strength": [plan for part in ("strength", "strength-noise") for plan in papercell.PARTS[part][0]],
     "sides": [plan for part in ("sides", "first", "own-deterministic") for plan in papercell.PARTS[part][0]],
-    "others": [plan for part in ("aesthetics", "choices") for plan in papercell.PARTS[part][0]],
+    "others": [plan for part in ("aesthetics", "choices", "choices-noise") for plan in papercell.PARTS[part][0]],
 }
 COMPARED = ("scorer", "scorer : one call", "judge", "judge : one call", "shape", "Frechet", "calls", "runs")
 
