@@ -79,6 +79,8 @@ WAYS: dict[str, tuple[Callable[..., Any] | None, dict[str, Any]]] = {
     "one call, 50 steps": (sg.FreeDoM, SAG),
     "SAG n=2": (sg.SAG, SAG | {"n": 2}),
     "SAG n=4": (sg.SAG, SAG | {"n": 4}),
+    "SAG n=2, own": (sg.SAG, SAG | {"n": 2, "path": "own"}),
+    "SAG n=4, own": (sg.SAG, SAG | {"n": 4, "path": "own"}),
     "SAG n=4, first": (sg.SAG, SAG | {"n": 4, "jacobian": "first"}),
     "TFG": (sg.TFG, SAG),
     "unguided": (None, {}),
@@ -109,7 +111,7 @@ class Ways:
 
 
 def planned(task: str) -> list[tuple[str, float]]:
-    """Ways with their scales, each scale's in turn."""
+    """Ways with their scales, 0 for those that have none."""
     made = [(way, scale) for scale in SCALES for way, (recipe, _) in WAYS.items() if recipe is not None]
     made += [(way, 0.0) for way, (recipe, _) in WAYS.items() if recipe is None]
     return [(way, s) for way, s in made if way != "proposals 4" or TASKS[task]["eta"] > 0]
@@ -146,7 +148,8 @@ def main() -> None:
     for name in given.words or list(TASKS)[-1 if given.quick else 0 :]:
         plans = [("one call", 0.3), ("proposals 4", 0.0)] if given.quick else planned(name)
         seeds, num = ((0,), 2) if given.quick else (SEEDS, NUM)
-        for seed, plan in [] if ways is None else tqdm(list(product(seeds, plans)), desc=name):
+        runs = sorted(product(seeds, plans), key=lambda run: run[1][1])  # one scale after the other
+        for seed, plan in [] if ways is None else tqdm(runs, desc=name):
             cells.get(name, *plan, seed, num)
         done = [{**row["key"], **row["found"]} for row in cells.rows.rows]
         print(f"\n{name}\n\n{table(rows(done, name))}")
