@@ -854,6 +854,16 @@ def test_config_round_trip(model):
     assert Path("out/config.yaml").read_bytes() == Path("again/config.yaml").read_bytes()
 
 
+def test_the_own_path_is_a_setting_of_files_and_of_the_line(model):
+    draw(model, "--objective", "own_rules:smooth", "--path", "own", "--set", "sag.n=all")
+    written = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert (written["path"], written["n"]) == ("own", "all") and "lookahead_grid" not in written
+    run("sample", "--config", "out/config.yaml", "--out", "again", "--quiet")
+    assert torch.equal(samples(), samples("again"))
+    run("sample", "--config", "out/config.yaml", "--out", "other", "--quiet", "--n", 1)
+    assert not torch.equal(samples(), samples("other"))
+
+
 def test_what_is_typed_wins_over_the_config(model):
     content = (
         f"model: {model}\nsteps: 4\nnum: 3\nbatch: 2\nseed: 1\ngrid-png: false\nformat: npz\ncondition: {{label: 3}}\n"

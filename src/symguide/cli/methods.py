@@ -154,7 +154,7 @@ def whole(name: str, given: Mapping[str, Any]) -> Method:
             found[parameter] = own.default
         elif isinstance(own.default, tuple):
             found[parameter] = list(own.default)
-    if kind == LOSS and isinstance(found.get("solver"), str):
+    if kind == LOSS and isinstance(found.get("solver"), str) and found.get("path", "ode") == "ode":
         found["solver"], found["grid"] = choose(found["solver"], found.get("grid"))
     order = [each for each in parameters(name) if found.get(each) is not None]
     return Method(kind, name, {each: found[each] for each in order})
