@@ -21,6 +21,8 @@ RECIPES: dict[str, Callable[..., Any]] = {
     "SAG n=3": partial(sg.SAG, n=3),
     "SAG n=3, fast": partial(sg.SAG, n=3, memory="fast"),
     "SAG n=3, first": partial(sg.SAG, n=3, jacobian="first"),
+    "SAG n=3, own path, repeats": partial(sg.SAG, n=3, path="own", repeats=2),
+    "SAG n=2, fresh paths": partial(sg.SAG, n=2, path="fresh", samples=2),
     "SAG + sphere, repeats": partial(sg.SAG, n=2, constraint=sg.Sphere(0.2), repeats=2),
     "FreeDoM": sg.FreeDoM,
     "DPS": sg.DPS,

@@ -424,9 +424,8 @@ class Step:
         stds = [leg.std for leg in made.legs if leg.std > 0]
 
         def draw(k: int) -> list[Tensor]:
-            drawn = self.run.noise.draw(
-                "ahead", self._key, self.repeat + (k << 16), len(stds)
-            )  # nobody repeats so much
+            repeat = self.repeat + (k << 16)  # no step is repeated so often
+            drawn = self.run.noise.draw("ahead", self._key, repeat, len(stds))
             return [*known, *(std * z for std, z in zip(stds, drawn, strict=True))]
 
         return program, map(draw, range(samples)) if stds else iter([known])
