@@ -40,11 +40,11 @@ def test_it_converges_to_the_exact_guidance():
         rows = x.expand(128, 2).contiguous()
         return looked_ahead(prior, rows, t, lambda x0, y: x0 @ a, rows, steps=steps, n="all", path="fresh", samples=k)
 
-    few, many, finer = drawn(4, 4), drawn(4, 64), drawn(16, 64)
+    few, many, finer = drawn(4, 4), drawn(4, 32), drawn(12, 32)
     scatter = [each.std(dim=0).norm().item() for each in (few, many)]
-    assert scatter[0] / scatter[1] == pytest.approx(4.0, rel=0.25)
+    assert scatter[0] / scatter[1] == pytest.approx(8**0.5, rel=0.25)
     off = [((each.mean(dim=0) - truth).norm() / truth.norm()).item() for each in (many, finer)]
-    assert off[1] < 0.6 * off[0] and off[1] < 0.15
+    assert off[1] < 0.75 * off[0] and off[1] < 0.15
 
 
 @pytest.mark.parametrize("memory", ["minimal", "fast"])
