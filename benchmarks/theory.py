@@ -2,11 +2,12 @@
 
     python benchmarks/theory.py [cosines] [samples] [--quick] [--threads 1]
 
-Two mixtures of Gaussians of 16 numbers, whose posterior p(x_0 | x_t) is a mixture in closed form: 12 modes on two
-rings, and the 200 textures of benchmarks/textures.py. x_t are noised samples of the data. The gradients, all at x_t:
+Mixtures of Gaussians, whose posterior p(x_0 | x_t) is a mixture in closed form: 12 modes on two rings and the textures
+of benchmarks/textures.py, of 16 numbers, and a broad one of three components in the plane. x_t are noised samples of
+the data. The gradients, all at x_t:
 
-    exact = -grad log E[exp(-J(x_0)) | x_t], the drift that conditions on exp(-J)
-    value =  grad E[J(x_0) | x_t], the mean of the loss at the end of an ancestral run
+    exact = -grad log E[exp(-J(x_0)) | x_t], which conditions a sampler on exp(-J)
+    value =  grad E[J(x_0) | x_t], of the mean loss at the end of an ancestral run
     end   =  grad J(x_0(x_t)), x_0 the end of the probability-flow ODE (128 calls of dpmpp_2m)
 
 exact and value are sums over the posterior's components of means over draws in each, differentiated in x_t; *error* is
@@ -14,7 +15,9 @@ the relative distance of two such estimates from different draws, over sqrt(2).
 
 cosines: mean cosine, and median ratio of lengths, of each way to look ahead with these.
 
-samples: path="fresh": relative distance to exact by the number K of look-aheads and the number of steps in each.
+samples: K ancestral look-aheads with noise of their own, by K and their steps: median over x_t of the relative distance
+to exact. *path*: path="fresh", the gradient through all of them. *weights*: no gradient at all,
+(alpha / sigma²) (mean x_0 - sum_k w_k x_0), w = softmax(-J).
 """
 
 import math
@@ -34,7 +37,8 @@ from symguide.solver import starting_at
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(x_0 (B, d), what was measured of each (B, ...)) -> (B,)."""
 
-STEPS, NUM, SEEDS, END = 32, 64, 4, 128
+MEASURED = [0, 3, 5, 9]
+STEPS, NUM, SEEDS, END = 16, 32, 2, 128
 """Steps of an ancestral run from t, samples, runs that noisy gradients are taken from, calls to the end of the ODE."""
 
 
@@ -48,13 +52,19 @@ def rings() -> sg.MixtureDenoiser:
     return sg.MixtureDenoiser(means, 0.02 * torch.eye(D), schedule=sg.VP.cosine())
 
 
+def broad() -> sg.MixtureDenoiser:
+    """Three components in the plane that overlap."""
+    means = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.0]], dtype=torch.float64)
+    return sg.MixtureDenoiser(means, 0.4 * torch.eye(2), schedule=sg.VP.cosine())
+
+
 def linear(x0: Tensor, y: Tensor) -> Tensor:
     return x0[:, 0] + x0[:, 1]
 
 
 def measured(x0: Tensor, y: Tensor) -> Tensor:
     """Four numbers of x_0, measured with a noise of 0.3."""
-    return (x0[:, [0, 3, 5, 9]] - y).square().sum(dim=1) / (2 * 0.3**2)
+    return (x0[:, MEASURED] - y).square().sum(dim=1) / (2 * 0.3**2)
 
 
 def mode(x0: Tensor, y: Tensor) -> Tensor:
@@ -69,6 +79,7 @@ def radius(x0: Tensor, y: Tensor) -> Tensor:
 
 PRIORS: dict[str, tuple[Callable[[], sg.MixtureDenoiser], dict[str, Loss], int]] = {
     "rings": (rings, {"linear": linear, "measured": measured, "mode": mode, "radius": radius}, 2000),
+    "broad": (broad, {"radius": radius}, 2000),
     "textures": (textures, {"measured": measured, "gram": lambda x0, y: gram(x0)}, 500),
 }
 """The prior, its losses, and pairs of draws in each component of the posterior."""
@@ -80,21 +91,23 @@ WAYS: dict[str, dict[str, Any]] = {
     "ode 2": {"n": 2},
     "ode 4": {"n": 4},
     "ode 32": {"n": 32},
-    "own 4": {"n": 4, "path": "own"},
     "own all": {"n": "all", "path": "own"},
-    "fresh 4, K = 1": {"n": 4, "path": "fresh", "samples": 1},
     "fresh 4, K = 16": {"n": 4, "path": "fresh", "samples": 16},
     "fresh all, K = 16": {"n": "all", "path": "fresh", "samples": 16},
+    "weights, K = 16": {"weighed": 16},
+    "weights, K = 256": {"weighed": 256},
 }
+SAMPLED = (("broad", "radius"), ("rings", "radius"), ("textures", "gram"))
+COUNTS, LENGTHS = {"path": (1, 4, 16, 64), "weights": (4, 16, 64, 256, 1024)}, (4, 16)
 
 
 def noised(prior: sg.MixtureDenoiser, t: float, num: int) -> tuple[Tensor, Tensor]:
     """(x_t, what is measured of the x_0 that it was made of)."""
-    g = torch.Generator().manual_seed(1)
+    g, d = torch.Generator().manual_seed(1), prior.centres.shape[1]
     x0 = (prior.centres @ prior.bases[0].T)[torch.randint(len(prior.centres), (num,), generator=g)]
-    x0 = x0 + prior.variances[0].sqrt() * torch.randn(num, D, generator=g, dtype=torch.float64)
-    y = x0[:, [0, 3, 5, 9]] + 0.3 * torch.randn(num, 4, generator=g, dtype=torch.float64)
-    z = torch.randn(num, D, generator=g, dtype=torch.float64)
+    x0 = x0 + prior.variances[0].sqrt() * torch.randn(num, d, generator=g, dtype=torch.float64)
+    y = x0[:, MEASURED] + 0.3 * torch.randn(num, 4, generator=g, dtype=torch.float64) if d == D else x0
+    z = torch.randn(num, d, generator=g, dtype=torch.float64)
     return prior.schedule.alpha(t) * x0 + prior.schedule.sigma(t) * z, y
 
 
@@ -139,6 +152,17 @@ def looked_ahead(
     return seen[0]
 
 
+def by_weights(
+    prior: sg.MixtureDenoiser, x: Tensor, t: float, loss: Loss, y: Tensor, k: int, seed: int = 0, steps: int = STEPS
+) -> Tensor:
+    """(alpha / sigma²) (mean of x_0 - mean of x_0 with weights exp(-J)) over k ancestral runs from x_t, (B, d)."""
+    rows, grid = x.repeat_interleave(k, dim=0), starting_at(t, "flow")
+    x0 = sg.sample(prior, start=rows, seed=seed, steps=steps, grid=grid, eta=1.0, dtype=x.dtype).samples
+    w = (-loss(x0, y.repeat_interleave(k, dim=0))).reshape(len(x), k, 1).softmax(dim=1)
+    x0 = x0.reshape(len(x), k, -1)
+    return prior.schedule.alpha(t) / prior.schedule.sigma(t) ** 2 * (x0.mean(dim=1) - (w * x0).sum(dim=1))
+
+
 def cosine(a: Tensor, b: Tensor) -> float:
     return torch.cosine_similarity(a, b, dim=1).mean().item()
 
@@ -152,10 +176,17 @@ def off(a: Tensor, b: Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
 
 
+def gradient(*where: Any, weighed: int = 0, **way: Any) -> Tensor:
+    """By one of WAYS."""
+    *at, seed = where
+    return by_weights(*at, weighed, seed, **way) if weighed else looked_ahead(*at, seed, **way)
+
+
 def cosines(num: int, times: tuple[float, ...], ways: dict[str, dict[str, Any]], thin: int = 1) -> list[dict[str, Any]]:
     """A row for each prior, loss, time and way."""
     rows = []
-    for name, (make, losses, pairs) in PRIORS.items():
+    for name in ("rings", "textures"):
+        make, losses, pairs = PRIORS[name]
         prior = make()
         for t in tqdm(times, desc=name):
             x, y = noised(prior, t, num)
@@ -165,8 +196,8 @@ def cosines(num: int, times: tuple[float, ...], ways: dict[str, dict[str, Any]],
                 end = looked_ahead(prior, x, t, loss, y, n=END)
                 error = off(known[0][0], known[1][0]) / math.sqrt(2)
                 for way, settings in ways.items():
-                    seeds = range(1 if settings.get("path", "ode") == "ode" else SEEDS)
-                    each = [looked_ahead(prior, x, t, loss, y, seed, **settings) for seed in seeds]
+                    seeds = range(SEEDS if settings.keys() & {"path", "weighed"} else 1)
+                    each = [gradient(prior, x, t, loss, y, seed, **settings) for seed in seeds]
                     row = {"prior": name, "loss": called, "t": t, "way": way, "error": error}
                     for truth, known_gradient in (("exact", soft), ("value", mean), ("end", end)):
                         row[f"cosine, {truth}"] = fmean(cosine(g, known_gradient) for g in each)
@@ -175,18 +206,22 @@ def cosines(num: int, times: tuple[float, ...], ways: dict[str, dict[str, Any]],
     return rows
 
 
-def samples(num: int, counts: tuple[int, ...], steps: tuple[int, ...], thin: int = 1) -> list[dict[str, Any]]:
-    """A row for each loss, number of look-aheads K and number of steps: relative distance to exact."""
+def samples(num: int, counts: dict[str, tuple[int, ...]], lengths: tuple[int, ...]) -> list[dict[str, Any]]:
+    """A row for each prior, way, number of look-aheads K and steps of each: distance to exact."""
     rows, t = [], 0.6
-    for name, called in (("rings", "mode"), ("rings", "radius"), ("textures", "gram")):
+    for name, called in SAMPLED:
         make, losses, pairs = PRIORS[name]
         prior, loss = make(), losses[called]
         x, y = noised(prior, t, num)
-        soft, _ = exact(prior, x, t, loss, y, pairs // thin)
-        for n in tqdm(steps, desc=f"{name}, {called}"):
-            for k in counts:
-                made = looked_ahead(prior, x, t, loss, y, steps=n, n="all", path="fresh", samples=k)
-                rows.append({"prior": name, "loss": called, "t": t, "steps": n, "K": k, "off exact": off(made, soft)})
+        soft, _ = exact(prior, x, t, loss, y, pairs)
+        for way, many in counts.items():
+            for steps in tqdm(lengths, desc=f"{name}, {way}"):
+                for k in many:
+                    settings = {"n": "all", "path": "fresh", "samples": k} if way == "path" else {"weighed": k}
+                    each = [gradient(prior, x, t, loss, y, seed, steps=steps, **settings) for seed in range(SEEDS)]
+                    far = torch.cat([(g - soft).norm(dim=1) / soft.norm(dim=1) for g in each])
+                    row = {"prior": name, "loss": called, "t": t, "way": way, "steps": steps, "K": k}
+                    rows.append(row | {"off exact": far.median().item(), "worst": far.max().item()})
     return rows
 
 
@@ -204,7 +239,7 @@ def main() -> None:
         if not given.quick:
             print("written:", save("theory-cosines", rows))
     if "cosines" not in given.words or "samples" in given.words:
-        rows = samples(2, (1, 4), (4,), 50) if given.quick else samples(16, (1, 4, 16, 64, 256), (2, 4, 8, 16, 32))
+        rows = samples(2, {"path": (4,), "weights": (4,)}, (4,)) if given.quick else samples(NUM, COUNTS, LENGTHS)
         print(table(rounded(rows)))
         if not given.quick:
             print("written:", save("theory-samples", rows))
