@@ -48,6 +48,9 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/papercell.py
 	$(BIN)/python benchmarks/quality_of_model.py
 	$(BIN)/python benchmarks/equal_calls.py
+	$(BIN)/python benchmarks/textures.py
+	$(BIN)/python benchmarks/theory.py
+	$(BIN)/python benchmarks/rule.py
 	$(BIN)/python benchmarks/plots.py
 	$(BIN)/python benchmarks/step.py --compile
 	$(BIN)/symguide bench gradients --subject gaussian --subject mixture --subject digits

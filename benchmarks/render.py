@@ -1,4 +1,4 @@
-"""The tables of docs/results, made from results/*.json and written between the marks of the pages.
+"""The tables of docs/results and docs/theory, made from results/*.json and written between the marks of the pages.
 
     python benchmarks/render.py            # write them; says which pages it changed
     python benchmarks/render.py --check    # change nothing, and fail where a table is not what the results say
@@ -22,7 +22,8 @@ from benchmarks.nstudy import by_scale
 from benchmarks.world import over_seeds
 from symguide.meter import show_bytes
 
-PAGES = RESULTS.parents[1] / "docs" / "results"
+DOCS = RESULTS.parents[1] / "docs"
+PAGES = [DOCS / "results", DOCS / "theory", DOCS]
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -422,6 +423,78 @@ def equal(name: str) -> list[Row]:
     return equal_calls.rows(results("equal_calls")["cells"], name.partition("-")[2])
 
 
+# 10. along the run's own noise
+
+
+@named(*(f"textures-{loss}-{eta}" for loss in ("gram", "pixels") for eta in (0, 1)))
+def textures(name: str) -> list[Row]:
+    _, loss, eta = name.split("-")
+    rows = [row for row in results("textures")[loss]["rows"] if row["eta"] == float(eta)]
+    return [{key: value for key, value in row.items() if key != "eta"} for row in rows]
+
+
+@named("textures-typical")
+def typical(name: str) -> list[Row]:
+    """Of the loss on powers, mean over seeds."""
+    found: dict[tuple, Row] = {}
+    for (eta, window, scale, way), cells in _by(results("textures")["gram"]["cells"], "eta", "window", "scale", "way"):
+        row = found.setdefault((eta, window, scale), {"eta": eta, "window": window, "scale": scale})
+        row["unguided" if way == "none" else way] = f"{fmean(cell['typical'] for cell in cells):.2f}"
+    return list(found.values())
+
+
+def _by(cells: Iterable[Row], *keys: str) -> list[tuple[tuple, list[Row]]]:
+    found: dict[tuple, list[Row]] = {}
+    for cell in cells:
+        found.setdefault(tuple(cell[key] for key in keys), []).append(cell)
+    return list(found.items())
+
+
+# theory
+
+
+@named("theory-of-what")
+def of_what(name: str) -> list[Row]:
+    """Mean cosine of each way with each of the three gradients, over priors, losses and times."""
+    rows = []
+    for (way,), cells in _by(results("theory-cosines"), "way"):
+        means = {truth: fmean(cell[f"cosine, {truth}"] for cell in cells) for truth in ("exact", "value", "end")}
+        rows.append({"look-ahead": way} | {f"with {truth}": f"{value:.2f}" for truth, value in means.items()})
+    return rows
+
+
+@named("theory-cosines")
+def cosines(name: str) -> list[Row]:
+    """Cosine with the exact guidance, and how much longer one call's gradient is."""
+    rows = []
+    for (prior, loss, t), cells in _by(results("theory-cosines"), "prior", "loss", "t"):
+        if t in (0.9, 0.6, 0.3):
+            row: Row = {"prior": prior, "loss": loss, "t": t}
+            row |= {cell["way"]: f"{cell['cosine, exact']:.2f}" for cell in cells}
+            row["length, one"] = next(f"{cell['length, exact']:.1f}" for cell in cells if cell["way"] == "one")
+            rows.append(row | {"error": f"{cells[0]['error']:.3f}"})
+    return rows
+
+
+@named("theory-samples")
+def samples(name: str) -> list[Row]:
+    """Median distance to the exact guidance by K."""
+    rows = []
+    for (prior, loss, way, steps), cells in _by(results("theory-samples"), "prior", "loss", "way", "steps"):
+        row: Row = {"prior": prior, "loss": loss, "K look-aheads": way, "steps": steps}
+        by_count = {cell["K"]: f"{cell['off exact']:.2f}" for cell in cells}
+        rows.append(row | {f"K = {k}": by_count.get(k, "") for k in (1, 4, 16, 64, 256, 1024)})
+    return rows
+
+
+# which method
+
+
+@named("rule-seen", "rule-held-out")
+def rule(name: str) -> list[Row]:
+    return results(name)
+
+
 def rendered(text: str) -> str:
     """A page with all of its tables made anew."""
     return MARKED.sub(lambda found: f"{found[1]}\n{table(TABLES[found[2]]())}\n\n{found[4]}", text)
@@ -430,10 +503,10 @@ def rendered(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, and fail where a table is another one")
-    parser.add_argument("--pages", type=Path, default=PAGES, help="the folder of the pages")
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES, help="folders of pages")
     given = parser.parse_args()
     other = []
-    for page in sorted(given.pages.glob("*.md")):
+    for page in sorted(page for folder in given.pages for page in folder.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (made := rendered(text)) != text:
             other.append(page.name)
