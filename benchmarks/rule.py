@@ -30,7 +30,7 @@ from symguide.solver import get_grid
 from symguide.worlds import digits
 
 FOLDER = Path("out/benchmarks")
-SEEDS, ENOUGH = (0, 1, 2), 1.05
+SEEDS, ENOUGH = (0, 1), 1.05
 WAYS: dict[str, dict[str, Any]] = {
     "one": {"n": 1},
     "ode 4": {"n": 4},
@@ -165,13 +165,11 @@ LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 
 
 SEEN = (
-    *(Cell("textures", "gram", eta, window) for eta in (0.0, 1.0) for window in textures.WINDOWS),
-    *(Cell("textures", "pixels", eta, window) for eta in (0.0, 1.0) for window in textures.WINDOWS),
     *(Cell("digits", "contrast", eta, window) for eta in (0.0, 1.0) for window in ((0.0, 0.35), (0.7, 1.0))),
     *(Cell("digits", "class", eta, window, scale=0.3) for eta in (0.0, 1.0) for window in ((0.0, 0.35), (0.0, 1.0))),
     *(Cell("digits", "left half", eta, (0.0, 1.0), scale=0.3) for eta in (0.0, 1.0)),
 )
-"""What the rule was made from."""
+"""What the rule was made from, beside the textures of docs/results/10-own-noise.md."""
 
 HELD_OUT: tuple[Cell, ...] = ()
 """What it was not made from."""

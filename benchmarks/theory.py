@@ -78,9 +78,9 @@ def radius(x0: Tensor, y: Tensor) -> Tensor:
 
 
 PRIORS: dict[str, tuple[Callable[[], sg.MixtureDenoiser], dict[str, Loss], int]] = {
-    "rings": (rings, {"linear": linear, "measured": measured, "mode": mode, "radius": radius}, 2000),
-    "broad": (broad, {"radius": radius}, 2000),
-    "textures": (textures, {"measured": measured, "gram": lambda x0, y: gram(x0)}, 500),
+    "rings": (rings, {"linear": linear, "measured": measured, "mode": mode, "radius": radius}, 1000),
+    "broad": (broad, {"radius": radius}, 1000),
+    "textures": (textures, {"measured": measured, "gram": lambda x0, y: gram(x0)}, 200),
 }
 """The prior, its losses, and pairs of draws in each component of the posterior."""
 TIMES = (0.9, 0.75, 0.6, 0.45, 0.3)
