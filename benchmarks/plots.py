@@ -305,22 +305,21 @@ def theory_samples(results: Results) -> Figure | None:
         return None
     cases = list(dict.fromkeys((row["prior"], row["loss"]) for row in rows))
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    shades = matplotlib.colormaps["viridis"]
     for panel, case in zip(figure.subplots(1, len(cases), sharey=True), cases, strict=True):
-        mine = [row for row in rows if (row["prior"], row["loss"]) == case]
-        every = sorted({row["steps"] for row in mine})
-        for order, steps in enumerate(every):
-            some = [row for row in mine if row["steps"] == steps]
-            colour = shades(order / len(every))
-            panel.plot([r["K"] for r in some], [r["off exact"] for r in some], "o-", color=colour, ms=3, label=steps)
-        counts = sorted({row["K"] for row in mine})
-        first = mine[-len(counts)]["off exact"]
+        lines = by_cells([row for row in rows if (row["prior"], row["loss"]) == case], ("way", "steps"))
+        for (way, steps), mine in lines.items():
+            style = {"color": COLOURS[3 if way == "path" else 4], "linestyle": "-" if steps > 4 else ":"}
+            label = f"{'differentiated' if way == 'path' else 'weighed'}, {steps} steps"
+            panel.plot([r["K"] for r in mine], [r["off exact"] for r in mine], marker="o", ms=3, label=label, **style)
+        counts, first = [row["K"] for row in mine], mine[0]["off exact"]
         panel.plot(counts, [first * (k / counts[0]) ** -0.5 for k in counts], "--", color="grey", label="1 / sqrt(K)")
+        panel.axhline(1.0, color="grey", linewidth=0.8)
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.xaxis.set_major_formatter("{x:.0f}")
         dress(panel, f"{case[0]}: {case[1]}", "K", "off the exact guidance" if case == cases[0] else "")
-    panel.legend(title="steps", frameon=False, fontsize=9)
+    shared_legend(figure, panel, 5)
+    return figure
 
 
 def papercell(results: Results) -> Figure | None:
