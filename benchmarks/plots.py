@@ -231,6 +231,7 @@ LINES = {
     "fresh 4, K = 8": ("4, fresh noise, K = 8", 3, "--"),
     "fresh 4, K = 16": ("4, fresh noise, K = 16", 3, "-"),
     "fresh all, K = 16": ("all, fresh noise, K = 16", 3, "--"),
+    "weights, K = 256": ("256 weighed", 5, "-"),
 }
 """Ways to look ahead: label, colour, line."""
 
@@ -282,7 +283,7 @@ def theory(results: Results) -> Figure | None:
     if rows is None:
         return None
     cases = list(dict.fromkeys((row["prior"], row["loss"]) for row in rows))
-    ways = [way for way in dict.fromkeys(row["way"] for row in rows) if way not in ("identity", "own 4", "own all")]
+    ways = ["one", "ode 2", "ode 4", "ode 32", "fresh all, K = 16", "weights, K = 256"]
     figure = Figure(figsize=(2.4 * len(cases), 5.2), layout="constrained")
     panels = figure.subplots(2, len(cases), sharex=True, sharey="row")
     for column, (prior, loss) in enumerate(cases):
