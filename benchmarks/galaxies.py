@@ -48,7 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
 WITHOUT_NOISE = ("one call", "ODE, 2", "ODE, 4", "own noise, 4")
 RATIOS = (0.25, 0.5, 1.0, 2.0)
 """sigma / alpha of the denoising loss."""
-KEPT = ("loss", "light", "size", "ellipticity", "peak", "residual", "denoising")
+KEPT = ("light", "size", "ellipticity", "peak", "residual", "denoising")
 
 
 class Galaxies:
@@ -61,18 +61,19 @@ class Galaxies:
         self, asked: str, eta: float, window: tuple[float, float], way: str, scale: float, seed: int, num: int
     ) -> dict[str, Any]:
         """One way at one strength on one seed; a list with a number for every sample."""
-        objective = Decoded(ASKED[asked], self.denoiser.decode)
-        loss = None if way == "unguided" else sg.SAG(objective, scale=scale, window=window, memory="fast", **WAYS[way])
+        loss = None
+        if way != "unguided":
+            objective = Decoded(ASKED[asked], self.denoiser.decode)
+            loss = sg.SAG(objective, scale=scale, window=window, memory="fast", **WAYS[way])
         run = sg.sample(self.denoiser, batch=num, steps=STEPS, grid="flow", eta=eta, seed=seed, loss=loss)
         cost = {"forward": run.cost.forward_calls, "backward": run.cost.backward_calls}
-        return {k: [float(f"{x:.5g}") for x in v.tolist()] for k, v in self.measured(asked, run.samples).items()} | cost
+        return {k: [float(f"{x:.5g}") for x in v.tolist()] for k, v in self.measured(run.samples).items()} | cost
 
     @torch.no_grad()
-    def measured(self, asked: str, x: Tensor) -> dict[str, Tensor]:
+    def measured(self, x: Tensor) -> dict[str, Tensor]:
         picture = self.denoiser.decode(x)
         moments, denoising = Moments.of(picture), self.denoising(x)
         return {
-            "loss": ASKED[asked](picture),
             "light": moments.flux,
             "size": moments.size,
             "ellipticity": moments.ellipticity,
@@ -92,23 +93,25 @@ class Galaxies:
         return torch.stack(found)
 
 
-def plans(quick: bool) -> list[tuple[float, tuple[float, float], str, float]]:
-    """(eta, window, way, strength), the questions that matter most first."""
+def plans(window: tuple[float, float], quick: bool) -> list[tuple[float, tuple[float, float], str, float]]:
+    """(eta, window, way, strength) in a window, those of many calls last."""
     found = [
         (eta, window, way, scale)
-        for window in WINDOWS
         for eta in (1.0, 0.0)
         for scale in SCALES
         for way in (WAYS if eta else WITHOUT_NOISE)
-        if way != "own noise, all" or (scale < 0.3 and window == WINDOWS[0])
+        if way != "own noise, all" or (scale == SCALES[0] and window == WINDOWS[0])
     ]
-    found += [(1.0, window, "one call", scale) for window in WINDOWS for scale in FURTHER]
+    found += [(1.0, window, "one call", scale) for scale in FURTHER]
+    found.sort(key=lambda plan: plan[2] == "own noise, all")
     return [plan for plan in found if plan[2] in ("one call", "own noise, 4")][:2] if quick else found
 
 
-def together(cells: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The samples of all seeds."""
-    return {key: torch.tensor([x for cell in cells for x in cell[key]], dtype=torch.float64) for key in KEPT}
+def together(asked: str, cells: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """The samples of all seeds, with the loss of what is asked."""
+    found = {key: torch.tensor([x for cell in cells for x in cell[key]], dtype=torch.float64) for key in KEPT}
+    objective = ASKED[asked]
+    return found | {"loss": objective.of(found[asked])}
 
 
 def features(samples: dict[str, Tensor]) -> Tensor:
@@ -154,38 +157,40 @@ def distance(samples: dict[str, Tensor], answer: dict[str, Tensor]) -> float:
     return frechet(features(samples) / scale, features(answer) / scale)
 
 
-def study(asked: str, cells: Cells, galaxies: Galaxies, quick: bool) -> dict[str, Any]:
+def study(asked: str, cells: Cells, unguided: Cells, quick: bool) -> dict[str, Any]:
     """All ways at all strengths; the table of one objective."""
     seeds, num, count = ((1,), 8, 64) if quick else (SEEDS, NUM, UNGUIDED)
-    drawn = {
-        eta: together(
-            [cells.get(asked, eta, (0.0, 1.0), "unguided", 0.0, UNGUIDED_SEED + i, 64) for i in range(count // 64)]
-        )
-        for eta in ((1.0,) if quick else (1.0, 0.0))
-    }
+    drawn = {eta: together(asked, free(unguided, eta, count)) for eta in ((1.0,) if quick else (1.0, 0.0))}
     answers = {
         eta: {key: value[found["loss"].sqrt() < 0.1] for key, value in found.items()} for eta, found in drawn.items()
     }
-    for seed in seeds:  # all of the first seed, then all of the next
-        for plan in plans(quick):
-            cells.get(asked, *plan, seed, num)
+    windows = WINDOWS[:1] if quick else WINDOWS
+    for window in windows:
+        for seed in seeds:
+            for plan in plans(window, quick):
+                cells.get(asked, *plan, seed, num)
     rows = []
     for eta, found in drawn.items():
         for what, samples in (("unguided", found), ("unguided, those that meet it", answers[eta])):
-            rows.append({"eta": eta, "window": "", "scale": 0.0, "way": what, "samples": len(samples["loss"])})
+            rows.append({"eta": eta, "window": [], "scale": 0.0, "way": what, "samples": len(samples["loss"])})
             halves = [{key: value[part::2] for key, value in samples.items()} for part in (0, 1)]
             rows[-1] |= summary(samples, None, None if quick else answers[eta]) | {"forward": STEPS, "backward": 0}
             if samples is answers[eta] and not quick:
                 rows[-1]["Frechet"] = round(distance(*halves), 2)
-    for eta, window, way, scale in plans(quick):
+    for eta, window, way, scale in [plan for each in windows for plan in plans(each, quick)]:
         mine = [cells.get(asked, eta, window, way, scale, seed, num) for seed in seeds]
-        one = together([cells.get(asked, eta, window, "one call", scale, seed, num) for seed in seeds])
+        one = together(asked, [cells.get(asked, eta, window, "one call", scale, seed, num) for seed in seeds])
         row = {"eta": eta, "window": list(window), "scale": scale, "way": way, "samples": num * len(seeds)}
-        row |= summary(together(mine), one, None if quick else answers[eta])
+        row |= summary(together(asked, mine), one, None if quick else answers[eta])
         rows.append(row | {key: mine[0][key] for key in ("forward", "backward")})
     shown = [{key: row.get(key, "") for key in ("eta", "window", "scale", "way", *SHOWN)} for row in rows]
     print(f"\n{asked}: seeds {seeds} of {num}, {STEPS} steps on the flow grid\n\n{table(shown)}", flush=True)
     return {"rows": rows, "matched": [] if quick else matched(rows)}
+
+
+def free(cells: Cells, eta: float, count: int) -> list[dict[str, Any]]:
+    """Cells of samples that nothing guides, which are the same whatever is asked."""
+    return [cells.get("", eta, (0.0, 1.0), "unguided", 0.0, UNGUIDED_SEED + part, NUM) for part in range(count // NUM)]
 
 
 SHOWN = (
@@ -221,12 +226,13 @@ def matched(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     given = arguments(__doc__, list(ASKED), "eight samples, two ways", device=False)
-    galaxies = Galaxies()
-    keys = ("asked", "eta", "window", "way", "scale", "seed", "num")
-    for asked in given.words or list(ASKED)[: 1 if given.quick else None]:
-        path = FOLDER / f"galaxies-{asked}{'-quick' if given.quick else ''}.jsonl"
-        found = study(asked, Cells(path, keys, galaxies.cell, given.fresh), galaxies, given.quick)
-        if not given.quick:
+    keys, measure = ("asked", "eta", "window", "way", "scale", "seed", "num"), Galaxies().cell
+    quick = "-quick" if given.quick else ""
+    unguided = Cells(FOLDER / f"galaxies-unguided{quick}.jsonl", keys, measure, given.fresh)
+    for asked in given.words or list(ASKED)[: 1 if quick else None]:
+        cells = Cells(FOLDER / f"galaxies-{asked}{quick}.jsonl", keys, measure, given.fresh)
+        found = study(asked, cells, unguided, given.quick)
+        if not quick:
             print("written:", save(f"galaxies-{asked}", found))
 
 

@@ -82,8 +82,13 @@ class _SetPoint(Objective):
         return measured.log() - target.log()
 
     def __call__(self, x0: Tensor) -> Tensor:
-        measured = self.measured(x0)
-        return self._difference(measured, rows_for(to_device_of(self.target, measured), x0, "the target")).square()
+        return self.of(self.measured(x0))
+
+    def of(self, measured: Tensor) -> Tensor:
+        """The loss of what was measured, (B,)."""
+        return self._difference(
+            measured, rows_for(to_device_of(self.target, measured), measured, "the target")
+        ).square()
 
 
 @register("objective", "flux")
