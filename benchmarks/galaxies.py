@@ -95,15 +95,16 @@ class Galaxies:
 
 
 def plans(window: tuple[float, float], quick: bool) -> list[tuple[float, tuple[float, float], str, float]]:
-    """(eta, window, way, strength) in a window, those of many calls last."""
+    """(eta, window, way, strength) in a window, those of many calls last; of the later windows fewer."""
+    early = window == (0.0, 0.4)
     found = [
         (eta, window, way, scale)
-        for eta in (1.0, 0.0)
-        for scale in SCALES
+        for eta in ((1.0, 0.0) if early else (1.0,))
+        for scale in (SCALES if early else SCALES[:2])
         for way in (WAYS if eta else WITHOUT_NOISE)
-        if way != "own noise, all" or (scale == SCALES[0] and window == (0.0, 0.4))
+        if way != "own noise, all" or (early and scale == SCALES[0])
     ]
-    found += [(1.0, window, "one call", scale) for scale in FURTHER]
+    found += [(1.0, window, "one call", scale) for scale in FURTHER if early]
     found.sort(key=lambda plan: plan[2] == "own noise, all")
     return [plan for plan in found if plan[2] in ("one call", "own noise, 4")][:2] if quick else found
 
@@ -210,19 +211,15 @@ SHOWN = (
 
 
 def matched(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One call at the strength where most samples meet it, and the best of each other way at no larger residual."""
+    """Early: one call at the strength where most samples meet it, and every other way's best at no larger residual."""
     found = []
     for eta in (1.0, 0.0):
-        for window in map(list, WINDOWS):
-            mine = [row for row in rows if row["eta"] == eta and row["window"] == window]
-            ones = [row for row in mine if row["way"] == "one call"]
-            if not ones:
-                continue
-            best = max(ones, key=lambda row: row["within 0.1"])
-            found.append(best)
-            for way in [way for way in WAYS if way != "one call"]:
-                others = [row for row in mine if row["way"] == way and row["residual"] <= best["residual"]]
-                found += [max(others, key=lambda row: row["within 0.1"])] if others else []
+        mine = [row for row in rows if row["eta"] == eta and row["window"] == [0.0, 0.4]]
+        best = max([row for row in mine if row["way"] == "one call"], key=lambda row: row["within 0.1"])
+        found.append(best)
+        for way in [way for way in WAYS if way != "one call"]:
+            others = [row for row in mine if row["way"] == way and row["residual"] <= best["residual"]]
+            found += [max(others, key=lambda row: row["within 0.1"])] if others else []
     return found
 
 

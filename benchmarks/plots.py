@@ -10,6 +10,7 @@ sphere.svg: how long x_t is, to how long it should be.
 textures.svg: what looking ahead brings on textures, a panel for each eta and window.
 theory.svg: cosine and length of look-aheads beside the exact guidance, by time.
 theory-samples.svg: how fresh look-aheads approach the exact guidance.
+galaxies.svg: how many galaxies meet what is asked against their light, a line for each look-ahead.
 papercell.svg: judge and scorer against shapes along the strengths in the paper's cell, a line for each n.
 quality-of-model.svg: two calls to one against the error of the one-call estimate, a point for each model and seed.
 equal-calls.svg: scorer and judge against calls, and their fronts.
@@ -397,8 +398,34 @@ def equal_calls(results: Results) -> Figure | None:
     return figure
 
 
+def galaxies(results: Results) -> Figure | None:
+    """How many galaxies meet what is asked, against the light that they are given for it."""
+    found = {asked: given["rows"] for asked in ("ellipticity", "size") if (given := results(f"galaxies-{asked}"))}
+    if not found:
+        return None
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    for panel, (asked, rows) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        mine = [row for row in rows if row["eta"] == 1 and row["window"] == [0.0, 0.4]]
+        answer = next(row for row in rows if row["eta"] == 1 and row["way"] == "unguided, those that meet it")
+        for order, way in enumerate(("one call", "ODE, 4", "own noise, 2", "own noise, 4", "fresh noise, 4")):
+            points = sorted((row for row in mine if row["way"] == way), key=lambda row: row["scale"])
+            shares = [100 * row["within 0.1"] for row in points]
+            sides = [[100 * abs(row["within 0.1, 95 %"][k] - row["within 0.1"]) for row in points] for k in (0, 1)]
+            style = {"color": COLOURS[order % len(COLOURS)], "marker": "o", "ms": 4, "elinewidth": 0.8}
+            panel.errorbar([row["light"] for row in points], shares, sides, label=way, **style)
+        panel.axvline(answer["light"], color="grey", linewidth=0.8, linestyle=":", label="light of the model's answer")
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(FixedLocator([10, 20, 50, 100, 200]))
+        panel.xaxis.set_major_formatter("{x:.0f}")
+        panel.xaxis.set_minor_locator(NullLocator())
+        dress(panel, asked, "median light", "% within 0.1 of what was asked" if asked == "ellipticity" else "")
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    return figure
+
+
 STUDIES = (papercell, quality_of_model, equal_calls)
-DRAWN = (gradients, estimate, lookahead, methods, sphere, textures, theory, theory_samples, *STUDIES)
+DRAWN = (gradients, estimate, lookahead, methods, sphere, textures, theory, theory_samples, galaxies, *STUDIES)
 
 
 def main() -> None:

@@ -495,6 +495,55 @@ def rule(name: str) -> list[Row]:
     return results(name)
 
 
+# galaxies
+
+EARLY, ALL, MIDDLE = [0.0, 0.4], [0.0, 1.0], [0.3, 0.7]
+WHERE = {
+    f"galaxies-{asked}-{when}": (asked, window, eta)
+    for asked in ("ellipticity", "size")
+    for when, window, eta in (("noise", EARLY, 1.0), ("ode", EARLY, 0.0), ("all", ALL, 1.0), ("middle", MIDDLE, 1.0))
+}
+
+
+@named(*WHERE)
+def galaxies(name: str) -> list[Row]:
+    asked, window, eta = WHERE[name]
+    rows = [row for row in results(f"galaxies-{asked}")["rows"] if row["eta"] == eta]
+    rows = [row for row in rows if row["window"] == window or (not row["window"] and window == EARLY)]
+    return [of_galaxies(row) for row in sorted(rows, key=lambda row: row["scale"])]
+
+
+@named("galaxies-matched-ellipticity", "galaxies-matched-size")
+def galaxies_matched(name: str) -> list[Row]:
+    asked = name.rpartition("-")[2]
+    return [
+        {"eta": f"{row['eta']:g}"} | of_galaxies(row, loss=False) for row in results(f"galaxies-{asked}")["matched"]
+    ]
+
+
+def of_galaxies(row: Row, loss: bool = True) -> Row:
+    """One way at one strength, with 95 % intervals."""
+    low, high = row.get("ratio, 95 %", (0, 0))
+    ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})" if "ratio" in row and row["way"] != "one call" else ""
+    met, (least, most) = row["within 0.1"], row["within 0.1, 95 %"]
+    return {
+        "strength": f"{row['scale']:g}" if row["scale"] else "",
+        "way": row["way"],
+        **({"loss": f"{row['loss']:.4f}", "to one call's": ratio} if loss else {}),
+        "within 0.1": f"{100 * met:.0f} % ({100 * least:.0f} to {100 * most:.0f})",
+        "within 0.02": f"{100 * row['within 0.02']:.0f} %",
+        "light": f"{row['light']:.0f}",
+        "residual": f"{row['residual']:.4f}",
+        "Frechet": f"{row['Frechet']:.1f}",
+        "calls": f"{row['forward']} + {row['backward']}",
+    }
+
+
+@named("galaxies-tasks")
+def galaxies_tasks(name: str) -> list[Row]:
+    return [row for task in ("psf", "missing", "blend") for row in results(f"galaxies-{task}")]
+
+
 def rendered(text: str) -> str:
     """A page with all of its tables made anew."""
     return MARKED.sub(lambda found: f"{found[1]}\n{table(TABLES[found[2]]())}\n\n{found[4]}", text)

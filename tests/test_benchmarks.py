@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from benchmarks.common import Cells
 
+from symguide.worlds import WORLDS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -30,6 +32,17 @@ def cells(line):
 )
 def test_quick(name, head, tmp_path):
     assert f"| {head} |" in quick(name, tmp_path)
+
+
+@pytest.mark.skipif(not WORLDS["galaxies"].denoiser.exists(), reason="galaxygrad is not installed")
+def test_galaxies(tmp_path):
+    lines = [cells(line) for line in quick("galaxies", tmp_path).splitlines() if line.startswith("| ")]
+    calls = {line[3]: line[-2:] for line in lines}
+    assert calls["one call"] == ["25", "10"] and calls["own noise, 4"] == ["55", "40"]
+    head, *lines = [cells(line) for line in quick("galaxies_tasks", tmp_path).splitlines() if line.startswith("| ")]
+    rows = {line[1]: dict(zip(head, line, strict=True)) for line in lines}
+    assert float(rows["FreeDoM"]["pixels"]) < float(rows["as it is seen"]["pixels"])
+    assert 0.5 < float(rows["FreeDoM"]["chi² / d"]) < 1.5
 
 
 def test_beyond(tmp_path):
