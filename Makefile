@@ -1,4 +1,4 @@
-# make demo: a small text-to-image model steered in five tasks, with pictures and a page under out/demo
+# make demo: where looking ahead pays, and a small text-to-image model steered in six tasks: pictures and a page, out/demo
 # make check: its fast tier, in a minute and a half;  make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
 # make test-lowest: the fast tier with the lowest versions, tests/lowest.txt; needs python3.10

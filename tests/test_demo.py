@@ -9,9 +9,11 @@ from click.testing import CliRunner
 from conftest import RUNNER
 
 from symguide.cli import main
+from symguide.demo.ahead import Elongated
 from symguide.demo.run import one_thread
 from symguide.demo.steer import real
 from symguide.worlds import digits
+from symguide.worlds.load import load
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +82,63 @@ def test_a_wrong_device_is_a_sentence(tmp_path):
     assert result.exit_code == 2 and "'abacus'" in result.output and "use cpu" in result.output
 
 
-TASKS = ["style", "aesthetics", "personalisation", "identity", "text", "inpainting"]
+TASKS = ["aesthetics", "personalisation", "identity", "text", "inpainting"]
 
 
 @pytest.fixture(scope="module")
 def scenes_ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("scenes")
     return CliRunner().invoke(
-        main, ["demo", "--num", "1", "--steps", "2", "--out", str(out)], catch_exceptions=False
+        main, ["demo", "--num", "1", "--steps", "3", "--out", str(out)], catch_exceptions=False
     ), out
 
 
 def test_scenes_are_steered_in_every_task(scenes_ran):
     result, out = scenes_ran
     assert result.exit_code == 0, result.output
-    assert {p.stem for p in out.iterdir()} >= {"estimates", *TASKS, "results"}
+    assert {p.stem for p in out.iterdir()} >= {"slim", "estimates", "style", *TASKS, "results"}
     results = json.loads((out / "results.json").read_text())
     for name in TASKS:
         rows = {row["method"]: row for row in results[name]}
         double = 1 if name in ("identity", "text", "inpainting") else 2  # without a caption there is one branch
-        assert rows["unguided"]["forward_calls"] == 2 * double
-        assert rows["SAG (n=4)"]["forward_calls"] == (7 + 1) * double
-        assert rows["SAG (n=4)"]["backward_calls"] == rows["SAG (n=4) + DSG"]["backward_calls"] == 4 * double
+        assert rows["unguided"]["forward_calls"] == 3 * double
+        assert rows["SAG (n=4)"]["forward_calls"] == (2 * 7 + 1) * double
+        assert rows["SAG (n=4)"]["backward_calls"] == rows["SAG (n=4) + DSG"]["backward_calls"] == 2 * 4 * double
         assert len({row["judge"] for row in rows.values()}) == 4
-    assert f"style {results['style'][0]['judge']:.2f} to " in result.output
+    assert f"aesthetics {results['aesthetics'][0]['judge']:.2f} to " in result.output
+
+
+def test_more_calls_are_shown_beside_what_strength_buys(scenes_ran):
+    """Two panels of one call and more at one strength, and of one call at others: windows, calls and sentences."""
+    result, out = scenes_ran
+    results = json.loads((out / "results.json").read_text())
+    style = {row["method"]: row for row in results["style"]}
+    assert {name: (row["forward_calls"], row["backward_calls"]) for name, row in style.items()} == {
+        "unguided": (6, 0),  # two branches; one step of three is in the middle window
+        "one call": (6, 2),
+        "two calls": (2 * (2 + 3), 2 * 2),
+        "one call, twice as strong": (6, 2),
+    }
+    assert len({row["scorer"] for row in style.values()}) == 4
+    slim = {row["method"]: row for row in results["slim"]}
+    assert [slim[name]["scale"] for name in ("one call", "two calls", "four calls")] == [0.2] * 3
+    assert slim["one call, weaker"]["scale"] < 0.2 < slim["one call, stronger"]["scale"]
+    assert slim["four calls"]["forward_calls"] == 1 + 2 * 7 and slim["four calls"]["backward_calls"] == 2 * 4
+    assert slim["real digits"]["met"] == 1
+    share = results["style"][2]["scorer"] / results["style"][1]["scorer"]
+    assert f"two calls have {share:.2f} of one call's loss" in result.output
+    assert f"one call ahead meets it in {slim['one call']['met']:.0%} of the samples" in result.output
+
+
+def test_two_calls_are_ahead_of_one_at_any_strength_in_the_first_panel():
+    """What its title says, on noise of no seed that its strengths were chosen on."""
+    panel = Elongated(load("digits"), 16, "cpu")
+    panel.methods = [method for method in panel.methods if "call" in method.name and "four" not in method.name]
+    panel.run(lambda name, work: None, 20, 5)
+    two, single = ([row for row in panel.rows if row["method"].startswith(n)] for n in ("two calls", "one call"))
+    assert len(single) == 3 and two[0]["met"] > max(row["met"] for row in single)
+    assert two[0]["met"] > 0.4 + max(row["met"] for row in single if row["scale"] <= two[0]["scale"])
+    assert all(two[0]["frechet"] < row["frechet"] / 2 for row in single if row["scale"] >= two[0]["scale"])
 
 
 def test_more_calls_see_more_of_the_sample_to_come(scenes_ran):
@@ -117,9 +152,13 @@ def test_the_page_of_scenes_holds_all_pictures(scenes_ran):
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
     html = (scenes_ran[1] / "index.html").read_text()
-    assert html.count("data:image/png;base64,") == 1 + len(TASKS) and html.count("<svg") == len(TASKS)
-    assert "What guidance sees on the way" in html and "Personalisation" in html
-    results, closing = json.loads((scenes_ran[1] / "results.json").read_text()), html.partition("All tasks, by")[2]
+    assert html.count("data:image/png;base64,") == 3 + len(TASKS) and html.count("<svg") == 1 + len(TASKS)
+    first, _, rest = html.partition("What guidance sees on the way")
+    assert "Where looking ahead pays" in first and "Style</h2>" in rest and "Personalisation" in rest
+    results, closing = (
+        json.loads((scenes_ran[1] / "results.json").read_text()),
+        html.partition("The other tasks, by")[2],
+    )
     for name in TASKS:
         assert all(f"<td>{row['judge']:.3f}</td>" in closing for row in results[name])
 

@@ -32,10 +32,11 @@ def demo(
 ) -> None:
     """See guidance work, offline and on a CPU, with the models that ship with the package.
 
-    WORLD scenes: a small text-to-image model is steered to the style of a picture, to a higher aesthetic score, to an
-    object of one's own, to an identity, and to complete a picture. Four methods start from the same noise: unguided;
-    FreeDoM, which looks 1 call ahead; SAG, which looks 4 calls ahead with the exact gradient; and SAG kept on DSG's
-    sphere. A judge that guidance never sees measures what came out.
+    WORLD scenes: digits of an asked elongation and pictures in a given style, by looking one call ahead and more at
+    equal strength, and by one call at other strengths. Then a small text-to-image model is steered to a higher
+    aesthetic score, to an object of one's own, to an identity, to a text, and to complete a picture, by four methods
+    from the same noise: unguided; FreeDoM, which looks 1 call ahead; SAG, which looks 4 calls ahead with the exact
+    gradient; and SAG kept on DSG's sphere. A judge that guidance never sees measures what came out.
 
     WORLD digits: a model that is not told which digit to draw is asked for 0 to 9 by a classifier, and completes halves
     of digits.

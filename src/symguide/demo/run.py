@@ -32,14 +32,14 @@ class Done:
             "settings": self.settings,
             "environment": environment(self.settings["device"]),
         }
-        opening = {"estimates": self.show.opening.rows} if self.show.opening else {}
-        return facts | opening | {name: panel.table.records() for name, panel in self.show.panels.items()}
+        why = {"estimates": self.show.why.rows} if self.show.why else {}
+        return facts | why | {name: panel.table.records() for name, panel in self.show.panels.items()}
 
     def write(self, out: Path) -> tuple[list[Path], str | None]:
         """Write the files of the run; returns their paths, and why there is no page where there is none."""
         pictures = {name: panel.picture() for name, panel in self.show.panels.items()}
-        if self.show.opening is not None:
-            pictures = {"estimates": self.show.opening.picture()} | pictures
+        if self.show.why is not None:
+            pictures["estimates"] = self.show.why.picture()
         paths = [write(out / f"{name}.png", png(picture)) for name, picture in pictures.items()]
         paths.append(write(out / "results.json", json.dumps(self.results, indent=2) + "\n"))
         try:
@@ -51,8 +51,8 @@ class Done:
     def _page(self) -> str:
         facts = self.results["environment"] | {name: str(value) for name, value in self.settings.items()}
         sections = [panel.section() for panel in self.show.panels.values()]
-        if self.show.opening is not None:
-            sections.insert(0, self.show.opening.section())
+        if self.show.why is not None:
+            sections.insert(1, self.show.why.section())
         if self.show.closing is not None:
             sections.append(self.show.closing())
         return render_page(self.title, self.show.lead or self.show.summary(), self.command, sections, facts)
@@ -61,16 +61,16 @@ class Done:
 def run(world: str, num: int, steps: int, seed: int, device: str, command: str) -> Done:
     """Draw and measure all panels of a world."""
     show = SHOWS[world].make(num, device)
-    total = steps * sum(panel.work for panel in show.panels.values()) + (show.opening.work if show.opening else 0)
+    total = steps * sum(panel.work for panel in show.panels.values()) + (show.why.work if show.why else 0)
     with one_thread(), tqdm(total=total, unit=" calls", leave=False) as bar:
 
         def tick(name: str, work: int) -> None:
             bar.set_description(name, refresh=False)
             bar.update(work)
 
-        if show.opening is not None:
-            show.opening.run(steps, seed)
-            tick("estimates", show.opening.work)
+        if show.why is not None:
+            show.why.run(steps, seed)
+            tick("estimates", show.why.work)
         for name, panel in show.panels.items():
             panel.run(lambda method, work, name=name: tick(f"{name}: {method}", work), steps, seed)  # type: ignore[misc]
     settings = {"world": world, "num": num, "steps": steps, "seed": seed, "device": device}

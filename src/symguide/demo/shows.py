@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from symguide.demo.ahead import Elongated
 from symguide.demo.inpaint import Inpaint
 from symguide.demo.misaligned import Misaligned
 from symguide.demo.panel import Panel
 from symguide.demo.steer import Steer
-from symguide.demo.tasks import WEIGHT, TaskPanel, overview
+from symguide.demo.tasks import WEIGHT, PaperCell, TaskPanel, overview
 from symguide.evaluation.tasks import TASKS
 from symguide.report import Section
 from symguide.worlds.load import load
@@ -23,14 +24,14 @@ class Show:
         panels: by the name of their picture.
         summary: what to see, in a sentence, when all has run.
         lead: what the page begins with, the summary where there is none.
-        opening: what comes before the panels.
+        why: what explains the first panel, and comes after it.
         closing: what comes after them.
     """
 
     panels: dict[str, Panel]
     summary: Callable[[], str]
     lead: str | None = None
-    opening: Misaligned | None = None
+    why: Misaligned | None = None
     closing: Callable[[], Section] | None = None
 
 
@@ -42,22 +43,29 @@ def digits(num: int, device: torch.device | str) -> Show:
 
 
 def scenes(num: int, device: torch.device | str) -> Show:
-    """The paper's tasks, text to image."""
+    """Where a look-ahead pays, on digits; then the paper's tasks, text to image."""
     denoiser = load("scenes", device=device)
-    panels = {name: TaskPanel(name, denoiser, num, device) for name in TASKS}
+    slim = Elongated(load("digits", device=device), 10 * num, device)
+    style = PaperCell("style", denoiser, 2 * num, device)
+    others = {name: TaskPanel(name, denoiser, num, device) for name in TASKS if name != "style"}
 
     def summary() -> str:
-        parts = ", ".join(f"{name} {panel.gain()}" for name, panel in panels.items())
-        return f"By the judge, from unguided to the best method (less is better): {parts}."
+        parts = ", ".join(f"{name} {panel.gain()}" for name, panel in others.items())
+        return (
+            f"Slim digits: {slim.summary()}\n\nStyle: {style.summary()}\n\n"
+            f"The others by the judge, from unguided to the best method (less is better): {parts}."
+        )
 
-    return Show(dict(panels), summary, LEAD, Misaligned(denoiser, WEIGHT), lambda: overview(panels))
+    panels = {"slim": slim, "style": style, **others}
+    return Show(panels, summary, LEAD, Misaligned(denoiser, WEIGHT), lambda: overview(others))
 
 
 LEAD = (
-    "A small text-to-image model draws these pictures, and nothing of it is trained here: its sampling is steered. In "
-    "every column all methods start from the same noise. FreeDoM follows the gradient of a loss on an estimate by one "
-    "network call; SAG looks 4 calls ahead and differentiates them exactly; DSG takes steps of the length that the "
-    "model's own noise has."
+    "Small pretrained models draw these pictures, and nothing of them is trained here: their sampling is steered. In "
+    "every column all methods start from the same noise. Guidance follows the gradient of a loss on an estimate of the "
+    "clean sample, by one network call (FreeDoM) or by several (SAG), differentiated exactly. First where a longer "
+    "look-ahead pays, beside what strength buys in its place; then five more tasks of a text-to-image model, where one "
+    "call is good to begin with. DSG takes steps of the length that the model's own noise has."
 )
 
 
@@ -72,6 +80,6 @@ class World:
 
 
 SHOWS = {
-    "scenes": World(scenes, (4, 2), (20, 8), "symguide: one model, five ways to steer it"),
+    "scenes": World(scenes, (4, 2), (20, 8), "symguide: look ahead, and steer"),
     "digits": World(digits, (100, 20), (30, 12), "symguide: guidance at sampling time"),
 }
