@@ -30,9 +30,10 @@ from symguide.modules import frozen, look_again, modules_of
 from symguide.objectives import Decoded
 from symguide.per_sample import Noise
 from symguide.pipelines import state
+from symguide.pipelines.ahead import Ahead
 from symguide.pipelines.calls import RecordedCall
 from symguide.pipelines.decode import decoder
-from symguide.pipelines.draws import Draws, mean_and_std
+from symguide.pipelines.draws import Draws, mean_and_std, same_draw
 from symguide.pipelines.earlier import Earlier, clocks
 from symguide.pipelines.experts import experts
 from symguide.pipelines.guiders import refuse_unfit_guiders
@@ -179,15 +180,14 @@ class Bridge:
     @torch.no_grad()
     def step(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The scheduler's own step, then the guided change of what it gave."""
-        model_output, every, sample, make = in_usual_terms(self.scheduler, stock, args, kwargs)
-        timestep = self._refuse(model_output, every, sample)
+        make = in_usual_terms(self.scheduler, stock, args, kwargs)
+        sample, timestep = make.sample, self._refuse(make.handed, make.given["timestep"], make.sample)
         began, calls, run = time.perf_counter(), self.recorder.take(), self._run_at(timestep)
         run.calls, spent = max(run.calls, len(calls)), (self.counter.forward, self.counter.backward)
         rows = len(sample) // 2 if doubled(self.pipe, calls) else len(sample)
         between = None if run.change is None else midpoint(self.scheduler)
         t = run.times[run.index] if between is None else self.levels.time(between)
-        given = model_output, timestep, sample, (*args, *kwargs.values())
-        call = SchedulerCall(make, self.levels, t, rows, *given)
+        call = SchedulerCall(make, self.levels, t, rows, timestep)
         if run.change is not None:
             result = self._second_half(run, call, calls)
         else:
@@ -196,6 +196,7 @@ class Bridge:
             step, guided, result = self._guide(run, call, known, replay, result, before)
             self._note(run, step, guided, rows, spent, began)
             result = self._give_back(run, call, step, guided, result)
+        run.made += 1
         if run.over:
             self._end(run, sample_of(result)[:rows])
         return result
@@ -248,7 +249,7 @@ class Bridge:
         end = start + announced(caller(), self.scheduler, len(every) - start)
         times = self.levels.times(self.scheduler)[start : end + 1]
         known = ((0.0, 1.0),) if self.levels.exact else clocks(self.scheduler.config.num_train_timesteps)
-        self.run = PipelineRun(times, self.levels.clock(self.scheduler), Earlier(known))
+        self.run = PipelineRun(times, start, self.levels.clock(self.scheduler), Earlier(known))
         self.record.runs.append(self.run.record)
         self.counter.forward = self.counter.backward = 0
         return self.run
@@ -258,10 +259,25 @@ class Bridge:
     ) -> tuple[PipelineCall, Replay, Any]:
         """The pipeline's prediction as a call of ours, how it is made again, and what the scheduler makes of it."""
         predict, replay, prediction = self._predictor(run, call, calls)
-        with Draws() as draws:
-            result = call.own() if self.rule is None else call.of(prediction)
-        run.stochastic = run.stochastic or draws.count > 0 or draws_later(self.scheduler)
+        result = self._made(run, call, None if self.rule is None else prediction)
+        run.stochastic = run.stochastic or bool(call.drawn) or draws_later(self.scheduler)
         return PipelineCall(predict, call.t, prediction, replay.graphs()), replay, result
+
+    def _made(self, run: PipelineRun, call: SchedulerCall, prediction: Prediction | None, repeat: int = 0) -> Any:
+        """What the scheduler makes of a prediction, or of the pipeline's own.
+
+        Raises:
+            GuidanceError: where a look-ahead has foreseen that it would draw other noise.
+        """
+        with Draws() as draws:
+            result = call.own() if prediction is None else call.of(prediction)
+        call.drawn, foreseen = draws.made, run.foreseen.pop((run.made, repeat), draws.made)
+        if len(foreseen) != len(call.drawn) or not all(map(same_draw, foreseen, call.drawn)):
+            raise GuidanceError(
+                f"{type(self.pipe).__name__}, or what it is guided by, draws random numbers between its scheduler's "
+                "steps, so the noise that path='own' looked ahead with is not what came: use path='ode'"
+            )
+        return result
 
     def _guide(
         self,
@@ -274,12 +290,13 @@ class Bridge:
     ) -> tuple[PipelineStep, Guided | None, Any]:
         """The step as the recipe sees it, what that makes of it, and the scheduler's result, of the last repeat."""
         predict, noise, eta = first.predict, self._noise(call.x), float(run.stochastic)
-        everything = Run(predict, noise, tuple(run.times), "ddim", eta, self.on_nan, memory=run.memory)
+        everything = Run(predict, noise, tuple(run.times), "ddim", eta, self.on_nan, self.loss, memory=run.memory)
         if run.index == 0:
             if self.objective is not None and (self.decode or self.levels.data != 1):
                 self.loss = _with(self.loss, objective=Decoded(self.objective, self._seen(call, replay)))
             self.loss.prepare(everything)
         s, held = run.times[run.index + 1], 0 if first.graphs is None else first.graphs.held
+        held_at = None if replay.held is None else replay.held[0]
 
         def make(x: Tensor, repeat: int) -> PipelineStep:
             nonlocal result
@@ -289,10 +306,11 @@ class Bridge:
                 predict.moment = self._moment(run, call)
                 known = Call(predict, x, call.t, keep=known.wanted)
                 state.put_back(self.scheduler, before)
-                result = call.of(known.prediction)
+                result = self._made(run, call, known.prediction, repeat)
             given = self._reached(call, known.prediction, result, s)
             moments = partial(self._moments, call, before, known.prediction, s)
-            return PipelineStep(everything, run.index, repeat, known, given, moments)
+            ahead = Ahead(self.scheduler, call, run, everything, repeat, before, known.prediction, result, held_at)
+            return PipelineStep(everything, run.index, repeat, known, given, moments, ahead)
 
         with Peak(call.x.device) as peak:
             step, guided = guided_step(make, first.x, self.loss)
@@ -341,7 +359,7 @@ class Bridge:
     def _second_half(self, run: PipelineRun, call: SchedulerCall, calls: list[RecordedCall]) -> Any:
         """The second half of a step, with the change that its first half was owed."""
         assert run.change is not None
-        result = call.own() if self.rule is None else call.of(self._predictor(run, call, calls)[2])
+        result = self._made(run, call, None if self.rule is None else self._predictor(run, call, calls)[2])
         self.recorder.slots = run.slots
         change, run.change = run.change, None
         return moved(result, change, last=call.t == 0)

@@ -29,6 +29,10 @@ OTHERS = {
 """Names of functions that draw, in these ways and in others."""
 
 
+Drawn = tuple[Any, Any]
+"""The function that drew, and what it gave."""
+
+
 class Draws(TorchFunctionMode):
     """Counts the random numbers that are drawn inside, in this thread, and may put others in their place.
 
@@ -38,6 +42,7 @@ class Draws(TorchFunctionMode):
 
     Attributes:
         count: of numbers drawn so far.
+        made: what was drawn, and by which function.
 
     Raises:
         GuidanceError: inside, where the noise to be replaced is not normal, or is from another source.
@@ -46,6 +51,7 @@ class Draws(TorchFunctionMode):
     def __init__(self, instead: Callable[[int], float] | None = None, sources: Sequence[Any] = ()) -> None:
         super().__init__()
         self.instead, self.sources, self.count = instead, tuple(sources), 0
+        self.made: list[Drawn] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -53,6 +59,7 @@ class Draws(TorchFunctionMode):
             return func(*args, **kwargs)
         if self.instead is None:
             made = func(*args, **kwargs)
+            self.made.append((func, made))
         else:
             source = kwargs.pop("generator", None)
             if func not in INSTEAD or not (source is None or any(source is known for known in self.sources)):
@@ -63,6 +70,40 @@ class Draws(TorchFunctionMode):
             made = INSTEAD[func](self.instead(self.count), *args, **kwargs)
         self.count += made.numel() if isinstance(made, Tensor) else 1
         return made
+
+
+class Instead(TorchFunctionMode):
+    """Gives these tensors, in their order and whatever their shapes, in the place of all that is drawn inside."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.unused = list(tensors)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in INSTEAD and getattr(func, "__name__", "") not in OTHERS:
+            return func(*args, **(kwargs or {}))
+        return self.unused.pop(0)
+
+
+def same_draw(one: Drawn, other: Drawn) -> bool:
+    """Whether the same was drawn."""
+    return one[0] is other[0] and torch.equal(torch.as_tensor(one[1]), torch.as_tensor(other[1]))
+
+
+def whole(drawn: Sequence[Drawn], like: Tensor) -> list[Tensor] | None:
+    """What a step has drawn, as white noise in the shape of `like`; None where it is none.
+
+    With a generator for each sample it is drawn row by row.
+    """
+    noises, rows = list[Tensor](), list[Tensor]()
+    for func, made in drawn:
+        if func not in (torch.randn, torch.randn_like) or made.shape[1:] != like.shape[1:]:
+            return None
+        rows.append(made.to(like.device))
+        if sum(map(len, rows)) == len(like):
+            noises.append(torch.cat(rows))
+            rows = []
+    return None if rows else noises
 
 
 def mean_and_std(

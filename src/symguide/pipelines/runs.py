@@ -10,6 +10,8 @@ from torch import Tensor
 from symguide.loop import Cost, StepRecord
 from symguide.memory import Memory
 from symguide.memory_plan import Weights
+from symguide.own_path import Move
+from symguide.pipelines.draws import Drawn
 from symguide.pipelines.earlier import Earlier
 from symguide.pipelines.guiders import guiders
 from symguide.pipelines.levels import Clock
@@ -63,17 +65,28 @@ class PipelineRun:
 
     Args:
         times: of all calls of the scheduler's step, and of where the last one ends.
+        start: the place of the first of its timesteps among the scheduler's.
         clock: what networks are told at other times.
         earlier: what the steps so far have shown.
     """
 
-    def __init__(self, times: Sequence[float], clock: Clock, earlier: Earlier) -> None:
-        self.timesteps, self.earlier = clock, earlier
+    def __init__(self, times: Sequence[float], start: int, clock: Clock, earlier: Earlier) -> None:
+        self.timesteps, self.earlier, self.start = clock, earlier, start
         self.thread, self.record = threading.get_ident(), RunRecord()
-        self.times, place = list(times[:1]), 0
+        self.times, self.every, place = list(times[:1]), tuple(times), 0
+        self.parts: list[int] = []
+        """The step that each call of the scheduler's belongs to; `every` are their times, and the last one's end."""
         while place < len(times) - 1:  # a time that stands twice is where the scheduler corrects a step
-            place += 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
+            calls = 2 if times[place + 1 : place + 2] == times[place + 2 : place + 3] else 1
+            self.parts += [len(self.times) - 1] * calls
+            place += calls
             self.times.append(times[place])
+        self.made = 0
+        """Calls of the scheduler's step so far."""
+        self.foreseen: dict[tuple[int, int], list[Drawn]] = {}
+        """What calls to come will draw, by the number of the call and the repeat, where a look-ahead has asked."""
+        self.moves: list[tuple[tuple[int, int, int], Move]] = []
+        """Its moves that are left, of (call, step, repeat), where one has asked."""
         self.index, self.group = 0, times[0]
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""

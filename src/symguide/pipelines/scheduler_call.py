@@ -9,6 +9,7 @@ from torch import Tensor
 
 from symguide.denoiser import Prediction
 from symguide.pipelines.calls import RecordedCall
+from symguide.pipelines.draws import Drawn
 from symguide.pipelines.levels import Levels
 from symguide.pipelines.schedulers import Stock
 
@@ -21,29 +22,21 @@ class SchedulerCall:
         levels: the scheduler's.
         t: our time of the timestep.
         rows: how many samples there are; those that the scheduler sees may hold each of them twice.
-        model_output, timestep, sample: what it is made of, in these terms.
-        arguments: what the pipeline called it with.
+        timestep: the scheduler's.
 
     Attributes:
+        model_output, sample: what the pipeline makes it of, in these terms.
         x: the schedule's x_t, (B, ...), in single precision at least.
         made: the prediction of those samples, as networks say it.
+        drawn: what the step drew when it was made last.
     """
 
-    def __init__(
-        self,
-        step: Stock,
-        levels: Levels,
-        t: float,
-        rows: int,
-        model_output: Tensor,
-        timestep: float,
-        sample: Tensor,
-        arguments: Sequence[Any],
-    ) -> None:
-        self.step, self.levels, self.t, self.rows = step, levels, t, rows
-        self.model_output, self.timestep, self.sample = model_output, timestep, sample
-        self.arguments, self.x = arguments, levels.ours(in_at_least_float32(sample[:rows]), t)
-        self.made = levels.said(self.x, t, in_at_least_float32(model_output[:rows]))
+    def __init__(self, step: Stock, levels: Levels, t: float, rows: int, timestep: float) -> None:
+        self.step, self.levels, self.t, self.rows, self.timestep = step, levels, t, rows, timestep
+        self.model_output, self.sample = step.handed, step.sample
+        self.x = levels.ours(in_at_least_float32(self.sample[:rows]), t)
+        self.made = levels.said(self.x, t, in_at_least_float32(self.model_output[:rows]))
+        self.drawn: list[Drawn] = []
 
     def own(self) -> Any:
         """The scheduler's step with the pipeline's own tensors: the same to the last bit."""
@@ -63,7 +56,7 @@ class SchedulerCall:
     @property
     def generators(self) -> list[Any]:
         """Those among its arguments."""
-        found = [value for value in self.arguments if isinstance(value, torch.Generator | list)]
+        found = [value for value in self.step.given.values() if isinstance(value, torch.Generator | list)]
         return [one for value in found for one in (value if isinstance(value, list) else [value])]
 
 

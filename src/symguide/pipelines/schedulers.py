@@ -1,5 +1,6 @@
 """Schedulers that are unlike the others: EDM's levels, turned flows, steps through a midpoint."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,48 @@ from symguide.pipelines.calls import plain
 from symguide.pipelines.state import unfinished
 from symguide.schedule import VE, VP, RectifiedFlow, T
 
-Stock = Callable[[Tensor, Tensor], Any]
-"""A scheduler's own step of (model_output, sample), with all else as the pipeline gave it."""
+
+class Stock:
+    """A scheduler's own step of (model_output, sample), with all else as the pipeline gave it, or as it is named.
+
+    Args:
+        scheduler: whose step it is.
+        call: as the pipeline made it.
+        step: what is called.
+
+    Attributes:
+        own: the pipeline's own model output.
+        handed: what stands for it in usual terms.
+        sample: the pipeline's own.
+    """
+
+    def __init__(self, scheduler: Any, step: Callable[..., Any], call: inspect.BoundArguments) -> None:
+        self.scheduler, self.step, self.call = scheduler, step, call
+        self.own, self.sample = plain(self.given["model_output"]), plain(self.given["sample"])
+        self.upward = self.given.get("per_token_timesteps") is not None
+        self.clean = self.given.get("pred_original_sample")
+        self.handed = -self.own if self.upward else self.own
+        if self.clean is not None:
+            self.level = scheduler.sigmas[scheduler.step_index]
+            nothing = torch.zeros_like(self.sample)
+            share = scheduler.precondition_outputs(nothing, torch.ones_like(self.sample), self.level)
+            skipped = scheduler.precondition_outputs(self.sample, nothing, self.level)
+            self.handed = (plain(self.clean) - skipped) / share
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What the pipeline gave, by name."""
+        return self.call.arguments
+
+    def __call__(self, model_output: Tensor, sample: Tensor, **others: Any) -> Any:
+        own = model_output is self.handed
+        made = self.own if own else -model_output if self.upward else model_output
+        if self.clean is not None:
+            estimate = self.own if own else self.scheduler.precondition_outputs(sample, model_output, self.level)
+            others["pred_original_sample"] = estimate
+        call = copy.copy(self.call)
+        call.arguments = {**self.given, "model_output": made, "sample": sample, **others}
+        return self.step(*call.args, **call.kwargs)
 
 
 @dataclass(frozen=True)
@@ -95,34 +136,14 @@ def only_asks(pipe: Any, kwargs: Mapping[str, Any]) -> bool:
     return type(pipe).__name__ in ASKS and kwargs.get("pred_original_sample") is None
 
 
-def in_usual_terms(
-    scheduler: Any, step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Tensor, Any, Tensor, Stock]:
-    """Model output, timestep and sample of a call of `step`, and the step as a function of the first and the last.
+def in_usual_terms(scheduler: Any, step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Stock:
+    """A call of `step` as a function of model output and sample.
 
     Steps that take them in another order (CogVideoX's DPM-Solver) are called by names. Steps with a timestep for every
     token (LTX with given frames) take time to run upwards, and are handed the prediction with the other sign. Steps
     that are handed a clean estimate (Cosmos 1's) are made of what networks say in its place.
     """
-    call = inspect.signature(step).bind(*args, **kwargs)
-    given = call.arguments
-    own, sample = plain(given["model_output"]), plain(given["sample"])
-    clean, upward = given.get("pred_original_sample"), given.get("per_token_timesteps") is not None
-    handed = -own if upward else own
-    if clean is not None:
-        level = scheduler.sigmas[scheduler.step_index]
-        share = scheduler.precondition_outputs(torch.zeros_like(sample), torch.ones_like(sample), level)
-        handed = (plain(clean) - scheduler.precondition_outputs(sample, torch.zeros_like(sample), level)) / share
-
-    def stock(model_output: Tensor, sample: Tensor) -> Any:
-        made = own if model_output is handed else -model_output if upward else model_output
-        if clean is not None:
-            estimate = own if model_output is handed else scheduler.precondition_outputs(sample, model_output, level)
-            made = given["pred_original_sample"] = estimate
-        given.update(model_output=made, sample=sample)
-        return step(*call.args, **call.kwargs)
-
-    return handed, given["timestep"], sample, stock
+    return Stock(scheduler, step, inspect.signature(step).bind(*args, **kwargs))
 
 
 def midpoint(scheduler: Any) -> float | None:

@@ -1,7 +1,7 @@
 """A scheduler's step as recipes see it."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from symguide.call import Call, GuidedPredictor
 from symguide.denoiser import Denoiser, Prediction
 from symguide.errors import ConfigError
 from symguide.half import in_dtype
+from symguide.own_path import Move
+from symguide.pipelines.ahead import Ahead
 from symguide.pipelines.combine import two_passes
 from symguide.pipelines.experts import Experts
 from symguide.pipelines.levels import Clock, Levels
@@ -20,6 +22,7 @@ from symguide.pipelines.record import Recorder
 from symguide.pipelines.replay import Ask, Graphs, Replay
 from symguide.pipelines.scheduler_call import in_at_least_float32
 from symguide.schedule import Schedule
+from symguide.solver import Program
 from symguide.step import Run, State, Step
 
 CONDITIONAL, UNCONDITIONAL = {"pass": "conditional"}, {"pass": "unconditional"}
@@ -244,6 +247,7 @@ class PipelineStep(Step):
         known: the call at x.
         stock: what the scheduler made of it.
         moments: mean and standard deviation of that, asked for when a recipe needs them.
+        ahead: what the scheduler is going to do, asked for by look-aheads along the run's own path.
     """
 
     def __init__(
@@ -254,11 +258,13 @@ class PipelineStep(Step):
         known: Call,
         stock: Tensor,
         moments: Callable[[], tuple[Tensor, float]],
+        ahead: Ahead,
     ) -> None:
         super().__init__(run, index, State(known.x), repeat)
         assert run.predict.moment is not None
         run.predict.moment.to_come = False  # it is `known`
         self._first, self._stock, self._moments = known, stock, functools.cache(moments)
+        self._to_come, self._read = ahead, functools.cache(ahead.read)
 
     @property
     def std(self) -> float:
@@ -274,6 +280,19 @@ class PipelineStep(Step):
 
     def x_s(self, x0: Tensor | None = None) -> Tensor:
         return self._with(self._stock, x0)
+
+    def own_path(self, n: int | None, solver: str = "best", after: bool = False) -> tuple[Program, list[Tensor]]:
+        """The way that the pipeline will go, in n calls: the scheduler's own steps where these are all that are left.
+
+        Fewer are `ddim` steps along the scheduler's, with its noise.
+        """
+        if solver == "best" and (n is None or n >= self._to_come.calls(after)):
+            read = self._read(after)
+            return read.program, read.inputs
+        return super().own_path(n, solver, after)
+
+    def moves(self, after: bool = False) -> Iterator[Move]:
+        return iter(self._to_come.moves(after))
 
     def _with(self, x_s: Tensor, x0: Tensor | None) -> Tensor:
         return x_s if x0 is None else x_s + self.x0_weight * (x0 - self.prediction.x0)
