@@ -81,6 +81,7 @@ SLOW = (
         "test_further_settings_are_right",
         "test_the_gradient_is_exact_in_further_settings",
         "test_the_gradient_is_exact[svd]",
+        "test_and_under_further_schedulers",
     ),
     *("test_what_a_call_saves[sd3-", "test_what_a_call_saves[sdxl-", "test_what_a_call_saves[sd-unguided-"),
     *("test_what_a_call_saves[sd-inpaint-9-", "test_cards_that_are_enough[sdxl-"),

@@ -25,7 +25,7 @@ from symguide.lookahead import run as run_program
 from symguide.own_path import Move
 from symguide.pipelines import state
 from symguide.pipelines.draws import Drawn, Draws, Instead, whole
-from symguide.pipelines.runs import PipelineRun
+from symguide.pipelines.runs import PipelineRun, ToMake, ToMove
 from symguide.pipelines.scheduler_call import SchedulerCall, in_at_least_float32, sample_of
 from symguide.pipelines.schedulers import draws_later
 from symguide.solver import Builder, Program, noising
@@ -39,20 +39,12 @@ STEADY = {
 INSTEAD = "use another scheduler, or path='ode'"
 
 
-class ToMake(NamedTuple):
-    """A call of a scheduler's step: its number in the run, the step that it belongs to, and the repeat of that."""
-
-    place: int
-    step: int
-    repeat: int
-
-
 class Read(NamedTuple):
-    """What a scheduler is going to do, see `Step.own_path`; each move with the call that it is of, or that it is before."""
+    """What a scheduler is going to do, see `Step.own_path`; each move is of a call, or leads back before it."""
 
     program: Program
     inputs: list[Tensor]
-    moves: list[tuple[tuple[int, int, int], Move]]
+    moves: list[ToMove]
 
 
 @dataclass(frozen=True)
@@ -131,19 +123,20 @@ class Ahead:
         return made
 
     def _refuse(self, after: bool) -> None:
-        scheduler, name = self.scheduler, type(self.scheduler).__name__
+        scheduler, given = self.scheduler, self.call.step.given
+        named = {name for name, value in given.items() if not (value is None or isinstance(value, dict))}
+        further = {name for value in given.values() if isinstance(value, dict) for name in value}
         why = None
         if hasattr(scheduler, "noise_sampler"):
             why = "draws noise that is a function of the level"
         elif draws_later(scheduler) or hasattr(scheduler, "sigmas_interpol"):
             why = "calls the network between its own times"
-        elif {name for name, value in self.call.step.given.items() if value is not None} - STEADY or (
-            "old_pred_original_sample" in self.call.step.given
-        ):
+        elif named - STEADY or further - (STEADY - {"generator"}) or "old_pred_original_sample" in given:
             why = "is handed more than predictions and samples, and what that will be later is not known"
         elif after and state.unfinished(scheduler):
             why = "has made half of this step"
         if why is not None:
+            name = type(scheduler).__name__
             raise GuidanceError(f"{name} {why}, so path='own' does not know its steps ahead: {INSTEAD}")
 
     def _drawn(self, now: dict[str, Any]) -> dict[tuple[int, int], list[Drawn]]:
@@ -222,7 +215,7 @@ class Ahead:
         state.put_back(scheduler, begin)
         _store(scheduler, self.call.sample, [unit(1 + k) for k in range(len(stored))])
         self._move_stored(unit(0), after)
-        node, moves, entering = 0, list[tuple[tuple[int, int, int], Move]](), begin
+        node, moves, entering = 0, list[ToMove](), begin
         for to, own, (slots, travelled), travel in zip(make, noises, places, travels, strict=True):
             place, index, _ = to
             if travel is None:

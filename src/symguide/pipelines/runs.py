@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -60,6 +60,17 @@ class Record:
         )
 
 
+class ToMake(NamedTuple):
+    """A call of a scheduler's step: its number in the run, the step that it belongs to, and the repeat of that."""
+
+    place: int
+    step: int
+    repeat: int
+
+
+ToMove = tuple[ToMake, Move]
+
+
 class PipelineRun:
     """Where a run stands.
 
@@ -85,8 +96,8 @@ class PipelineRun:
         """Calls of the scheduler's step so far."""
         self.foreseen: dict[tuple[int, int], list[Drawn]] = {}
         """What calls to come will draw, by the number of the call and the repeat, where a look-ahead has asked."""
-        self.moves: list[tuple[tuple[int, int, int], Move]] = []
-        """Its moves that are left, of (call, step, repeat), where one has asked."""
+        self.moves: list[ToMove] = []
+        """Its moves that are left, where one has asked."""
         self.index, self.group = 0, times[0]
         self.change: Tensor | None = None
         """Of a step whose second half is still to come."""
