@@ -72,6 +72,18 @@ def alone(folder, prompts, **settings):
 # Runs
 
 
+def test_looks_ahead_along_the_noise_that_its_generators_will_draw(pipelines):
+    line = ("--num", 2, "--objective", "palette:#003049,#d62828", "--eta", 1.0, "--steps", 3)
+    for out, more in {
+        "ode": ("--n", 3),
+        "own": ("--set", "path=own", "--n", 3),
+        "all": ("--set", "path=own", "--n", "all", "--batch", 2),
+    }.items():
+        draw(pipelines("sd"), *line, *more, out=out)
+    assert torch.allclose(samples("own"), samples("all"), atol=1e-4)  # three calls are all, whatever the batch
+    assert not torch.allclose(samples("own"), samples("ode"), atol=1e-3)
+
+
 def test_unguided_and_at_scale_zero_pictures_are_the_pipelines_own(pipelines):
     folder = pipelines("sd")
     expected = alone(folder, ["w1 a cat", "w2", "w1 a cat"], negative_prompt=["w3"], guidance_scale=4.0)
