@@ -82,6 +82,8 @@ SLOW = (
         "test_the_gradient_is_exact_in_further_settings",
         "test_the_gradient_is_exact[svd]",
         "test_and_under_further_schedulers",
+        "test_unguided_the_run_comes_to_what_was_seen_ahead[cogvideox]",
+        "test_unguided_the_run_comes_to_what_was_seen_ahead[sana-sprint]",
     ),
     *("test_what_a_call_saves[sd3-", "test_what_a_call_saves[sdxl-", "test_what_a_call_saves[sd-unguided-"),
     *("test_what_a_call_saves[sd-inpaint-9-", "test_cards_that_are_enough[sdxl-"),

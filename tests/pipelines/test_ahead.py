@@ -9,8 +9,10 @@ pytest.importorskip("transformers")
 import diffusers
 from test_draws import Drawing
 from test_families import Counter
+from test_more_schedulers import EDM
 from test_schedulers import SCHEDULERS, Nudge, constant
-from zoo import BETAS, bright, build, double
+from zoo import BETAS, FAMILIES, bright, build, built, double, draw
+from zoo_wide import WIDE
 
 import symguide as sg
 from symguide.own_path import legs
@@ -27,13 +29,13 @@ ALL = SCHEDULERS | {
     "brownian": ("DPMSolverSDEScheduler", BETAS),
     "sa-solver": ("SASolverScheduler", BETAS),
     "flow lcm": ("FlowMatchLCMScheduler", {}),
+    "edm sde": ("EDMDPMSolverMultistepScheduler", EDM | {"algorithm_type": "sde-dpmsolver++"}),
 }
 EACH = ["ddim eta", "ddpm", "euler-ancestral", "dpm++ 2m sde", "lcm", "pndm", "dpm++ 2m", "flow euler", "unipc"]
-FURTHER = ["tcd", "heun", "deis", "lms", "dpm++ single", "sa-solver", "flow heun", "flow lcm", "euler"]
-COARSE = {
-    name: 1e-3
-    for name in ("euler", "euler-ancestral", "dpm++ 2m", "dpm++ 2m sde", "flow euler", "flow heun", "flow lcm")
-}
+FURTHER = ["tcd", "heun", "deis", "lms", "dpm++ single", "sa-solver", "flow heun", "flow lcm", "edm sde", "euler"]
+COARSE = dict.fromkeys(
+    ("euler", "euler-ancestral", "dpm++ 2m", "dpm++ 2m sde", "flow euler", "flow heun", "flow lcm", "edm sde"), 1e-3
+)
 """Relative error of central differences where the scheduler itself computes in float32."""
 STORED = ("unipc", "dpm++ single", "sa-solver")
 """Schedulers that go on from a sample that they have stored: a change of theirs is one that guidance makes."""
@@ -133,6 +135,28 @@ def test_and_under_further_schedulers(name, pipes):
     right(name, pipes)
 
 
+@pytest.mark.parametrize("family", ["dit", "sdxl", "cogvideox", "sana-sprint"])
+def test_unguided_the_run_comes_to_what_was_seen_ahead(family, folder):
+    """The same at all steps: where samples are there twice, in runs that end with noise, under further schedulers."""
+    make, call = (FAMILIES | WIDE)[family]
+    pipe = built(make, folder)
+    if family in ("dit", "sdxl"):
+        pipe.scheduler = diffusers.DDPMScheduler(**BETAS, clip_sample=False)
+    end = {"denoising_end": 0.8} if family == "sdxl" else {}
+    looks = [Looks(at=at) for at in range(4)]
+
+    class All(sg.SAG):
+        def guide(self, step):
+            for look in looks:
+                look.guide(step)
+
+    torch.manual_seed(0)
+    with sg.guide(pipe, loss=All(bright), decode=False):
+        draw(pipe, call | {"num_inference_steps": 4} | end)
+    losses = torch.stack([loss for look in looks for _, loss in look.seen])
+    assert len(losses) == (3 if end else 4) and torch.allclose(losses, losses[:1], rtol=1e-4)
+
+
 def test_repeats_are_gone_through(pipes):
     pipe, call = pipes("ddpm")
     look = Looks(times=2)
@@ -189,8 +213,22 @@ def test_moves_are_what_the_scheduler_then_makes(name, pipes, monkeypatch):
     assert torch.allclose(reached, last.x, atol=1e-4)
 
 
+def test_outside_the_window_nothing_changes_and_generators_end_where_they_did(pipes):
+    pipe, call = pipes("euler-ancestral", num_inference_steps=4)
+
+    def latents(**settings):
+        seen, more = [], {"callback_on_step_end": lambda pipe, i, t, given: (seen.append(given["latents"]), given)[1]}
+        return seen, final(pipe, call | more, sg.SAG(bright, n=2, path="own", **settings))[1:]
+
+    (plain, ends), (guided, same) = latents(scale=0.0), latents(scale=0.3, window=(0.5, 0.9))
+    own = final(pipe, call)
+    assert torch.equal(plain[-1].double(), own[0]) and all(map(torch.equal, ends, own[1:]))
+    assert [torch.equal(a, b) for a, b in zip(plain, guided, strict=True)] == [True, True, False, False]
+    assert all(map(torch.equal, same, ends))
+
+
 def test_guided_pictures_do_not_depend_on_their_batch(pipes):
-    pipe, call = pipes("ddpm")
+    pipe, call = pipes("ddpm", num_inference_steps=3)
     call["prompt"] = ["w1 a cat", "w2"]
 
     def drawn(rows):
