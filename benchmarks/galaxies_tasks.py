@@ -26,7 +26,7 @@ from torch import Tensor
 
 import symguide as sg
 from benchmarks.common import RESULTS, arguments, save, table
-from benchmarks.galaxies import STEPS, WAYS
+from benchmarks.galaxies import SCALES, STEPS, WAYS
 from symguide.files import write
 from symguide.objectives import Decoded, Ellipticity, GaussianBlur, Measurement, Moments
 from symguide.report.pictures import grid, png
@@ -191,10 +191,11 @@ def ask(count: int = 10) -> None:
     mine = [row for row in rows if row["eta"] == 1 and row["window"] in ([], [0.0, 0.4])]
     unguided = next(row for row in mine if row["way"] == "unguided")
     ones = [row for row in mine if row["way"] == "one call"]
-    scale = 0.02
     best = max(ones, key=lambda row: row["within 0.1"])
-    equal = {row["way"]: row for row in mine if row["scale"] == scale}
+    equal = {row["way"]: row for row in mine if row["scale"] == SCALES[0]}
     chosen = [unguided, equal["one call"], equal["ODE, 4"], equal["own noise, 4"], best]
+    names = {"unguided": "unguided", "one call": "one call"}
+    names |= {"ODE, 4": "4 calls, without noise", "own noise, 4": "4 calls, the run's own noise"}
     pictures, labels, marks = [], [], []
     for row in chosen:
         loss = None
@@ -206,8 +207,8 @@ def ask(count: int = 10) -> None:
         e = Moments.of(denoiser.decode(x)).ellipticity
         pictures.append(logarithmic(galaxies.light(x)))
         marks.append(((e - 0.5).abs() < 0.1).tolist())
-        strength = f"\nstrength {row['scale']}" if loss else ""
-        labels.append(f"{row['way']}{strength}\n{100 * row['within 0.1']:.0f} % met")
+        strength = f"strength {row['scale']}, " if loss else ""
+        labels.append(f"{names[row['way']]}\n{strength}{100 * row['within 0.1']:.0f} % met\nlight {row['light']:.0f}")
     show("galaxies-ask", pictures, labels, marks)
 
 

@@ -513,12 +513,10 @@ def galaxies(name: str) -> list[Row]:
     return [of_galaxies(row) for row in sorted(rows, key=lambda row: row["scale"])]
 
 
-@named("galaxies-matched-ellipticity", "galaxies-matched-size")
+@named(*(f"galaxies-{asked}-{by}" for asked in ("ellipticity", "size") for by in ("matched", "typical")))
 def galaxies_matched(name: str) -> list[Row]:
-    asked = name.rpartition("-")[2]
-    return [
-        {"eta": f"{row['eta']:g}"} | of_galaxies(row, loss=False) for row in results(f"galaxies-{asked}")["matched"]
-    ]
+    _, asked, by = name.split("-")
+    return [{"eta": f"{row['eta']:g}"} | of_galaxies(row, loss=False) for row in results(f"galaxies-{asked}")[by]]
 
 
 def of_galaxies(row: Row, loss: bool = True) -> Row:
