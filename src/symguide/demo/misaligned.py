@@ -87,9 +87,9 @@ class Misaligned:
         return Section(
             "What guidance sees on the way",
             f'The caption is "{PROMPT}". A loss on the clean sample needs an estimate of it while the sample is still '
-            "noise. One network call gives a blur that resembles no picture, and the gradient of a style or an "
-            "identity at a blur is misaligned with that of the sample to come. A few calls more give something close "
-            "to the sample; symguide differentiates them exactly, at the memory of one.",
+            "noise. One network call gives a blur, and what is measured of a blur, a shape or a style, is not what is "
+            "measured of the sample to come. A few calls more give something close to the sample, where no noise is "
+            "added on the way, as here; symguide differentiates them exactly, at the memory of one.",
             picture=self.picture(),
             alt="Clean estimates from noise on the left to the finished sample on the right, by 1, 2 and 4 calls",
             table=Table(columns, self.rows),
