@@ -37,7 +37,8 @@ class SAG(Drawn):
             parts (`symguide.own_path`), through repeats and restarts. With eta = 0 it is the ODE on the run's grid.
             Hooks of the run, and particles that are exchanged later, are not looked at.
             "fresh": ancestral steps on the run's grid with noise of their own, in `samples` look-aheads, whose loss
-            is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t].
+            is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t]. Where modes
+            are apart that takes more samples than one can pay (docs/theory/lookahead.md).
         samples: look-aheads of path "fresh".
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
         eta: of runs whose `sample` is not told one.
@@ -51,7 +52,7 @@ class SAG(Drawn):
 
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
     n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity". Path "fresh" of K samples: forward
-    1 + K (n - 1) with "fast", backward 1 + K (n - 1).
+    1 + K (n - 1) with "fast", 2 + K (2n - 3) with "minimal", backward 1 + K (n - 1).
 
     Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030; the
     paths along noise are ours.
