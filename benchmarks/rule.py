@@ -50,21 +50,22 @@ class Cell:
     scale: float = 0.15
 
 
-def rule(order: int, eta: float, error: float, asks: str = "") -> str:
+def rule(kind: str, eta: float, error: float, asks: str = "") -> str:
     """The look-ahead of docs/which-method.md.
 
     Args:
-        order: 0 for a choice (a class, a mode), 1 for a feature that is linear in the sample, 2 for powers and shapes.
+        kind: "choice" (a class, a mode), "place" (known numbers of a sample), "statistic" (means, powers, shapes).
         eta: of the steps.
         error: of one call, at the middle of the window.
         asks: "far" where more is asked for than nearly any sample has, "contrast" where it is more contrast of the
             whole sample.
     """
-    if order == 0 or error < 0.3:
+    early = error > 0.9
+    if kind == "choice" or error < 0.3 or asks == "far":
         return "one"
-    if eta == 0:
-        return "ode 4" if (order == 2 and asks != "far") or (order == 1 and error > 0.9) else "one"
-    return "own 4" if order == 2 and not asks else "one"
+    if kind == "place" or asks == "contrast":
+        return "ode 4" if eta == 0 and early else "one"
+    return "ode 4" if eta == 0 else "own 4"
 
 
 def compared(eta: float) -> list[str]:
@@ -98,11 +99,11 @@ WORLDS: dict[str, Callable[[], tuple[sg.Denoiser, Tensor, int]]] = {
 
 @dataclass(frozen=True)
 class Aim:
-    """sum (feature(x_0) - target)², features (B, m); with the order of the feature."""
+    """sum (feature(x_0) - target)², features (B, m)."""
 
     feature: Callable[[Tensor], Tensor]
     target: tuple[float, ...]
-    order: int
+    kind: str = "statistic"
 
     def __call__(self, x0: Tensor) -> Tensor:
         return (self.feature(x0) - x0.new_tensor(self.target)).square().sum(dim=1)
@@ -147,7 +148,7 @@ def elongation(x0: Tensor) -> Tensor:
 class LeftHalf:
     """Left half of a held-out digit, another one for each sample."""
 
-    order = 1
+    kind = "place"
 
     def __call__(self, x0: Tensor) -> Tensor:
         known = digits.images("held_out")[: len(x0)].to(x0)
@@ -160,7 +161,7 @@ class LeftHalf:
 class Class:
     """The digit 0 ... 9 by the sample's index, by the scorer."""
 
-    order = 0
+    kind = "choice"
 
     def __call__(self, x0: Tensor) -> Tensor:
         return sg.objectives.Classifier(scorer(), torch.arange(len(x0)) % 10)(x0)
@@ -173,25 +174,26 @@ scorer, judge = cache(digits.scorer), cache(digits.judge)
 
 
 LOSSES: dict[str, Any] = {
-    "gram": Aim(textures.power, (1.6, 0.15, 1.0, 0.15), 2),
-    "gram of 32": Aim(textures.power, (1.6, 0.15, 1.0, 0.15) * 2, 2),
-    "quiet": Aim(textures.power, (0.2,) * 4, 2),
-    "ratio": Aim(ratio, (0.0,), 2),
-    "contrast": Aim(variance, (0.9,), 2),
-    "low contrast": Aim(variance, (0.45,), 2),
-    "high contrast": Aim(variance, (1.4,), 2),
-    "digit's contrast": Aim(variance, (0.74,), 2),
-    "radius": Aim(lambda x0: x0[:, :2].square().sum(dim=1, keepdim=True), (4.0,), 2),
-    "waves": Aim(waves, (0.7, 0.3), 2),
-    "elongation": Aim(elongation, (0.4,), 2),
-    "pixels": Aim(lambda x0: x0[:, [0, 3]], (0.8, -0.5), 1),
-    "mean": Aim(mean, (0.2,), 1),
-    "digit's mean": Aim(mean, (-0.3,), 1),
+    "gram": Aim(textures.power, (1.6, 0.15, 1.0, 0.15)),
+    "gram of 32": Aim(textures.power, (1.6, 0.15, 1.0, 0.15) * 2),
+    "quiet": Aim(textures.power, (0.2,) * 4),
+    "ratio": Aim(ratio, (0.0,)),
+    "contrast": Aim(variance, (0.9,)),
+    "low contrast": Aim(variance, (0.45,)),
+    "high contrast": Aim(variance, (1.4,)),
+    "digit's contrast": Aim(variance, (0.74,)),
+    "radius": Aim(lambda x0: x0[:, :2].square().sum(dim=1, keepdim=True), (4.0,)),
+    "low radius": Aim(lambda x0: x0[:, :2].square().sum(dim=1, keepdim=True), (1.0,)),
+    "waves": Aim(waves, (0.7, 0.3)),
+    "elongation": Aim(elongation, (0.4,)),
+    "pixels": Aim(lambda x0: x0[:, [0, 3]], (0.8, -0.5), "place"),
+    "mean": Aim(mean, (0.2,)),
+    "digit's mean": Aim(mean, (-0.3,)),
     "left half": LeftHalf(),
-    "mode": Aim(lambda x0: x0[:, :2], (2.0, 0.0), 0),
+    "mode": Aim(lambda x0: x0[:, :2], (2.0, 0.0), "choice"),
     "class": Class(),
 }
-"""By name; a mode is a choice among several, though its loss is a square."""
+"""By name."""
 
 
 FIRST = (
@@ -210,22 +212,9 @@ FIRST = (
     Cell("digits", "class", 1.0, (0.35, 0.7), steps=15, scale=0.3),
     Cell("textures, flow", "gram", 0.0, (0.7, 1.0)),
 )
-"""What a first form of the rule was held against, and missed."""
+"""What a first form of the rule was held against: right in 9, or in 12 where with eta = 0 only n counts."""
 
-SEEN = (
-    *(Cell("textures", loss, eta) for loss in ("contrast", "high contrast") for eta in (0.0, 1.0)),
-    Cell("digits", "digit's contrast", 0.0),
-    Cell("digits", "digit's contrast", 0.0, (0.7, 1.0)),
-    Cell("digits", "digit's contrast", 1.0),
-    Cell("digits", "class", 0.0, scale=0.3),
-    Cell("digits", "class", 1.0, (0.0, 1.0), scale=0.3),
-    Cell("digits", "left half", 1.0, (0.0, 1.0), scale=0.3),
-    Cell("digits", "elongation", 1.0),
-    *FIRST,
-)
-"""What the rule was made from, beside the textures of docs/results/10-own-noise.md."""
-
-HELD_OUT = (
+SECOND = (
     Cell("textures of 32", "ratio", 1.0),
     Cell("textures, flow", "gram", 1.0, (0.0, 1.0), steps=50, scale=0.05),
     Cell("rings", "radius", 1.0),
@@ -237,6 +226,34 @@ HELD_OUT = (
     Cell("textures of 32", "low contrast", 1.0),
     Cell("digits", "waves", 1.0),
     Cell("digits", "left half", 0.0, (0.35, 0.7), scale=0.3),
+)
+"""What a second form was held against: right in 9 of 11."""
+
+SEEN = (
+    *(Cell("textures", loss, eta) for loss in ("contrast", "high contrast") for eta in (0.0, 1.0)),
+    Cell("digits", "digit's contrast", 0.0),
+    Cell("digits", "digit's contrast", 0.0, (0.7, 1.0)),
+    Cell("digits", "digit's contrast", 1.0),
+    Cell("digits", "class", 0.0, scale=0.3),
+    Cell("digits", "class", 1.0, (0.0, 1.0), scale=0.3),
+    Cell("digits", "left half", 1.0, (0.0, 1.0), scale=0.3),
+    Cell("digits", "elongation", 1.0),
+    *FIRST,
+    *SECOND,
+)
+"""What the rule was made from, beside the textures of docs/results/10-own-noise.md."""
+
+HELD_OUT = (
+    Cell("textures of 32", "mean", 1.0, (0.35, 0.7)),
+    Cell("broad", "mean", 0.0, (0.0, 1.0)),
+    Cell("rings", "low radius", 1.0, (0.0, 1.0), scale=0.05),
+    Cell("textures of 32", "pixels", 1.0, (0.35, 0.7)),
+    Cell("textures, linear betas", "pixels", 0.0, steps=50),
+    Cell("textures, flow", "contrast", 1.0, (0.0, 1.0), steps=15),
+    Cell("textures, flow", "ratio", 0.0, (0.35, 0.7)),
+    Cell("rings", "mode", 0.0),
+    Cell("digits", "elongation", 1.0, (0.35, 0.7), steps=15),
+    Cell("digits", "waves", 0.0, (0.35, 0.7)),
 )
 """What it was not made from: chosen, with what the rule names, before any of them was run."""
 
@@ -277,7 +294,7 @@ def check(cells: tuple[Cell, ...], kept: Rows, quick: bool) -> list[dict[str, An
     for cell in tqdm(cells):
         loss, error = LOSSES[cell.loss], guided.error(cell)
         asks = loss.asks(guided.world(cell.world)[1])
-        named = rule(loss.order, cell.eta, error, asks)
+        named = rule(loss.kind, cell.eta, error, asks)
         ends = {}
         for way in WAYS:
             made = []
@@ -286,7 +303,7 @@ def check(cells: tuple[Cell, ...], kept: Rows, quick: bool) -> list[dict[str, An
                 made.append(kept.get(settings, lambda settings=settings: guided.end(**settings))["end"])
             ends[way] = fmean(made)
         best = min(ends[way] for way in compared(cell.eta))
-        row = asdict(cell) | {"window": "{:g} to {:g}".format(*cell.window), "order": loss.order}
+        row = asdict(cell) | {"window": "{:g} to {:g}".format(*cell.window), "kind": loss.kind}
         row |= {"asks": asks, "error": f"{error:.2f}"}
         row |= {way: f"{end:.3g}" for way, end in ends.items()}
         rows.append(row | {"rule": named, "right": "yes" if ends[named] <= ENOUGH * best else "no"})

@@ -37,8 +37,8 @@ class SAG(Drawn):
             parts (`symguide.own_path`), through repeats and restarts. With eta = 0 it is the ODE on the run's grid.
             Hooks of the run, and particles that are exchanged later, are not looked at.
             "fresh": ancestral steps on the run's grid with noise of their own, in `samples` look-aheads, whose loss
-            is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t]. Where modes
-            are apart that takes more samples than one can pay (docs/theory/lookahead.md).
+            is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t]. Where
+            modes are apart that takes more samples than one can pay (docs/theory/lookahead.md).
         samples: look-aheads of path "fresh".
         solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
         eta: of runs whose `sample` is not told one.
