@@ -1,10 +1,15 @@
 """What docs/theory/lookahead.md says of estimates, on mixtures: what each is the gradient of."""
 
+import json
+
 import pytest
 import torch
-from benchmarks.common import Cells
+from benchmarks.common import RESULTS, Cells
+from benchmarks.rule import ENOUGH, SEEN, check, compared, rule
 from benchmarks.textures import Guided, study
 from benchmarks.theory import broad, by_weights, cosine, exact, length, looked_ahead, noised, rings
+
+from symguide.rows import Rows
 
 
 def plane(x0, y):
@@ -45,3 +50,18 @@ def test_the_study_of_textures_runs_in_its_quick_form(tmp_path):
     )
     (row,) = study("gram", cells, quick=True)["rows"]
     assert float(row["ode 4"].split()[0]) < 0.6 and float(row["own all"].split()[0]) < 0.6
+
+
+def test_the_rule_of_which_method_is_that_of_its_tables():
+    """What the rule names in the rows that are kept, and what is right in them, by their own figures."""
+    for name in ("rule-seen", "rule-held-out"):
+        rows = json.loads((RESULTS / f"{name}.json").read_text())["results"]
+        for row in rows:
+            assert row["rule"] == rule(row["kind"], row["eta"], float(row["error"]), row["asks"])
+            ends = {way: float(row[way]) for way in compared(row["eta"])}
+            assert (row["right"] == "yes") == (ends[row["rule"]] <= ENOUGH * min(ends.values()))
+
+
+def test_the_rule_is_checked_in_a_quick_form():
+    (row,) = check(SEEN[:1], Rows(), quick=True)
+    assert row["rule"] == "ode 4" and row["kind"] == "statistic"
