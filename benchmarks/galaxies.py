@@ -32,7 +32,8 @@ FOLDER = Path("out/benchmarks")
 STEPS, NUM = 25, 64
 UNGUIDED, UNGUIDED_SEED = 1024, 100
 ASKED = {"ellipticity": Ellipticity(0.5), "size": Size(4.0)}
-WINDOWS = {(0.0, 0.4): (1, 2), (0.0, 1.0): (1,)}
+EARLY = (0.0, 0.4)
+WINDOWS = {EARLY: (1, 2), (0.0, 1.0): (1,), (0.3, 0.7): (1,)}
 """Windows, and the seeds of each."""
 SCALES, FURTHER = (0.02, 0.1, 0.3), (0.005, 0.8)
 """Strengths of all ways, and further ones of one call at eta = 1, so that strength can show what it buys."""
@@ -95,16 +96,18 @@ class Galaxies:
 
 
 def plans(window: tuple[float, float], quick: bool) -> list[tuple[float, tuple[float, float], str, float]]:
-    """(eta, window, way, strength) in a window, those of many calls last; of the later windows fewer."""
-    early = window == (0.0, 0.4)
+    """(eta, window, way, strength) in a window, those of many calls last; all of it early, less of it later."""
+    scales = {1.0: SCALES, 0.0: SCALES}
+    if window != EARLY:
+        scales = {1.0: SCALES, 0.0: SCALES[:2]} if window == (0.0, 1.0) else {1.0: SCALES[:1]}
     found = [
         (eta, window, way, scale)
-        for eta in ((1.0, 0.0) if early else (1.0,))
-        for scale in (SCALES if early else SCALES[:2])
+        for eta in scales
+        for scale in scales[eta]
         for way in (WAYS if eta else WITHOUT_NOISE)
-        if way != "own noise, all" or (early and scale == SCALES[0])
+        if way != "own noise, all" or (window == EARLY and scale == SCALES[0])
     ]
-    found += [(1.0, window, "one call", scale) for scale in FURTHER if early]
+    found += [(1.0, window, "one call", scale) for scale in FURTHER if window == EARLY]
     found.sort(key=lambda plan: plan[2] == "own noise, all")
     return [plan for plan in found if plan[2] in ("one call", "own noise, 4")][:2] if quick else found
 
@@ -161,7 +164,7 @@ def distance(samples: dict[str, Tensor], answer: dict[str, Tensor]) -> float:
 
 def study(asked: str, cells: Cells, unguided: Cells, quick: bool) -> dict[str, Any]:
     """All ways at all strengths; the table of one objective."""
-    windows = {(0.0, 0.4): (1,)} if quick else WINDOWS
+    windows = {EARLY: (1,)} if quick else WINDOWS
     num, count = (8, 64) if quick else (NUM, UNGUIDED)
     drawn = {eta: together(asked, free(unguided, eta, count)) for eta in ((1.0,) if quick else (1.0, 0.0))}
     answers = {
@@ -214,7 +217,7 @@ def matched(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Early: one call at the strength where most samples meet it, and every other way's best at no larger residual."""
     found = []
     for eta in (1.0, 0.0):
-        mine = [row for row in rows if row["eta"] == eta and row["window"] == [0.0, 0.4]]
+        mine = [row for row in rows if row["eta"] == eta and row["window"] == list(EARLY)]
         best = max([row for row in mine if row["way"] == "one call"], key=lambda row: row["within 0.1"])
         found.append(best)
         for way in [way for way in WAYS if way != "one call"]:
@@ -225,7 +228,7 @@ def matched(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def typical(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Early: every way at the strength at which its samples are nearest to the model's own answer."""
-    mine = [row for row in rows if row["window"] == [0.0, 0.4]]
+    mine = [row for row in rows if row["window"] == list(EARLY)]
     found = [[row for row in mine if (row["eta"], row["way"]) == (eta, way)] for eta in (1.0, 0.0) for way in WAYS]
     return [min(group, key=lambda row: row["Frechet"]) for group in found if group]
 

@@ -501,7 +501,13 @@ EARLY, ALL, MIDDLE = [0.0, 0.4], [0.0, 1.0], [0.3, 0.7]
 WHERE = {
     f"galaxies-{asked}-{when}": (asked, window, eta)
     for asked in ("ellipticity", "size")
-    for when, window, eta in (("noise", EARLY, 1.0), ("ode", EARLY, 0.0), ("all", ALL, 1.0), ("middle", MIDDLE, 1.0))
+    for when, window, eta in (
+        ("noise", EARLY, 1.0),
+        ("ode", EARLY, 0.0),
+        ("all-noise", ALL, 1.0),
+        ("all-ode", ALL, 0.0),
+        ("middle-noise", MIDDLE, 1.0),
+    )
 }
 
 
