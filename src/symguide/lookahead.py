@@ -34,8 +34,6 @@ from symguide.schedule import Time
 from symguide.solver import Grid, Linear, Predict, Program, choose, trajectory
 
 JACOBIANS = ("exact", "first", "identity")
-PATHS = ("ode", "own", "fresh")
-"""Along which a look-ahead goes: without noise, with the noise that the run will draw, or with noise of its own."""
 
 
 @dataclass(frozen=True)

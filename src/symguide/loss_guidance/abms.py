@@ -7,7 +7,7 @@ import torch
 
 from symguide.errors import settle, whole
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Push, Repeats, Rule, Scale, Window
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Path, Push, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range
 from symguide.registry import register
@@ -58,7 +58,7 @@ class ABMS(LookAhead):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
-    path: str = "ode"
+    path: Path = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

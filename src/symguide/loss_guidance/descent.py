@@ -2,15 +2,26 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, get_args
 
 from torch import Tensor
 
 from symguide.errors import ConfigError, settle, unknown, whole
-from symguide.lookahead import JACOBIANS, PATHS
+from symguide.lookahead import JACOBIANS
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
-from symguide.loss_guidance.recipe import Calls, Count, Jacobian, Push, Recipe, Rule, checked_count, count_at
+from symguide.loss_guidance.recipe import (
+    AnyPath,
+    Calls,
+    Count,
+    Jacobian,
+    Path,
+    Push,
+    Recipe,
+    Rule,
+    checked_count,
+    count_at,
+)
 from symguide.memory_plan import MemoryPlan, check_memory
 from symguide.solver import Grid, choose
 from symguide.step import Run, Step
@@ -74,7 +85,7 @@ class LookAhead(Descent):
     memory: MemoryPlan = "minimal"
     jacobian: Jacobian = "exact"
 
-    paths: ClassVar[tuple[str, ...]] = ("ode", "own")
+    paths: ClassVar[tuple[str, ...]] = get_args(Path)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,7 +128,7 @@ class Drawn(LookAhead):
 
     samples: int = 1
 
-    paths: ClassVar[tuple[str, ...]] = PATHS
+    paths: ClassVar[tuple[str, ...]] = get_args(AnyPath)
 
     def __post_init__(self) -> None:
         super().__post_init__()

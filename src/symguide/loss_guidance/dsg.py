@@ -19,7 +19,7 @@ from torch import Tensor
 
 from symguide.errors import GuidanceError, number, settle
 from symguide.loss_guidance.descent import Drawn
-from symguide.loss_guidance.recipe import Calls, Constraint, Jacobian, Repeats, Rule, Window
+from symguide.loss_guidance.recipe import AnyPath, Calls, Constraint, Jacobian, Repeats, Rule, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.per_sample import direction
 from symguide.ranges import Range
@@ -129,7 +129,7 @@ class DSG(Drawn):
     window: Window = (0.0, 1.0)
     repeats: Repeats = 1
     update: Rule | None = None
-    path: str = "ode"
+    path: AnyPath = "ode"
     samples: int = 1
     solver: str = "best"
     grid: str | Grid | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 from symguide.errors import settle, whole
 from symguide.loss import Objective
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Path, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Range
 from symguide.registry import register
@@ -56,7 +56,7 @@ class LGD(LookAhead):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
-    path: str = "ode"
+    path: Path = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

@@ -75,6 +75,8 @@ Repeats = Annotated[Count, Range(1, 3)]
 Constrained = Annotated[Constraint | None, Maybe(Range(0.02, 0.8, log=True))]  # a rate of Sphere
 Calls = Annotated[Count | Literal["all"], Range(1, 8, log=True)]
 Jacobian = Annotated[str, Choice("exact", "first")]
+Path = Literal["ode", "own"]  # without noise, or where the run will go
+AnyPath = Literal["ode", "own", "fresh"]  # or with noise of its own
 
 
 @dataclass(frozen=True)

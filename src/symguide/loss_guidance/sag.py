@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from symguide.errors import number, settle
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import Drawn
-from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
+from symguide.loss_guidance.recipe import AnyPath, Calls, Constrained, Jacobian, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.registry import register
 from symguide.solver import Grid
@@ -26,7 +26,6 @@ class SAG(Drawn):
     Args:
         objective: clean samples (B, ...) -> loss (B,).
         n: network calls of the look-ahead, a number or a function of t; "all" is as many as the run makes (path "own").
-            On scenes more than 2 was no better.
         scale: strength; 0 is off, 0.1 to 1 is usual.
         window, repeats, constraint: when it acts, how often a step is made, and where x_s may lie; see `Recipe`.
         update: another update rule in place of the normalised step, e.g. `rules.rho(0.2)`, the published one.
@@ -46,9 +45,15 @@ class SAG(Drawn):
     Raises:
         ConfigError: n < 1 and other bad settings. GuidanceError: see `lookahead_gradient`.
 
-    Use it with the default n = 2 when the objective is a network and guidance is strong, with jacobian="first" for more
-    calls; longer exact look-aheads were no better on scenes, and on digits stayed nearer to the data in a middle
-    window.
+    Use it, at the same strength for all, where the loss is
+
+        of powers, asks for less than samples have, eta = 1       n=4, path="own", early window
+        of powers, eta = 0                                        n=4, early window
+        a network's, guidance strong                              n=2, the default
+        a choice (a class, an identity) or a measurement          FreeDoM, one call
+
+    and with jacobian="first" for more calls of a network's loss. docs/which-method.md says where that was found and
+    where it failed.
 
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
     n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity". Path "fresh" of K samples: forward
@@ -66,7 +71,7 @@ class SAG(Drawn):
     repeats: Repeats = 1
     update: Rule | None = None
     constraint: Constrained = None
-    path: str = "ode"
+    path: AnyPath = "ode"
     samples: int = 1
     solver: str = "best"
     grid: str | Grid | None = None

@@ -15,6 +15,7 @@ from symguide.loss_guidance.recipe import (
     Constrained,
     Jacobian,
     OverTime,
+    Path,
     Push,
     Recipe,
     Repeats,
@@ -92,7 +93,7 @@ class TFG(LGD):
     window: Window = (0.0, 1.0)
     repeats: Repeats = 1
     constraint: Constrained = None
-    path: str = "ode"
+    path: Path = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"

@@ -9,7 +9,7 @@ from symguide.errors import number, settle, whole
 from symguide.loss import value_and_gradient
 from symguide.loss_guidance import rules
 from symguide.loss_guidance.descent import LookAhead
-from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Push, Repeats, Rule, Scale, Window
+from symguide.loss_guidance.recipe import Calls, Constrained, Jacobian, Path, Push, Repeats, Rule, Scale, Window
 from symguide.memory_plan import MemoryPlan
 from symguide.ranges import Around, Range
 from symguide.registry import register
@@ -53,7 +53,7 @@ class UniversalGuidance(LookAhead):
     update: Rule | None = None
     constraint: Constrained = None
     n: Calls = 1
-    path: str = "ode"
+    path: Path = "ode"
     solver: str = "best"
     grid: str | Grid | None = None
     memory: MemoryPlan = "minimal"
