@@ -118,14 +118,19 @@ def planned(task: str) -> list[tuple[str, float]]:
 
 
 def rows(cells: Sequence[dict[str, Any]], task: str) -> list[dict[str, Any]]:
-    """A row for each way that was measured at each scale, by its calls; whether it is on the fronts of its figures."""
+    """A row for each way at each scale, by its calls, on the seeds that all have; whether it is on the fronts."""
     made = []
-    mine = [c for c in cells if c["task"] == task]
-    for way, scale in dict.fromkeys((c["way"], c["scale"]) for c in mine):
-        found = [c for c in mine if (c["way"], c["scale"]) == (way, scale)]
+    groups: dict[tuple[str, float], dict[int, dict[str, Any]]] = {}
+    for c in cells:
+        if c["task"] == task:
+            groups.setdefault((c["way"], c["scale"]), {})[c["seed"]] = c
+    seeds = sorted(set.intersection(*map(set, groups.values())))
+    for (way, scale), by_seed in groups.items():
+        found = [by_seed[seed] for seed in seeds]
         figures = over_seeds(found, FIGURES)
         calls = figures["forward"] + figures["backward"]
-        made.append({"way": way, "scale": scale or "", "calls": calls} | {key: figures[key] for key in FIGURES})
+        row = {"way": way, "scale": scale or "", "calls": calls} | {key: figures[key] for key in FIGURES}
+        made.append(row | {"seeds": len(found)})
     made.sort(key=lambda row: row["calls"])
     for figure in ("scorer", "judge"):
         best = float("inf")
@@ -148,7 +153,8 @@ def main() -> None:
     for name in given.words or list(TASKS)[-1 if given.quick else 0 :]:
         plans = [("one call", 0.3), ("proposals 4", 0.0)] if given.quick else planned(name)
         seeds, num = ((0,), 2) if given.quick else (SEEDS, NUM)
-        runs = sorted(product(seeds, plans), key=lambda run: run[1][1])  # one scale after the other
+        # all ways at the first scale, seed by seed, and then at the next
+        runs = sorted(product(seeds, plans), key=lambda run: (max(run[1][1], SCALES[0]), run[0]))
         for seed, plan in [] if ways is None else tqdm(runs, desc=name):
             cells.get(name, *plan, seed, num)
         done = [{**row["key"], **row["found"]} for row in cells.rows.rows]

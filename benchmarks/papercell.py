@@ -72,6 +72,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), FIVE, 64),
     "own": (plans("style", (2, 4), eta=1.0, path="own"), FIVE, 32),
     "aesthetics": (plans("aesthetics", (1, 2)) + plans("aesthetics", (1, 2), eta=1.0), FIVE, 32),
+    "strength-personalisation": (curve("personalisation", 0.0, (0.6, 1.0)), THREE, 32),
     "four": (plans("style", (4,)), THREE, 64),
     "four-noise": (plans("style", (4,), eta=1.0), FIVE, 32),
     "sides": (
@@ -90,7 +91,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
         THREE,
         32,
     ),
-    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 1.0)) + plans("style", (0,), eta=1.0), THREE, 32),
+    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 1.0)) + plans("style", (0,), eta=1.0), FIVE, 32),
     "strength-aesthetics": (
         curve("aesthetics", 0.0, (0.6, 0.15, 1.0)) + plans("aesthetics", (0,)),
         THREE,

@@ -375,8 +375,10 @@ def equal_calls(results: Results) -> Figure | None:
     names = list(dict.fromkeys(cell["way"] for cell in given["cells"]))
     shades = matplotlib.colormaps["tab20"]
     for column, task in enumerate(tasks):
-        groups = by_cells([cell for cell in given["cells"] if cell["task"] == task], ("way", "scale"))
         rows = calls_study.rows(given["cells"], task)
+        groups = by_cells([cell for cell in given["cells"] if cell["task"] == task], ("way", "scale"))
+        seeds = set.intersection(*({cell["seed"] for cell in cells} for cells in groups.values()))
+        groups = {key: [cell for cell in cells if cell["seed"] in seeds] for key, cells in groups.items()}
         for row, key in enumerate(("scorer", "judge")):
             panel = panels[row, column]
             for (way, scale), cells in groups.items():
@@ -388,8 +390,10 @@ def equal_calls(results: Results) -> Figure | None:
             in_calls(panel)
     for order, name in enumerate(names):
         panels[0, 0].plot([], [], "o", color=shades(order % 20), label=name)
+    scales = {cell["scale"] for cell in given["cells"]}
     for mark, scale in zip("os", calls_study.SCALES, strict=True):
-        panels[0, 0].plot([], [], mark, color="grey", label=f"scale {scale}")
+        if scale in scales:
+            panels[0, 0].plot([], [], mark, color="grey", label=f"scale {scale}")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
     return figure

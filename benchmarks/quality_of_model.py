@@ -53,7 +53,7 @@ def title(model: str) -> str:
     return f"{int(step) / WHOLE:.0%}".replace("%", " % of the training") if step.isdigit() else f"`{model}`"
 
 
-@lru_cache(maxsize=1)
+@lru_cache
 def world(model: str) -> World:
     folder = CHECKPOINTS / model
     return World(model=str(folder) if folder.exists() else model)
@@ -86,7 +86,7 @@ def rows(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             row[f"error, n={n}"] = f"{error(looked, n):.3f}"
         for task, figure in product(TASKS, ("scorer", "judge")):
             row[f"{task}, {figure}"] = spread(ratios(mine, task, figure))
-        made.append(row)
+        made.append(row | {"seeds": len({c["seed"] for c in mine if c["n"] == 2})})
     return made
 
 
@@ -114,8 +114,8 @@ def main() -> None:
     if given.quick:
         plan = [("scenes-weak", "estimate", 0, 0, 2), *(("scenes-weak", "identity", n, 0, 2) for n in (1, 2))]
     else:
-        guided = [(task, n, seed, NUM) for seed, task, n in product(SEEDS, TASKS, (1, 2))]
-        plan = [(model, *rest) for model in models() for rest in [("estimate", 0, 0, NUM), *guided]]
+        plan = [(model, "estimate", 0, 0, NUM) for model in models()]
+        plan += [(model, task, n, seed, NUM) for seed, model, task, n in product(SEEDS, models(), TASKS, (1, 2))]
     for key in [] if given.report else tqdm(plan, desc="models"):
         cells.get(*key)
     done = [{**row["key"], **row["found"]} for row in cells.rows.rows]

@@ -394,7 +394,11 @@ PLANS = {
     "cell": [plan for part in ("cell", "four", "noise", "four-noise", "own") for plan in papercell.PARTS[part][0]],
     "strength": [plan for part in ("strength", "strength-noise") for plan in papercell.PARTS[part][0]],
     "sides": [plan for part in ("sides", "first", "own-deterministic") for plan in papercell.PARTS[part][0]],
-    "others": [plan for part in ("aesthetics", "choices", "choices-noise") for plan in papercell.PARTS[part][0]],
+    "others": [
+        plan
+        for part in ("aesthetics", "choices", "choices-noise", "strength-personalisation")
+        for plan in papercell.PARTS[part][0]
+    ],
 }
 COMPARED = ("scorer", "scorer : one call", "judge", "judge : one call", "shape", "Frechet", "calls", "runs")
 
@@ -403,7 +407,7 @@ COMPARED = ("scorer", "scorer : one call", "judge", "judge : one call", "shape",
 def papers_cell(name: str) -> list[Row]:
     part = name.partition("-")[2]
     every = sorted(PLANS[part], key=lambda plan: (plan.task, plan.eta, plan.window, plan.form, plan.scale, plan.n))
-    settings = {"cell": (), "strength": ("scale",), "sides": ("window", "form"), "others": ("task",)}[part]
+    settings = {"cell": (), "strength": ("scale",), "sides": ("window", "form"), "others": ("task", "scale")}[part]
     made = papercell.rows(results("papercell")["cells"], every)
     return columns(made, (*settings, "eta", "n", "path", *COMPARED))
 

@@ -92,6 +92,7 @@ def test_fronts_have_what_is_better_than_all_that_costs_less():
         ]
 
     every = cells("c", 90, 2.0, 2.5) + cells("a", 50, 3.0, 3.0) + cells("b", 70, 3.5, 2.0)
+    every.append(every[0] | {"seed": 2, "scorer": 99.0})  # a seed that the others do not have yet
     rows = equal_calls.rows(every, "style")
     assert [row["way"] for row in rows] == ["a", "b", "c"]
     assert [row["front, scorer"] for row in rows] == ["yes", "", "yes"]
