@@ -51,6 +51,7 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/quality_of_model.py
 	$(BIN)/python benchmarks/equal_calls.py
 	$(BIN)/python benchmarks/textures.py
+	$(BIN)/python benchmarks/own_digits.py
 	$(BIN)/python benchmarks/theory.py
 	$(BIN)/python benchmarks/rule.py
 	$(BIN)/python benchmarks/plots.py
