@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import equal_calls, papercell, quality_of_model
+from benchmarks import equal_calls, own_digits, papercell, quality_of_model
 from benchmarks.common import RESULTS, table
 from benchmarks.nstudy import by_scale
 from benchmarks.world import over_seeds
@@ -445,6 +445,11 @@ def typical(name: str) -> list[Row]:
         row = found.setdefault((eta, window, scale), {"eta": eta, "window": window, "scale": scale})
         row["unguided" if way == "none" else way] = f"{fmean(cell['typical'] for cell in cells):.2f}"
     return list(found.values())
+
+
+@named("own-digits")
+def trained_digits(name: str) -> list[Row]:
+    return own_digits.rows(results("own-digits")["cells"])
 
 
 def _by(cells: Iterable[Row], *keys: str) -> list[tuple[tuple, list[Row]]]:

@@ -28,7 +28,10 @@ def cells(line):
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("lookahead", "solver"), ("nstudy", "solver"), ("digits", "method"), ("reuse", "way")],
+    [
+        *(("lookahead", "solver"), ("nstudy", "solver"), ("digits", "method"), ("reuse", "way")),
+        *(("textures", "eta"), ("theory", "prior"), ("rule", "world"), ("own_digits", "window")),
+    ],
 )
 def test_quick(name, head, tmp_path):
     assert f"| {head} |" in quick(name, tmp_path)
