@@ -24,7 +24,7 @@ from benchmarks.world import FIGURES, STEPS, World, over_seeds
 
 FOLDER = Path("out/benchmarks")
 KEYS = ("task", "way", "scale", "seed", "num")
-SEEDS, NUM, SCALES = (0, 1, 2), 32, (0.3,)
+SEEDS, NUM, SCALE = (0, 1, 2), 32, 0.3
 TASKS: dict[str, dict[str, Any]] = {
     "style": {"eta": 0.0, "window": (0.3, 0.7)},
     "identity": {"eta": 1.0, "window": (0.0, 1.0)},
@@ -111,9 +111,8 @@ class Ways:
 
 
 def planned(task: str) -> list[tuple[str, float]]:
-    """Ways with their scales, 0 for those that have none."""
-    made = [(way, scale) for scale in SCALES for way, (recipe, _) in WAYS.items() if recipe is not None]
-    made += [(way, 0.0) for way, (recipe, _) in WAYS.items() if recipe is None]
+    """Ways with their scale, 0 for those that have none."""
+    made = [(way, SCALE if recipe is not None else 0.0) for way, (recipe, _) in WAYS.items()]
     return [(way, s) for way, s in made if way != "proposals 4" or TASKS[task]["eta"] > 0]
 
 
@@ -153,9 +152,7 @@ def main() -> None:
     for name in given.words or list(TASKS)[-1 if given.quick else 0 :]:
         plans = [("one call", 0.3), ("proposals 4", 0.0)] if given.quick else planned(name)
         seeds, num = ((0,), 2) if given.quick else (SEEDS, NUM)
-        # all ways at the first scale, seed by seed, and then at the next
-        runs = sorted(product(seeds, plans), key=lambda run: (max(run[1][1], SCALES[0]), run[0]))
-        for seed, plan in [] if ways is None else tqdm(runs, desc=name):
+        for seed, plan in [] if ways is None else tqdm(list(product(seeds, plans)), desc=name):
             cells.get(name, *plan, seed, num)
         done = [{**row["key"], **row["found"]} for row in cells.rows.rows]
         print(f"\n{name}\n\n{table(rows(done, name))}")

@@ -381,19 +381,14 @@ def equal_calls(results: Results) -> Figure | None:
         groups = {key: [cell for cell in cells if cell["seed"] in seeds] for key, cells in groups.items()}
         for row, key in enumerate(("scorer", "judge")):
             panel = panels[row, column]
-            for (way, scale), cells in groups.items():
-                size = {"marker": "s" if scale == calls_study.SCALES[-1] else "o"}
-                point(panel, cells, key, color=shades(names.index(way) % 20), **size)
+            for (way, _), cells in groups.items():
+                point(panel, cells, key, color=shades(names.index(way) % 20), marker="o")
             front = [(each["calls"], float(each[key].split()[0])) for each in rows if each[f"front, {key}"]]
             panel.plot(*zip(*front, strict=True), color="grey", linewidth=0.8, drawstyle="steps-post", zorder=0)
             dress(panel, "" if row else task, "network calls" if row else "", f"{key} (lower is better)")
             in_calls(panel)
     for order, name in enumerate(names):
         panels[0, 0].plot([], [], "o", color=shades(order % 20), label=name)
-    scales = {cell["scale"] for cell in given["cells"]}
-    for mark, scale in zip("os", calls_study.SCALES, strict=True):
-        if scale in scales:
-            panels[0, 0].plot([], [], mark, color="grey", label=f"scale {scale}")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
     return figure
