@@ -27,8 +27,9 @@ NOTES = (
     "reach 0, see the real digits. Calls are for one sample.",
     "The case was chosen because the theory says that a look-ahead pays here: the loss is on second moments, there is "
     "much noise where it is guided, and no noise follows, so the look-ahead goes where the sample will go. Where late "
-    "steps are guided too, one call corrects itself; where steps add noise, the way ahead is not the way that is gone. "
-    "docs/which-method.md says when to look how far, docs/results what was measured.",
+    "steps are guided too, one call corrects itself; where steps add noise, the way ahead is not the way that is gone, "
+    "unless the look-ahead takes the noise that the run will draw. docs/which-method.md says when to look how far, "
+    "docs/results what was measured.",
 )
 
 
