@@ -12,7 +12,7 @@ import symguide as sg
 from symguide import values
 from symguide.cli import methods
 from symguide.cli.methods import Method
-from symguide.cli.registered import PARTICLES, weighs_condition
+from symguide.cli.registered import LOSS, PARTICLES, weighs_condition
 from symguide.cli.request import Request
 from symguide.cli.source import Show
 from symguide.errors import ConfigError
@@ -72,7 +72,7 @@ class Model:
             "steps": s["steps"],
             "solver": s["solver"],
             "grid": s["grid"],
-            "eta": s.get("eta"),
+            "eta": s["eta"],
             "restart": sg.Restart(*s["restart"]) if s.get("restart") else None,
             "prediction": methods.prediction(self.methods),
         }
@@ -102,7 +102,12 @@ def source(asked: Request, found: Sequence[Method]) -> Model:
             raise ConfigError(
                 "--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3"
             )
-    settings = {"model": name} | {key: asked[key] for key in COPIED if asked[key] is not None}
+    copied = {key: asked[key] for key in COPIED}
+    if copied["eta"] is None:  # a config says what was drawn with
+        loss = methods.one(found, LOSS)
+        own = None if loss is None else loss.settings.get("eta")
+        copied["eta"] = 1.0 if own is None else own
+    settings = {"model": name} | {key: value for key, value in copied.items() if value is not None}
     settings |= ({"prompt": prompts} if prompts else {}) | ({"condition": condition} if condition else {})
     made_with = {"weights": digests.of_network(WORLDS[name].denoiser if embedded else name)}
     return Model(name, denoiser, shape, settings, made_with, rows, found)
