@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -544,9 +545,19 @@ def test_two_processes_draw_one_run_at_the_same_time():
         locks = [Path(f"out/shards/part-{i}-of-2.lock") for i in (1, 2)]
         while any(p.poll() is None for p in both) and not all(lock.exists() for lock in locks):
             time.sleep(0.01)
-        if all(p.poll() is None for p in both) and in_use(locks[0]):
+        while all(p.poll() is None for p in both):  # or they may end before the third one has looked
+            for process in both:
+                process.send_signal(signal.SIGSTOP)
+            if not in_use(Path("out")):
+                break
+            for process in both:  # one was about to begin, or to end
+                process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+        if in_use(locks[0]):
             assert "another run is writing to part 1/2" in run("sample", *plain, "--shard", "1/2", code=2).stderr
             assert "parts of the run are being drawn" in run("sample", *plain, code=2).stderr
+        for process in both:
+            process.send_signal(signal.SIGCONT)
         for process in both:
             _, stderr = process.communicate(timeout=120)
             assert process.returncode == 0, stderr
