@@ -14,7 +14,8 @@ out/benchmarks and not computed again; --fresh starts over.
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ from tqdm import tqdm
 
 import symguide as sg
 from benchmarks.common import Cells, arguments, save, table
-from benchmarks.world import FIGURES, STEPS, World, over_seeds
+from benchmarks.world import FIGURES, STEPS, WEIGHT, World, over_seeds
 
 FOLDER = Path("out/benchmarks")
-KEYS = ("task", "n", "path", "eta", "scale", "start", "end", "form", "seed", "num")
+KEYS = ("task", "n", "path", "eta", "scale", "start", "end", "form", "steps", "weight", "model", "seed", "num")
 MIDDLE = (0.3, 0.7)
 CURVE = (0.15, 0.3, 0.6, 1.0)
 FORMS: dict[str, Callable[..., sg.SAG]] = {
     "": sg.SAG,
     "first": lambda objective, **given: sg.SAG(objective, jacobian="first", **given),
+    "two repeats": lambda objective, **given: sg.SAG(objective, repeats=2, **given),
     "published": lambda objective, scale, **given: sg.SAG.paper(objective, **given),
 }
 """What is set beside n, window and scale; the published form has its own rule in the place of a scale."""
@@ -50,54 +52,91 @@ class Plan:
     scale: float = 0.3
     window: tuple[float, float] = MIDDLE
     form: str = ""
+    steps: int = STEPS
+    weight: float = WEIGHT
+    model: str = "scenes"
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The first of KEYS."""
-        return self.task, self.n, self.path, self.eta, self.scale, *self.window, self.form
+        return (
+            self.task,
+            self.n,
+            self.path,
+            self.eta,
+            self.scale,
+            *self.window,
+            self.form,
+            self.steps,
+            self.weight,
+            self.model,
+        )
 
 
 def plans(task: str, ns: Sequence[int], **given: Any) -> list[Plan]:
     return [Plan(task, n, **given) for n in ns]
 
 
-def curve(task: str, eta: float, scales: Sequence[float], ns: Sequence[int] = (1, 2)) -> list[Plan]:
-    return [Plan(task, n, eta=eta, scale=scale) for scale in scales for n in ns]
+def curve(task: str, eta: float, scales: Sequence[float], model: str = "scenes") -> list[Plan]:
+    return [Plan(task, n, eta=eta, scale=scale, model=model) for scale in scales for n in (1, 2)]
 
 
 FIVE, THREE = (0, 1, 2, 3, 4), (0, 1, 2)
+CHOICES = ("identity", "personalisation")
+MODELS = ("scenes-eps", "scenes-denoiser-at-06500")
+"""The network of `scenes` as one that predicts the noise, on linear betas; and as it is, after as many steps."""
 PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "cell": (plans("style", (1, 2)), FIVE, 64),
-    "noise": (plans("style", (1, 2), eta=1.0), FIVE, 32),
+    "choices": ([p for name in CHOICES for p in plans(name, (1, 2))], FIVE, 64),
+    "noise": (plans("style", (1, 2, 4), eta=1.0), FIVE, 64),
+    "own": (plans("style", (2, 4), eta=1.0, path="own"), FIVE, 64),
+    "aesthetics": (plans("aesthetics", (1, 2)) + plans("aesthetics", (1, 2), eta=1.0), FIVE, 64),
+    "four": (plans("style", (4,)), FIVE, 64),
     "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), FIVE, 64),
-    "own": (plans("style", (2, 4), eta=1.0, path="own"), FIVE, 32),
-    "aesthetics": (plans("aesthetics", (1, 2)) + plans("aesthetics", (1, 2), eta=1.0), FIVE, 32),
+    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 0.3, 1.0)) + plans("style", (0,), eta=1.0), FIVE, 32),
     "strength-personalisation": (curve("personalisation", 0.0, (0.6, 1.0)), THREE, 32),
-    "four": (plans("style", (4,)), THREE, 64),
-    "four-noise": (plans("style", (4,), eta=1.0), FIVE, 32),
-    "sides": (
-        [
-            plan
-            for given in ({"form": "published"}, {"window": (0.0, 0.35)}, {"window": (0.0, 1.0)})
-            for plan in plans("style", (1, 2), **given)
-        ],
-        THREE,
-        32,
-    ),
-    "choices": ([p for name in ("identity", "personalisation") for p in plans(name, (1, 2))], THREE, 32),
-    "first": ([Plan("style", 2, form="first")], THREE, 64),
-    "choices-noise": (
-        [p for name in ("identity", "personalisation") for p in plans(name, (1, 2), eta=1.0)],
-        THREE,
-        32,
-    ),
-    "strength-noise": (curve("style", 1.0, (0.6, 0.15, 1.0)) + plans("style", (0,), eta=1.0), FIVE, 32),
     "strength-aesthetics": (
         curve("aesthetics", 0.0, (0.6, 0.15, 1.0)) + plans("aesthetics", (0,)),
         THREE,
         32,
     ),
+    "first": ([Plan("style", 2, form="first")], THREE, 64),
     "own-deterministic": (plans("style", (2, 4), path="own"), THREE, 64),
+    "choices-noise": ([p for name in CHOICES for p in plans(name, (1, 2), eta=1.0)], FIVE, 64),
+    "sides": (
+        [
+            plan
+            for given in (
+                {"window": (0.0, 0.35)},
+                {"window": (0.0, 1.0)},
+                {"form": "published"},
+                {"form": "two repeats"},
+                {"steps": 50},
+                {"weight": 7.0},
+            )
+            for plan in plans("style", (1, 2), **given)
+        ],
+        THREE,
+        32,
+    ),
+    "eps": (
+        [
+            plan
+            for model in MODELS
+            for plan in [Plan("style", 0, model=model), *curve("style", 0.0, (0.3, 0.6, 0.15, 1.0), model)]
+        ],
+        FIVE,
+        32,
+    ),
+    "sides-noise": (
+        [
+            plan
+            for given in ({"window": (0.0, 0.35)}, {"window": (0.0, 1.0)}, {"steps": 50}, {"weight": 7.0})
+            for plan in plans("style", (1, 2), eta=1.0, **given)
+        ],
+        THREE,
+        32,
+    ),
 }
 """Plans, seeds and samples on each, the most important first."""
 
@@ -107,8 +146,8 @@ QUICK = {"cell": (plans("style", (1, 2)), (0,), 2)}
 class Guided:
     """Cells of the study."""
 
-    def __init__(self, world: World, steps: int = STEPS) -> None:
-        self.world, self.steps = world, steps
+    def __init__(self, device: str, real: int) -> None:
+        self.world = cache(lambda model: World(device, model, real=real))
 
     def cell(
         self,
@@ -120,6 +159,9 @@ class Guided:
         start: float,
         end: float,
         form: str,
+        steps: int,
+        weight: float,
+        model: str,
         seed: int,
         num: int,
     ) -> Cell:
@@ -129,8 +171,11 @@ class Guided:
         def make(objective: Any) -> sg.SAG:
             return FORMS[form](objective, n=n, scale=scale, window=(start, end), memory="fast", **along)
 
-        key = dict(zip(KEYS, (task, n, path, eta, scale, start, end, form, seed, num), strict=True))
-        return key | self.world.measure(task, make if n else None, seed, num, self.steps, eta=eta)
+        values = task, n, path, eta, scale, start, end, form, steps, weight, model, seed, num
+        world = self.world(model)
+        world.weight = weight
+        made = world.measure(task, make if n else None, seed, num, steps, eta=eta)
+        return dict(zip(KEYS, values, strict=True)) | made
 
 
 def key_of(cell: Cell) -> tuple[Any, ...]:
@@ -159,7 +204,7 @@ def ratio(cells: Sequence[Cell], plan: Plan, base: Plan, key: str) -> str:
 
 def base_of(plan: Plan) -> Plan:
     """One call, and the rest alike."""
-    return Plan(plan.task, 1, "ode", plan.eta, plan.scale, plan.window, "" if plan.form == "first" else plan.form)
+    return replace(plan, n=1, path="ode", form="" if plan.form == "first" else plan.form)
 
 
 def rows(cells: Sequence[Cell], every: Sequence[Plan]) -> list[dict[str, Any]]:
@@ -182,6 +227,9 @@ def rows(cells: Sequence[Cell], every: Sequence[Plan]) -> list[dict[str, Any]]:
                 "scale": "" if not plan.n or plan.form == "published" else plan.scale,
                 "window": "-".join(f"{part:g}" for part in plan.window) if plan.n else "",
                 "form": plan.form,
+                "steps": plan.steps,
+                "CFG": f"{plan.weight:g}",
+                "model": plan.model,
                 **{key: figures[key] for key in FIGURES},
                 **ratios,
                 "calls": f"{figures['forward']} + {figures['backward']}",
@@ -205,15 +253,17 @@ def lowest(points: Sequence[tuple[float, float]], kept: float) -> float:
 
 
 def at_equal_shapes(
-    cells: Sequence[Cell], task: str, eta: float, kept: float, n: int = 2
+    cells: Sequence[Cell], task: str, eta: float, kept: float, model: str = "scenes", n: int = 2
 ) -> tuple[float, tuple[float, float], int] | None:
     """Ratio of the judge's figure, n calls to one, at equal shapes: with its 95 % interval, and how many seeds.
 
     On the curve of each over the strengths, from unguided on, the lowest judge while `kept` of the shapes are read. The
     interval is that of all resamples of the seeds; None where a curve has gaps or does not get there.
     """
-    curves = [[Plan(task, 0, eta=eta)] + [Plan(task, m, eta=eta, scale=s) for s in CURVE] for m in (n, 1)]
-    by_seed = [[{c["seed"]: c for c in of(cells, plan)} for plan in line] for line in curves]
+    curves = [[Plan(task, m if s else 0, eta=eta, scale=s or 0.3, model=model) for s in (0.0, *CURVE)] for m in (n, 1)]
+    num = min(max((c["num"] for c in of(cells, plan)), default=0) for line in curves for plan in line)
+    same = [cell for cell in cells if cell["num"] == num]
+    by_seed = [[{c["seed"]: c for c in of(same, plan)} for plan in line] for line in curves]
     seeds = sorted(set.intersection(*(set(found) for line in by_seed for found in line)))
 
     def value(drawn: Sequence[int]) -> float:
@@ -235,10 +285,10 @@ def at_equal_shapes(
 def equal_shapes(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Rows of `at_equal_shapes`, with strengths that are equal beside them."""
     made = []
-    for task, eta in product(("style", "aesthetics"), (0.0, 1.0)):
-        row: dict[str, Any] = {"task": task, "eta": f"{eta:g}"}
+    for model, task, eta in product(("scenes", *MODELS), ("style", "aesthetics"), (0.0, 1.0)):
+        row: dict[str, Any] = {"model": model, "task": task, "eta": f"{eta:g}"}
         for kept in (0.8, 0.7, 0.6, 0.5):
-            found = at_equal_shapes(cells, task, eta, kept)
+            found = at_equal_shapes(cells, task, eta, kept, model)
             row[f"{kept:.0%} kept"] = (
                 "" if found is None else f"{found[0]:.2f} ({found[1][0]:.2f} to {found[1][1]:.2f})"
             )
@@ -250,7 +300,7 @@ def equal_shapes(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def main() -> None:
     given = arguments(__doc__, list(PARTS), "two samples, two runs", report="measure nothing, write what is there")
     parts = QUICK if given.quick else {name: PARTS[name] for name in given.words or PARTS}
-    guided = None if given.report else Guided(World(given.device, real=64 if given.quick else 2048))
+    guided = None if given.report else Guided(given.device, 64 if given.quick else 2048)
 
     def measure(*key: Any) -> Cell:
         assert guided is not None
@@ -263,7 +313,7 @@ def main() -> None:
                 cells.get(*plan.key, seed, num)
     done = [{**row["key"], **row["found"]} for row in cells.rows.rows]
     every = list(dict.fromkeys(plan for part, _, _ in parts.values() for plan in part))
-    print(f"\n{STEPS} steps, means over seeds\n\n{table(rows(done, every))}")
+    print(f"\nmeans over seeds\n\n{table(rows(done, every))}")
     if shapes := equal_shapes(done):
         print(f"\njudge, two calls to one, at equal shapes\n\n{table(shapes)}")
     if not given.quick:

@@ -22,10 +22,9 @@ from tqdm import tqdm
 import symguide as sg
 from benchmarks.common import Cells, arguments, save, table
 from benchmarks.nstudy import estimates
-from benchmarks.world import World
+from benchmarks.world import CHECKPOINTS, World
 
 FOLDER = Path("out/benchmarks")
-CHECKPOINTS = Path(__file__).parents[1] / "training" / "checkpoints"
 WHOLE = 26_000
 """Steps of the whole training."""
 KEYS = ("model", "task", "n", "seed", "num")
@@ -55,8 +54,7 @@ def title(model: str) -> str:
 
 @lru_cache
 def world(model: str) -> World:
-    folder = CHECKPOINTS / model
-    return World(model=str(folder) if folder.exists() else model)
+    return World(model=model)
 
 
 def cell(model: str, task: str, n: int, seed: int, num: int) -> dict[str, Any]:

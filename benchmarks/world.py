@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from symguide.worlds import scenes
 from symguide.worlds.load import judge, load
 
 STEPS, WEIGHT = 25, 3.0
+CHECKPOINTS = Path(__file__).parents[1] / "training" / "checkpoints"
+"""Where training/scenes.py leaves the models that are for a study alone."""
 FIGURES = {"scorer": ("scorer", 3), "judge": ("judge", 3), "shape": ("shape", 2), "Frechet": ("frechet", 1)}
 """Titles, keys and digits of what is measured."""
 
@@ -97,8 +100,9 @@ class World:
 
 
 def loaded(model: str, device: torch.device | str) -> Denoiser:
-    """The model of that name, with the layout that all figures are measured in."""
-    return load(model, device=device).to(memory_format=torch.channels_last)
+    """The model of that name or folder of `CHECKPOINTS`, with the layout that all figures are measured in."""
+    folder = CHECKPOINTS / model
+    return load(str(folder) if folder.exists() else model, device=device).to(memory_format=torch.channels_last)
 
 
 def over_seeds(cells: Sequence[dict[str, Any]], figures: dict[str, tuple[str, int]]) -> dict[str, Any]:

@@ -143,19 +143,19 @@ def test_the_scenes_networks_can_be_remade(what, tmp_path):
 
 def test_losses_are_those_of_the_exact_model():
     """On data of one point the best network is known, and its loss is 0 at every level; another one's is not."""
-    from diffusion import flow_loss, times, v_loss
+    from diffusion import LOSSES, times
 
     from symguide.schedule import VP, RectifiedFlow
 
     torch.manual_seed(0)
     x0, noise = torch.full((6, 1, 2, 2), 0.3), torch.randn(6, 1, 2, 2)
-    for schedule, loss in ((VP.cosine(), v_loss), (RectifiedFlow(), flow_loss)):
-        t = times(6, schedule)
+    for predicts, schedule in (("v", VP.cosine()), ("eps", VP.linear()), ("flow", RectifiedFlow())):
+        loss, t = LOSSES[predicts], times(6, schedule)
         alpha, sigma = (level(t).reshape(-1, 1, 1, 1) for level in (schedule.alpha, schedule.sigma))
 
-        def exact(x, timestep, schedule=schedule, alpha=alpha, sigma=sigma):
+        def exact(x, timestep, predicts=predicts, alpha=alpha, sigma=sigma):
             eps = (x - alpha * 0.3) / sigma
-            return eps - 0.3 if isinstance(schedule, RectifiedFlow) else alpha * eps - sigma * 0.3
+            return {"v": alpha * eps - sigma * 0.3, "eps": eps, "flow": eps - 0.3}[predicts]
 
         assert loss(exact, schedule, x0, t, noise).max() < 1e-6
         assert loss(lambda x, timestep, exact=exact: exact(x, timestep) + 1, schedule, x0, t, noise).min() > 1e-4

@@ -23,6 +23,18 @@ def v_loss(network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise:
     return snr.clamp_max(5.0) / (snr + 1) * error.square().flatten(1).mean(1)
 
 
+def eps_loss(
+    network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
+) -> Tensor:
+    """Error of the noise, (B,): |eps - network|² / d.
+
+    Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2006.11239, eq. 14.
+    """
+    alpha, sigma = expand(schedule.alpha(t), x0), expand(schedule.sigma(t), x0)
+    error = network(alpha * x0 + sigma * noise, schedule.timestep(t), *condition) - noise
+    return error.square().flatten(1).mean(1)
+
+
 def flow_loss(
     network: nn.Module, schedule: RectifiedFlow, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
 ) -> Tensor:
@@ -33,3 +45,7 @@ def flow_loss(
     along = expand(t, x0)
     error = network((1 - along) * x0 + along * noise, schedule.timestep(t), *condition) - (noise - x0)
     return error.square().flatten(1).mean(1)
+
+
+LOSSES = {"v": v_loss, "eps": eps_loss, "flow": flow_loss}
+"""By what the network predicts."""

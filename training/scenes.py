@@ -3,7 +3,7 @@
     python training/scenes.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9]
 
 WHAT: scorers/KIND and judges/KIND, where KIND is classifier, clip, identity, aesthetic or segmenter; denoiser, flow,
-autoencoder, latent, weak, consistency, generator and gan.
+autoencoder, latent, weak, consistency, generator and gan; and eps, which is no part of the world but of a study.
 Checkpoints go to training/checkpoints/; --resume continues from them, or measures and saves again what is finished.
 With --minutes a training ends after so many minutes with a checkpoint, so that it can be done in legs.
 With --keep 0.03 0.25 the average after 3 % and after 25 % of a denoiser's steps is kept as a model folder beside them.
@@ -111,11 +111,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
     parser.add_argument("--checkpoints", type=Path, default=Path(__file__).parent / "checkpoints")
     args = parser.parse_args()
-    if args.keep and set(args.what) - scenes_denoisers.KINDS.keys():
-        parser.error(f"--keep is for {', '.join(scenes_denoisers.KINDS)}")
+    kinds = scenes_denoisers.KINDS
+    if args.keep and set(args.what) - kinds.keys():
+        parser.error(f"--keep is for {', '.join(kinds)}")
     if args.threads:
         torch.set_num_threads(args.threads)
-    for what in MAKERS if "all" in args.what else args.what:
+    shipped = [what for what in MAKERS if what not in kinds or kinds[what].shipped]
+    for what in shipped if "all" in args.what else args.what:
         MAKERS[what](args)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from card import card, command
-from diffusion import flow_loss, times, v_loss
+from diffusion import LOSSES, times
 from fit import Run, fit
 from pool import data_words, pool
 from scenes_autoencoder import latents
@@ -41,6 +41,7 @@ class Kind:
     shape: tuple[int, int, int] = (3, 32, 32)
     patch: int = 2
     autoencoder: str | None = None  # the folder of the autoencoder whose latents it draws
+    shipped: bool = True  # else it is for a study alone, and its folder lies beside the checkpoints
 
 
 KINDS = {
@@ -77,6 +78,14 @@ KINDS = {
         (32, 48, 64),
         ((3_000, 2e-3),),
     ),
+    "eps": Kind(
+        "The network of the `denoiser` as Stable Diffusion's was trained: predicts the noise, on linear betas.",
+        VP.linear(),
+        "eps",
+        (48, 96, 144),
+        ((6_500, 1.5e-3),),
+        shipped=False,
+    ),
 }
 
 
@@ -109,7 +118,7 @@ def train(name: str, args: argparse.Namespace) -> None:
     network: nn.Module = caption_unet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
     if kind.start is not None:
         begin(network, networks.load(args.out / kind.start)[0])
-    lossy = flow_loss if kind.predicts == "flow" else v_loss
+    lossy = LOSSES[kind.predicts]
 
     def batch(network: nn.Module) -> Tensor:
         rows = torch.randint(len(data), (BATCH,))
@@ -197,7 +206,8 @@ def finish(
         measured=measured(evaluation, args.samples or SAMPLES),
         stored="float16",
     )
-    networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
+    folder = args.out / name if kind.shipped else args.checkpoints / f"scenes-{name}"
+    networks.save(network, folder, card=text, dtype=torch.float16, denoiser=settings(kind))
     print(text)
 
 
