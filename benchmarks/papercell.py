@@ -88,8 +88,8 @@ MODELS = ("scenes-eps", "scenes-denoiser-at-06500")
 PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "cell": (plans("style", (1, 2)), FIVE, 64),
     "choices": ([p for name in CHOICES for p in plans(name, (1, 2))], FIVE, 64),
-    "noise": (plans("style", (1, 2, 4), eta=1.0), FIVE, 64),
-    "own": (plans("style", (2, 4), eta=1.0, path="own"), FIVE, 64),
+    "noise": (plans("style", (1, 2), eta=1.0), FIVE, 64),
+    "own": (plans("style", (2,), eta=1.0, path="own"), FIVE, 64),
     "aesthetics": (plans("aesthetics", (1, 2)) + plans("aesthetics", (1, 2), eta=1.0), FIVE, 64),
     "four": (plans("style", (4,)), FIVE, 64),
     "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), FIVE, 64),
@@ -103,6 +103,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "first": ([Plan("style", 2, form="first")], THREE, 64),
     "own-deterministic": (plans("style", (2, 4), path="own"), THREE, 64),
     "choices-noise": ([p for name in CHOICES for p in plans(name, (1, 2), eta=1.0)], FIVE, 64),
+    "four-noise": (plans("style", (4,), eta=1.0) + plans("style", (4,), eta=1.0, path="own"), FIVE, 64),
     "sides": (
         [
             plan
@@ -125,7 +126,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
             for model in MODELS
             for plan in [Plan("style", 0, model=model), *curve("style", 0.0, (0.3, 0.6, 0.15, 1.0), model)]
         ],
-        FIVE,
+        THREE,
         32,
     ),
     "sides-noise": (

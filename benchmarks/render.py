@@ -391,25 +391,33 @@ def tuned(name: str) -> list[Row]:
 # 9. where a look-ahead pays
 
 PLANS = {
-    "cell": [plan for part in ("cell", "four", "noise", "four-noise", "own") for plan in papercell.PARTS[part][0]],
-    "strength": [plan for part in ("strength", "strength-noise") for plan in papercell.PARTS[part][0]],
-    "sides": [plan for part in ("sides", "first", "own-deterministic") for plan in papercell.PARTS[part][0]],
-    "others": [
-        plan
-        for part in ("aesthetics", "choices", "choices-noise", "strength-personalisation")
-        for plan in papercell.PARTS[part][0]
-    ],
+    "cell": ("cell", "four", "noise", "own", "four-noise"),
+    "strength": ("strength", "strength-noise"),
+    "sides": ("sides", "sides-noise", "first", "own-deterministic"),
+    "others": ("aesthetics", "choices", "choices-noise", "strength-personalisation", "strength-aesthetics"),
+    "eps": ("eps",),
+}
+"""Parts of the study in each table."""
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "cell": (),
+    "strength": ("scale",),
+    "sides": ("window", "form", "steps", "CFG"),
+    "others": ("task", "scale"),
+    "eps": ("model", "scale"),
 }
 COMPARED = ("scorer", "scorer : one call", "judge", "judge : one call", "shape", "Frechet", "calls", "runs")
 
 
-@named(*(f"papercell-{part}" for part in PLANS))
+@named(*(f"papercell-{name}" for name in PLANS))
 def papers_cell(name: str) -> list[Row]:
-    part = name.partition("-")[2]
-    every = sorted(PLANS[part], key=lambda plan: (plan.task, plan.eta, plan.window, plan.form, plan.scale, plan.n))
-    settings = {"cell": (), "strength": ("scale",), "sides": ("window", "form"), "others": ("task", "scale")}[part]
-    made = papercell.rows(results("papercell")["cells"], every)
-    return columns(made, (*settings, "eta", "n", "path", *COMPARED))
+    which = name.partition("-")[2]
+    every = dict.fromkeys(plan for part in PLANS[which] for plan in papercell.PARTS[part][0])
+    in_order = sorted(
+        every,
+        key=lambda p: (p.model, p.task, p.eta, p.window, p.form, p.steps, p.weight, p.scale, p.n),
+    )
+    made = papercell.rows(results("papercell")["cells"], in_order)
+    return columns(made, (*SETTINGS[which], "eta", "n", "path", *COMPARED))
 
 
 @named("papercell-shapes")
