@@ -220,7 +220,13 @@ def averaged_sweep(
 
     `draws` are the further inputs of each. They are swept one after the other, and their weighted cotangents of the
     first call are added up before that is differentiated, once: K (n - 1) + 1 VJPs, the memory of one look-ahead.
+    Where there is no call but the first, all are one.
     """
+    if program.calls == 1:
+        further = next(iter(draws))
+        settings: dict[str, Any] = {"memory": memory, "jacobian": jacobian, "first": first}
+        gradient, loss, _, first = sweep(predict, x, program, cotangent, further=further, **settings)
+        return gradient, loss, first
     if jacobian not in JACOBIANS:
         raise unknown("jacobian", jacobian, JACOBIANS)
     memory = check_memory(memory) if jacobian == "exact" else 0

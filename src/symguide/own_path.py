@@ -18,17 +18,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from symguide.errors import ConfigError, unknown, whole
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule
 from symguide.solver import (
     Builder,
+    Grid,
     Past,
     Program,
+    Solver,
     ancestral_std,
     for_values,
     get_solver,
@@ -38,11 +41,41 @@ from symguide.solver import (
 )
 
 Back = Literal["", "travel", "restart"]
+PATHS = ("ode", "own", "fresh")
+"""Ways that a look-ahead can go: without noise, where the run will go, or with noise of its own."""
+
+
+def check_ahead(
+    path: str,
+    n: int | None,
+    grid: str | Grid | None = None,
+    samples: int = 1,
+    paths: Sequence[str] = PATHS,
+    of: str = "a look-ahead",
+) -> None:
+    """ConfigError unless a look-ahead of n calls, or all for None, can go along this path, which must be in `paths`."""
+    if path in PATHS and path not in paths:
+        raise ConfigError(
+            f"{of} looks along {' or '.join(map(repr, paths))}; {path!r} is for SAG, DSG and step.lookahead_gradient"
+        )
+    if path not in paths:
+        raise unknown(f"path of {of}", path, paths)
+    if path != "ode" and grid is not None:
+        raise ConfigError(f"path={path!r} goes along the run's own grid: leave grid= out")
+    if n is None and path == "ode":
+        raise ConfigError("n='all' (None for a step) is as many calls as the run makes: use path='own'")
+    if n is not None:
+        whole(n, "n", 1)
+    if whole(samples, "samples", 1) > 1 and path != "fresh":
+        raise ConfigError(f"samples={samples} are look-aheads with noise of their own: use path='fresh'")
 
 
 @dataclass(frozen=True)
 class Move:
-    """One move of a run, down a step or back up: see the module. `noise` draws z."""
+    """One move of a run, down a step or back up: see the module.
+
+    `noise` draws z. An `estimate` is not a step but the run's clean estimate where it ends with noise: one call.
+    """
 
     t: float
     s: float
@@ -50,6 +83,7 @@ class Move:
     std: float
     noise: Callable[[], Tensor]
     back: Back = ""
+    estimate: bool = False
 
 
 class Course(Protocol):
@@ -67,7 +101,21 @@ class Course(Protocol):
     def times(self) -> tuple[float, ...]: ...
     @property
     def plan(self) -> tuple[tuple[int, int], ...] | None: ...
-    def repeats(self, index: int) -> int: ...
+    def repeats(self, index: int, visit: int = 0) -> int: ...
+
+
+class StepToCome:
+    """A step that is not made yet, as windows and rules of time see it: where it is in the run, and no more."""
+
+    def __init__(self, run: Course, index: int, visit: int) -> None:
+        self.run, self.index, self.visit, self.schedule = run, index, visit, run.schedule
+        self.t, self.s = run.times[index], run.times[index + 1]
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(
+            f"along the run's own path it must be known ahead which steps are repeated, and a window asks for "
+            f"step.{name}: use a window of times, the number repeats=1, or path='ode'"
+        )
 
 
 def to_come(
@@ -80,21 +128,21 @@ def to_come(
     schedule, times, steps = run.schedule, run.times, len(run.times) - 1
     plan = run.plan or tuple((i, 0) for i in range(steps))
     reached, place = index + after, plan.index((index, visit))
-    for i, times_before in plan[place + after :]:
+    for i, times_before in plan[place:]:
         t, s, key = times[i], times[i + 1], i + times_before * steps
-        if i < reached:
+        now = (i, times_before) == (index, visit)
+        if i < reached and not now:
             kept, std = noising(schedule, times[reached], t)
             yield Move(times[reached], t, kept, std, partial(run.noise.draw, "restart", i, times_before), "restart")
         reached = i + 1
-        begin = repeat if (i, times_before) == (index, visit) else 0
-        for k in range(begin, max(run.repeats(i), begin + 1)):
+        std = transition(run.solver, schedule, t, s, run.eta, None).std
+        begin = repeat if now else 0
+        for k in range(begin + (now and after), max(run.repeats(i, times_before), begin + 1)):
             if k > begin:
                 yield Move(s, t, *noising(schedule, s, t), partial(run.noise.draw, "travel", key, k - 1), "travel")
-            here = (i, times_before, k) == (index, visit, repeat)
-            std = transition(run.solver, schedule, t, s, run.eta, None).std
-            yield _step(schedule, t, s, std, own if here else partial(run.noise.draw, "step", key, k))
+            yield _step(schedule, t, s, std, own if now and k == repeat else partial(run.noise.draw, "step", key, k))
     if times[reached] > 0:
-        yield _step(schedule, times[reached], 0.0, 0.0, _none)
+        yield clean_estimate(times[reached])
 
 
 def ancestral(run: Course, index: int) -> Iterator[Move]:
@@ -104,6 +152,11 @@ def ancestral(run: Course, index: int) -> Iterator[Move]:
     """
     for t, s in pairwise([*run.times[index:], *([0.0] if run.times[-1] > 0 else [])]):
         yield _step(run.schedule, t, s, ancestral_std(run.schedule, t, s), _none)
+
+
+def clean_estimate(t: float) -> Move:
+    """The last move of a run that ends at t, with noise."""
+    return Move(t, 0.0, 0.0, 0.0, _none, estimate=True)
 
 
 def _none() -> Tensor:
@@ -136,34 +189,68 @@ class Legs(NamedTuple):
         return [_carried(moves, like) for leg, moves in zip(self.legs, self.moves, strict=True) if leg.std > 0]
 
 
-def legs(solver: str, moves: Sequence[Move], n: int | None) -> Legs:
-    """The moves in legs of n calls in all; None: every move is one, as the run makes them.
+def legs(solver: str, schedule: Schedule, moves: Sequence[Move], n: int | None) -> Legs:
+    """The moves in legs of n calls in all; None, or as many as the run makes: every move is one, as the run makes them.
 
-    Moves back are within a leg, but where all moves are legs. Legs are as many steps of the run's grid as can be.
+    Legs end where a lower time is reached for good, so that moves back are within them, and are as many steps of the
+    run's grid as can be. Where such legs cannot have n calls, they end at any step, with moves back between them.
     """
-    method, down = get_solver(solver), [move for move in moves if not move.back]
-    every = method.of_steps(len(down))
-    if n is None or n >= sum(every):
-        calls = iter(every)
-        own = tuple(Leg(move.t, move.s, move.kept, move.std, move.back) for move in moves)
-        return Legs(own, tuple(0 if move.back else next(calls) for move in moves), tuple((move,) for move in moves))
-    last: list[int] = []  # where each lower time is reached for good, from the end
+    method, down = get_solver(solver), [place for place, move in enumerate(moves) if not move.back]
+    most = sum(_calls(method, schedule, moves[place : place + 1]) for place in down)
+    n = most if n is None else min(n, most)
+    for ends, cut in ((_for_good(moves), _whole), (down, _back_apart)):
+        for count in range(-(-n // method.stages), len(ends) + 1):
+            last = [ends[(2 * len(ends) * j + count) // (2 * count) - 1] + 1 for j in range(1, count + 1)]
+            parts = [part for a, b in zip([0, *last], last, strict=False) for part in cut(moves[a:b])]
+            stages = [_calls(method, schedule, part) for part in parts]
+            if sum(stages) >= n:
+                return Legs(tuple(map(_together, parts)), _of_all(stages, n), tuple(map(tuple, parts)))
+    raise AssertionError("a run's steps down have all of its calls")
+
+
+def _for_good(moves: Sequence[Move]) -> list[int]:
+    """The moves that reach a lower time than the first one's for good."""
+    last: list[int] = []
     for place in reversed(range(len(moves))):
         if (not last or moves[place].s > moves[last[-1]].s) and moves[place].s < moves[0].t:
             last.append(place)
-    last.reverse()
-    stages = method.calls(n)
-    stages = stages if len(stages) <= len(last) else method.of_steps(len(last))
-    ends = [last[(2 * len(last) * j + len(stages)) // (2 * len(stages)) - 1] + 1 for j in range(1, len(stages) + 1)]
-    parts = tuple(tuple(moves[a:b]) for a, b in zip([0, *ends], ends, strict=False))
-    return Legs(tuple(map(_together, parts)), stages, parts)
+    return last[::-1]
+
+
+def _whole(moves: Sequence[Move]) -> list[Sequence[Move]]:
+    return [moves]
+
+
+def _back_apart(moves: Sequence[Move]) -> list[Sequence[Move]]:
+    return [moves[:1], moves[1:]] if moves[0].back else [moves]
+
+
+def _calls(method: Solver, schedule: Schedule, moves: Sequence[Move]) -> int:
+    """The most calls that moves in a row can have as one leg: none back, one for a clean estimate."""
+    leg = _together(moves)
+    if leg.back or moves[-1].estimate:
+        return int(not leg.back)
+    return method.most(_rest(schedule, leg) / schedule.sigma(leg.s) if leg.s > 0 else 0.0)
+
+
+def _of_all(stages: Sequence[int], n: int) -> tuple[int, ...]:
+    """n calls of these, without second stages of the last legs where they are more."""
+    made = list(stages)
+    for place in reversed(range(len(made))):
+        made[place] -= min(max(made[place] - 1, 0), sum(made) - n)
+    return tuple(made)
 
 
 def _together(moves: Sequence[Move]) -> Leg:
     kept, variance = 1.0, 0.0
     for move in moves:
         kept, variance = move.kept * kept, move.kept**2 * variance + move.std**2
-    return Leg(moves[0].t, moves[-1].s, kept, variance**0.5)
+    return Leg(moves[0].t, moves[-1].s, kept, variance**0.5, moves[0].back if len(moves) == 1 else "")
+
+
+def _rest(schedule: Schedule, leg: Leg) -> float:
+    """What `noisy_step` is told; not by sigma_s² - std², of which rounding leaves nothing where little is kept."""
+    return leg.kept * schedule.sigma(leg.t) if leg.std > 0 else schedule.sigma(leg.s)
 
 
 def _carried(moves: Sequence[Move], like: Tensor) -> Tensor:
@@ -193,7 +280,7 @@ def _along(
 ) -> Program:
     known = 1 if before is None else 2
     made = Builder(inputs=known + sum(leg.std > 0 for leg in legs))
-    entering: Past = [] if before in (None, legs[0].t) else [(before, 1)]
+    entering: Past = [] if before is None else [(before, 1)]
     past, x, unused = list(entering), 0, iter(range(known, made.inputs))
     for leg, calls in zip(legs, stages, strict=True):
         noise = next(unused) if leg.std > 0 else None
@@ -201,6 +288,7 @@ def _along(
             x = made.linear((leg.kept, x), *([] if noise is None else [(1.0, noise)]))
             past = list(entering) if leg.back == "travel" else []  # a restart begins without history
             continue
-        entering = list(past)
-        x = noisy_step(made, solver, schedule, x, leg.t, leg.s, leg.std, past, calls, noise)
+        entering = [each for each in past if each[0] > leg.t]  # a leg over a restart has led to where it is noisier
+        past = list(entering)
+        x = noisy_step(made, solver, schedule, x, leg.t, leg.s, _rest(schedule, leg), past, calls, noise)
     return made.program()

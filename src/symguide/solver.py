@@ -25,6 +25,7 @@ from symguide.schedule import Schedule, Time
 Make = TypeVar("Make", bound=Callable[..., Any])
 Written = TypeVar("Written", bound=Callable[..., int])
 Past = list[tuple[float, int]]  # earlier predictions of a multistep solver: (time, node)
+NO_SHARE = 1e-4  # of x_t's own noise in x_s: what is less is left over by rounding, or is lost in it
 
 
 class Linear(NamedTuple):
@@ -93,6 +94,10 @@ class Solver:
     def of_steps(self, steps: int) -> tuple[int, ...]:
         """Calls of each step of a run of so many steps down to sigma = 0, as `sample` makes them."""
         return (self.stages,) * (steps - 1) + (self.stages if self.full_at_end else 1,)
+
+    def most(self, share: float) -> int:
+        """Calls of a step in whose noise this share is x_t's own: Heun's second stage divides by it."""
+        return self.stages if self.full_at_end or share > NO_SHARE else 1
 
 
 SOLVERS: Registry[Solver] = registry_of("solver")
@@ -387,30 +392,30 @@ def noisy_step(
     x: int,
     t: float,
     s: float,
-    std: float,
+    rest: float,
     past: Past,
     stages: int | None = None,
     noise: int | None = None,
 ) -> int:
     """The node of x_s in a step that adds noise: the solver's step to the cleaner `down`, times a scale.
 
-        sigma_down² = sigma_s² - std²   at alpha_s
+        sigma_down = rest   at alpha_s
 
     Args:
         program: what is written to.
+        rest: standard deviation of the noise of x_t's own in x_s, sqrt(sigma_s² - std²); sigma_s where none is added.
         stages: of a two-stage solver; as many as the step can have where not given.
         noise: the node of std * z; without it the mean of x_s.
     """
     alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
-    down, scale = s, 1.0
-    if std > 0:
-        down = schedule.time(math.sqrt(max(sigma_s**2 - std**2, 0.0)) / alpha_s)
-        scale = alpha_s / schedule.alpha(down)
-    if past:
+    down = s if rest == sigma_s else schedule.time(rest / alpha_s)
+    scale, share = alpha_s / schedule.alpha(down), rest / sigma_s if s > 0 else 0.0
+    if past and share > NO_SHARE:
         past[-1] = _stretched(schedule, past[-1][0], t, s, down), past[-1][1]
+    elif past:
+        past.clear()
     method = get_solver(solver)
-    most = method.stages if method.full_at_end or down > 0 else 1
-    x = method.step(program, schedule, x, t, down, past, most if stages is None else min(stages, most))
+    x = method.step(program, schedule, x, t, down, past, method.most(share) if stages is None else stages)
     if noise is not None:
         return program.linear((scale, x), (1.0, noise))
     return program.linear((scale, x)) if scale != 1.0 else x
@@ -442,5 +447,5 @@ def transition(solver: str, schedule: Schedule, t: float, s: float, eta: float, 
         raise ConfigError(f"eta = {eta} puts more noise into the step from t = {t:.4f} than x_s has: use eta <= 1")
     made = Builder(inputs=1 if before is None else 2)
     past: Past = [] if before in (None, t) else [(before, 1)]
-    noisy_step(made, solver, schedule, 0, t, s, std, past)
+    noisy_step(made, solver, schedule, 0, t, s, math.sqrt(max(schedule.sigma(s) ** 2 - std**2, 0.0)), past)
     return Transition(made.program(), std, ancestral)

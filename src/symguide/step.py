@@ -22,7 +22,7 @@ from symguide.lookahead import averaged_sweep, lookahead_program, run, sweep
 from symguide.loss import Cotangent, GradientOf, Objective
 from symguide.memory import Memory
 from symguide.memory_plan import MemoryPlan
-from symguide.own_path import Legs, Move, along, ancestral, legs, to_come
+from symguide.own_path import Legs, Move, StepToCome, along, ancestral, check_ahead, legs, to_come
 from symguide.per_sample import Noise
 from symguide.schedule import Schedule, Time
 from symguide.solver import Grid, Program, Transition, choose, get_solver, noising, transition
@@ -131,31 +131,17 @@ class Run:
     def schedule(self) -> Schedule:
         return self.predict.denoiser.schedule
 
-    def repeats(self, index: int) -> int:
+    def repeats(self, index: int, visit: int = 0) -> int:
         """How often a step to come is made, with time travel between."""
         if self.loss is None or getattr(self.loss, "repeats", None) == 1:
             return 1
-        return self.loss.repeats_at(cast("Step", StepToCome(self, index)))
+        return self.loss.repeats_at(cast("Step", StepToCome(self, index, visit)))
 
     def unmet(self) -> "Requirement | None":
         """The first of the requirements so far that was not met. On a GPU this waits for all that was asked of it."""
         asked, self.requirements[:] = list(self.requirements), []
         met = torch.stack([requirement.met for requirement in asked]).tolist() if asked else []
         return asked[met.index(False)] if False in met else None
-
-
-class StepToCome:
-    """A step that is not made yet, as windows and rules of time see it: where it is in the run, and no more."""
-
-    def __init__(self, run: Run, index: int) -> None:
-        self.run, self.index, self.schedule = run, index, run.schedule
-        self.t, self.s = run.times[index], run.times[index + 1]
-
-    def __getattr__(self, name: str) -> Any:
-        raise ConfigError(
-            f"along the run's own path it must be known ahead which steps are repeated, and a window asks for "
-            f"step.{name}: use a window of times, repeats=1, or path='ode'"
-        )
 
 
 @dataclass(frozen=True)
@@ -374,9 +360,14 @@ class Step:
         cotangent(x_0) -> loss (B,), u (B, ...);    the result is (d x_0 / d x_t)^T u
 
         Args:
+            n: network calls; with a path of the run's at most those that it has left, which None is.
             path: "ode", or along the run's own steps, see `own_path`, with the noise that it will draw ("own") or with
                 that of `samples` look-aheads of their own ("fresh", see `averaged_sweep`).
+
+        Raises:
+            ConfigError: for a path, n, grid or number of samples that is none, or that do not go together.
         """
+        check_ahead(path, n, grid, samples)
         self.run.predict.require = self.require
         settings: dict[str, Any] = {"memory": memory, "jacobian": jacobian, "first": self._first}
         if path == "fresh":
@@ -397,8 +388,7 @@ class Step:
         """The program of a look-ahead from this step, or `after` it, and its inputs beside x."""
         if path == "own":
             return self.own_path(n, solver, after)
-        if n is None:
-            raise ConfigError("only along the run's own steps a look-ahead has all calls: path='own'")
+        assert n is not None
         return lookahead_program(self.run.predict.denoiser, self.levels[int(after)], n, solver, grid), []
 
     def own_path(self, n: int | None, solver: str = "best", after: bool = False) -> tuple[Program, list[Tensor]]:
@@ -408,7 +398,7 @@ class Step:
         `symguide.own_path`. With n = None it is the rest of the run itself.
 
         Args:
-            n: network calls, as many as the run makes for None.
+            n: network calls, as many as the run makes for None or for more.
             solver: the run's own for "best".
             after: from x_s on.
         """
@@ -436,9 +426,10 @@ class Step:
         if self.run.levels is not None:
             raise ConfigError("frames with noise levels of their own have no one way to go: use path='ode'")
         name = self.run.solver if solver == "best" else choose(solver, None)[0]
-        past = (self.t, self.prediction.x0) if after else self.state.past
+        made = legs(name, self.schedule, moves, n)
+        again = bool(made.legs[0].back)  # time travel to this step's beginning, and to what was known there
+        past = (self.t, self.prediction.x0) if after and not again else self.state.past
         past = past if get_solver(name).multistep else None
-        made = legs(name, moves, n)
         program = along(name, self.schedule, made, None if past is None else past[0])
         return program, [*([] if past is None else [past[1]]), *(made.noise(self.x) if noise else [])], made
 
@@ -474,7 +465,14 @@ class Step:
         jacobian: str = "exact",
         path: str = "ode",
     ) -> tuple[Tensor, Tensor]:
-        """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s)."""
+        """Gradient with respect to x_s (B, ...) and loss (B,) of the objective n calls ahead of (x_s, s).
+
+        Raises:
+            ConfigError: as `carried_back`, and where the run is over at s.
+        """
+        check_ahead(path, n, grid, paths=("ode", "own"), of="gradient_after")
+        if self.s == 0 and (path == "ode" or next(self.moves(after=True), None) is None):
+            raise ConfigError("x_s is clean, and nothing is left to look ahead: ask the objective of x_s itself")
         program, further = self._ahead(n, solver, grid, path, after=True)
         self.run.predict.require = self.require
         aim = GradientOf(objective)

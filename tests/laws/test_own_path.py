@@ -8,7 +8,9 @@ from conftest import SCHEDULES, quartic, relative, tiny
 
 import symguide as sg
 from symguide import rules
+from symguide.own_path import legs
 from symguide.solver import SOLVERS
+from symguide.step import Guided
 
 STEPS = 6
 PLANS = ("minimal", "fast", 2, 0, "auto")
@@ -101,9 +103,12 @@ def same(recipe, solver, run):
     return {"batch": 3, "steps": STEPS, "seed": 5, "loss": Asks(recipe, None), "solver": solver, **run}
 
 
-def test_where_the_run_ends_with_noise_the_clean_estimate_there_is_asked():
-    asks, denoiser = asked(sg.SAG(quartic, n="all", path="own"), (1, 0, 0), until=0.2), tiny()
-    end = sg.sample(denoiser, batch=3, steps=STEPS, seed=5, until=0.2, loss=Asks(sg.SAG(quartic), None)).samples
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_where_the_run_ends_with_noise_the_clean_estimate_there_is_asked(solver):
+    """By one call, whatever the solver."""
+    recipe, denoiser = sg.SAG(quartic, n="all", path="own"), tiny()
+    asks = asked(recipe, (1, 0, 0), until=0.2, solver=solver)
+    end = sg.sample(denoiser, **same(recipe, solver, {"until": 0.2})).samples
     time = next(t for t in asks.step.run.times if t <= 0.2)
     assert relative(asks.loss, quartic(denoiser(end, time).x0.detach())) < 1e-12
 
@@ -197,6 +202,110 @@ def test_abms_looks_from_where_the_step_leads():
     assert relative(gradient, torch.autograd.grad(quartic(x).sum(), leaf)[0]) < 1e-12
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_abms_looks_through_the_repeats_that_are_left_of_its_step(solver):
+    """From x_s back to x_t, and down again: beside the end of the run, and its differences by what x_s is."""
+    at, way = (1, 0, 0), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    recipe = sg.ABMS(quartic, n="all", path="own", repeats=2)
+
+    class Asking(Asks):
+        def guide(self, step):
+            if (step.index, step.visit, step.repeat) == self.at:
+                self.gradient, self.loss = step.gradient_after(step.x_s(), quartic, None, path="own")
+
+    class Moving(Asks):
+        def guide(self, step):
+            if (step.index, step.visit, step.repeat) == at:
+                return Guided(step.x_s() + self.by * way, torch.zeros(3), torch.zeros(3))
+
+    asks = Asking(recipe, at)
+    sg.sample(tiny(), **same(recipe, solver, {"loss": asks}))
+
+    def end(c):
+        moving = Moving(recipe, at)
+        moving.by = c * 2e-4
+        return quartic(sg.sample(tiny(), **same(recipe, solver, {"loss": moving})).samples)
+
+    f = [end(c) for c in (-2, -1, 1, 2)]
+    slope = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * 2e-4)
+    assert relative(asks.loss, end(0)) < 1e-12
+    assert relative((asks.gradient * way).sum(dim=1), slope) < 1e-6
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("settings", [{"repeats": 2}, {"repeats": 3}], ids=["2 repeats", "3 repeats"])
+def test_legs_over_time_travel_are_exact_though_next_to_nothing_of_x_is_left(schedule, settings):
+    """Heun's second stage would be where the noise is a rounding; and DDIM's leg is the moves with x_0 held."""
+    asked_at = []
+
+    def network(x, t, *_):
+        asked_at.append(x.detach().abs().max().item())
+        return 0.3 * torch.tanh(x)
+
+    denoiser = sg.Denoiser(network, SCHEDULES[schedule], "x0", shape=(6,))
+    run = {"steps": STEPS, "batch": 3, "seed": 5, "eta": 1.0, "grid": "flow"}
+    asks = Asks(sg.SAG(quartic, n=3, path="own", **settings), (0, 0, 0))
+    sg.sample(denoiser, loss=asks, solver="heun", **run)
+    level = max(SCHEDULES[schedule].sigma(SCHEDULES[schedule].t_max), 1.0)
+    assert max(asked_at) < 20 * level and bool(asks.gradient.isfinite().all())
+
+    asks = Asks(sg.SAG(quartic, n=2, path="own", **settings), (0, 0, 0))
+    sg.sample(denoiser, loss=asks, **run)
+    step, leaf = asks.step, asks.step.x.clone().requires_grad_()
+    x, (_, _, parts) = leaf, legs("ddim", step.schedule, list(step.moves()), 2)
+    for part in parts:
+        x0 = denoiser(x, part[0].t).x0
+        for move in part:
+            z = move.noise() if move.std > 0 else 0.0
+            keep = step.schedule.alpha(move.s) - move.kept * step.schedule.alpha(move.t) if not move.back else 0.0
+            x = x0 if move.s == 0 else move.kept * x + keep * x0 + move.std * z
+    assert relative(asks.gradient, torch.autograd.grad(quartic(x).sum(), leaf)[0]) < 1e-10
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("settings", [{}, {"repeats": 3}], ids=["plain", "repeats"])
+def test_as_many_calls_are_made_as_asked(solver, settings):
+    """And with all of them it is the run, whatever schedule takes a second stage away."""
+    asks = Asks(sg.SAG(quartic, n="all", path="own", **settings), (0, 0, 0))
+    denoiser = tiny("flow", "flow")
+    sg.sample(denoiser, **same(asks.recipe, solver, {"loss": asks}))
+    most = asks.step.own_path(None)[0].calls
+    assert [asks.step.own_path(n)[0].calls for n in range(1, most + 3)] == [*range(1, most + 1), most, most]
+    whole = asks.step.lookahead_gradient(quartic, most, path="own")[0]
+    assert torch.equal(whole, asks.gradient)
+
+
+def test_a_step_refuses_what_it_cannot_look_along():
+    refused = [
+        ({"n": 3, "path": "foo"}, "unknown path"),
+        ({"n": None}, "use path='own'"),
+        ({"n": 3, "path": "own", "grid": "flow"}, "leave grid= out"),
+        ({"n": 3, "path": "own", "samples": 7}, "use path='fresh'"),
+        ({"n": 0, "path": "own"}, "n must be a whole number"),
+        ({"n": 1.5, "path": "own"}, "n must be a whole number"),
+        ({"n": 3, "path": "fresh", "samples": 0}, "samples must be a whole number"),
+    ]
+    step = asked(sg.SAG(quartic), (1, 0, 0)).step
+    for settings, says in refused:
+        with pytest.raises(sg.ConfigError, match=says):
+            step.lookahead_gradient(quartic, **settings)
+    with pytest.raises(sg.ConfigError, match="gradient_after looks along"):
+        step.gradient_after(step.x_s(), quartic, 2, path="fresh")
+    last = asked(sg.SAG(quartic), (STEPS - 1, 0, 0)).step
+    for path in ("ode", "own"):
+        with pytest.raises(sg.ConfigError, match="nothing is left to look ahead"):
+            last.gradient_after(last.x_s(), quartic, 1, path=path)
+
+
+def test_one_fresh_call_is_one_call():
+    def calls(**settings):
+        denoiser = tiny()
+        sg.sample(denoiser, batch=2, steps=STEPS, loss=sg.SAG(quartic, window=(0.0, 0.1), **settings))
+        return denoiser.network.forward_rows // 2 - STEPS, denoiser.network.backward_rows // 2
+
+    assert calls(n=1, path="fresh", samples=4) == calls(n=1) == (0, 1)
+
+
 def noise(step, index):
     return step.run.noise.draw("step", index)
 
@@ -239,10 +348,11 @@ def test_what_cannot_be_looked_along_is_refused():
         ({"n": "all"}, "use path='own'"),
         ({"samples": 2}, "use path='fresh'"),
         ({"path": "owm"}, "own"),
+        ({"n": "al", "path": "own"}, "or 'all'"),
     ):
         with pytest.raises(sg.ConfigError, match=says):
             sg.SAG(quartic, **settings)
-    with pytest.raises(sg.ConfigError, match="path"):
+    with pytest.raises(sg.ConfigError, match="LGD looks along"):
         sg.LGD(quartic, path="fresh")
     window = {"window": lambda step: bool(step.x.sum() > -1e9), "repeats": 2}
     with pytest.raises(sg.ConfigError, match=r"asks for step\.x"):

@@ -207,7 +207,7 @@ def test_moves_are_what_the_scheduler_then_makes(name, pipes, monkeypatch):
         assert (move.t, move.s) == (step.t, step.s) and move.std == pytest.approx(std, rel=1e-5, abs=1e-7)
         assert std == 0 or torch.allclose(move.noise(), noise, atol=1e-4)
     first, last = watch.made[0][0], watch.made[-1][0]
-    made = legs("ddim", watch.moves[:-1], 1)
+    made = legs("ddim", first.schedule, watch.moves[:-1], 1)
     (leg,), (carried,), schedule = made.legs, made.noise(first.x), first.schedule
     reached = leg.kept * first.x + (schedule.alpha(leg.s) - leg.kept * schedule.alpha(leg.t)) * 0.3 + carried
     assert torch.allclose(reached, last.x, atol=1e-4)
@@ -292,3 +292,10 @@ def test_numbers_that_are_drawn_between_steps_are_found_out(pipes):
     with pytest.raises(sg.GuidanceError, match="between its scheduler's steps"):
         final(pipe, call | {"callback_on_step_end": draws}, Looks(), generator)
     final(pipe, call | {"callback_on_step_end": draws}, sg.SAG(bright, n=2, scale=0.1))
+
+
+def test_the_end_of_a_step_that_is_made_again_is_refused(pipes):
+    pipe, call = pipes("ddpm", num_inference_steps=3)
+    final(pipe, call, sg.ABMS(bright, n=1, path="own", window=(0.3, 0.6)))
+    with pytest.raises(sg.ConfigError, match="use repeats=1"):
+        final(pipe, call, sg.ABMS(bright, n=1, path="own", window=(0.3, 0.6), repeats=2))

@@ -19,10 +19,10 @@ from symguide.loss_guidance.recipe import (
     Push,
     Recipe,
     Rule,
-    checked_count,
     count_at,
 )
 from symguide.memory_plan import MemoryPlan, check_memory
+from symguide.own_path import check_ahead
 from symguide.solver import Grid, choose
 from symguide.step import Run, Step
 
@@ -91,17 +91,14 @@ class LookAhead(Descent):
         super().__post_init__()
         if self.jacobian not in JACOBIANS:
             raise unknown("jacobian", self.jacobian, JACOBIANS)
-        if self.path not in self.paths:
-            raise unknown(f"path of {type(self).__name__}'s look-ahead", self.path, self.paths)
+        n = 1 if callable(self.n) else None if self.n == "all" else self.n
+        if isinstance(n, str):
+            raise ConfigError(f"n must be a whole number, at least 1, or 'all' (with path='own'), not {n!r}")
+        check_ahead(self.path, n, self.grid, paths=self.paths, of=type(self).__name__)
         solver, grid = choose(self.solver, self.grid)
         if self.path == "ode":
             settle(self, solver=solver, grid=grid)
-        elif self.grid is not None:
-            raise ConfigError(f"path={self.path!r} goes along the run's own grid: leave grid= out")
-        if self.n == "all" and self.path == "ode":
-            raise ConfigError("n='all' is as many calls as the run makes: use path='own'")
-        settle(self, memory=check_memory(self.memory))
-        settle(self, n=self.n if self.n == "all" else checked_count("n", self.n))
+        settle(self, memory=check_memory(self.memory), n=self.n if callable(self.n) or n is None else whole(n, "n"))
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
@@ -112,7 +109,11 @@ class LookAhead(Descent):
 
     def calls_at(self, t: float) -> int | None:
         """n at t; None for all."""
-        return None if self.n == "all" else count_at("n", self.n, t)
+        if self.n == "all":
+            return None
+        if callable(self.n) and str(self.n(t)) == "all":
+            raise ConfigError("'all' is for n itself, not for what a function of t gives")
+        return count_at("n", self.n, t)
 
     def ahead(self, step: Step) -> Ahead:
         """What the look-ahead of a step takes beside the objective."""
@@ -133,8 +134,7 @@ class Drawn(LookAhead):
     def __post_init__(self) -> None:
         super().__post_init__()
         settle(self, samples=whole(self.samples, f"{type(self).__name__}'s samples", 1))
-        if self.samples > 1 and self.path != "fresh":
-            raise ConfigError(f"samples={self.samples} are look-aheads with noise of their own: use path='fresh'")
+        check_ahead(self.path, 1, samples=self.samples)
 
     def gradient(self, step: Step) -> Pair:
         return step.lookahead_gradient(self.objective_at(step), *self.ahead(step), samples=self.samples)

@@ -34,12 +34,14 @@ class SAG(Drawn):
             "own": where the run will go if nothing guides it any more. The n calls are on the run's own remaining
             grid, each leg takes the noise that the run will draw in the steps it spans, carried through their linear
             parts (`symguide.own_path`), through repeats and restarts. With eta = 0 it is the ODE on the run's grid.
-            Hooks of the run, and particles that are exchanged later, are not looked at.
+            Hooks of the run, and particles that are exchanged later, are not looked at; prediction rules that
+            remember (the momentum of `APG`) stand still in it.
             "fresh": ancestral steps on the run's grid with noise of their own, in `samples` look-aheads, whose loss
             is -log mean_k exp(-objective(x_0^k)): with many samples and calls -log E[exp(-objective) | x_t]. Where
             modes are apart that takes more samples than one can pay (docs/theory/lookahead.md).
         samples: look-aheads of path "fresh".
-        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`.
+        solver, grid, memory, jacobian: of the look-ahead, see `lookahead_gradient`. Along "own" and "fresh" the solver
+            "best" is the run's own; another goes by its times and noise, but is not the run. Neither takes a grid.
         eta: of runs whose `sample` is not told one.
 
     Raises:
@@ -57,7 +59,8 @@ class SAG(Drawn):
 
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
     n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity". Path "fresh" of K samples: forward
-    1 + K (n - 1) with "fast", 2 + K (2n - 3) with "minimal", backward 1 + K (n - 1).
+    1 + K (n - 1) with "fast", 2 + K (2n - 3) with "minimal", 2 + 2K (n - 1) with 0, 1 + K (n - 1) for "first" and
+    "identity"; backward 1 + K (n - 1), 1, 0. With n = 1 it is one call, whatever K.
 
     Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030; the
     paths along noise are ours.

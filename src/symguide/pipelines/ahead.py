@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Prediction
-from symguide.errors import GuidanceError
+from symguide.errors import ConfigError, GuidanceError
 from symguide.lookahead import run as run_program
-from symguide.own_path import Move
+from symguide.own_path import Move, clean_estimate
 from symguide.pipelines import state
 from symguide.pipelines.draws import Drawn, Draws, Instead, whole
 from symguide.pipelines.runs import PipelineRun, ToMake, ToMove
@@ -124,6 +124,11 @@ class Ahead:
 
     def _refuse(self, after: bool) -> None:
         scheduler, given = self.scheduler, self.call.step.given
+        if after and self._repeats(self.run.index) > self.repeat + 1:
+            raise ConfigError(
+                "in a pipeline path='own' does not look from the end of a step that will be made again: use repeats=1, "
+                "or path='ode'"
+            )
         named = {name for name, value in given.items() if not (value is None or isinstance(value, dict))}
         further = {name for value in given.values() if isinstance(value, dict) for name in value}
         why = None
@@ -237,7 +242,7 @@ class Ahead:
         if (t := times[-1]) > 0:  # the run ends with noise, and its clean estimate there is what objectives see
             built.predict(node, t)
             end = ToMake(len(self.run.parts), self.course.steps, 0)
-            moves.append((end, Move(t, 0.0, 0.0, 0.0, partial(torch.zeros_like, x))))
+            moves.append((end, clean_estimate(t)))
         return Read(built.program(), inputs, moves)
 
     def _travel(self, to: ToMake) -> Tensor | None:

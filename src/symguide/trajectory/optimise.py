@@ -76,7 +76,7 @@ def optimise(
     callback: Callable[[IterationRecord, Tensor], None] | None = None,
     progress: bool = False,
 ) -> Optimised:
-    """Draw samples along the probability-flow ODE, and optimise what they start from or how they get there.
+    """Draw samples along the probability-flow ODE, or with eta > 0 along fixed noise, and optimise their start or way.
 
     The gradient is that of the run itself, through all of its steps, at the memory of one network call (see
     `lookahead_gradient`). With 0 iterations the samples are those of `sample(..., eta=0)`, to the last bit. With
@@ -180,7 +180,7 @@ def _program(run: Run, x: Tensor, controlled: bool) -> tuple[Program, list[Tenso
         return through(run.solver, run.schedule, run.times, calls, controlled), []
     if controlled:
         raise ConfigError(f"a control at every step is one of steps without noise: use eta=0, not {run.eta:g}")
-    made = legs(run.solver, list(to_come(run, 0, 0, 0, lambda: run.noise.draw("step"))), None)
+    made = legs(run.solver, run.schedule, list(to_come(run, 0, 0, 0, lambda: run.noise.draw("step"))), None)
     return along(run.solver, run.schedule, made, None), made.noise(x)
 
 
