@@ -17,6 +17,7 @@ from symguide.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors; Python finds the same names by _MODULES, when they are asked for
     from symguide import objectives
+    from symguide.advice import Advice, advise
     from symguide.checkpointed import checkpointed
     from symguide.closed_form import GaussianDenoiser, MixtureDenoiser
     from symguide.denoiser import Denoiser, Prediction
@@ -78,6 +79,7 @@ __all__ = [
     "VE",
     "VP",
     "AdamDPS",
+    "Advice",
     "Autoguidance",
     "BestOfN",
     "CFGPlusPlus",
@@ -119,6 +121,7 @@ __all__ = [
     "Tuned",
     "UniversalGuidance",
     "WeightsError",
+    "advise",
     "chain",
     "checkpointed",
     "from_azula",
@@ -143,6 +146,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "advice": "Advice advise",
     "checkpointed": "checkpointed",
     "closed_form": "GaussianDenoiser MixtureDenoiser",
     "denoiser": "Denoiser Prediction",
