@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import equal_calls, own_digits, papercell, quality_of_model
+from benchmarks import equal_calls, own_digits, papercell, quality_of_model, rule
 from benchmarks.common import RESULTS, table
 from benchmarks.nstudy import by_scale
 from benchmarks.world import over_seeds
@@ -507,9 +507,14 @@ def samples(name: str) -> list[Row]:
 # which method
 
 
-@named("rule-seen", "rule-held-out")
-def rule(name: str) -> list[Row]:
-    return results(name)
+@named("rule-counts")
+def rule_counts(name: str) -> list[Row]:
+    return [{"": part, **rule.counts(results(f"rule-{part}"))} for part in rule.PARTS]
+
+
+@named("rule-held-out", "rule-unseen")
+def rule_cells(name: str) -> list[Row]:
+    return [{key: value for key, value in row.items() if key != "good"} for row in results(name)]
 
 
 # galaxies

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from benchmarks.common import RESULTS, Cells
-from benchmarks.rule import ENOUGH, SEEN, check, compared, rule
+from benchmarks.rule import ENOUGH, PARTS, Cell, check, compared, drawn
+from benchmarks.rule import Guided as OfRule
 from benchmarks.textures import Guided, study
 from benchmarks.theory import broad, by_weights, cosine, exact, length, looked_ahead, noised, rings
 
@@ -52,16 +53,27 @@ def test_the_study_of_textures_runs_in_its_quick_form(tmp_path):
     assert float(row["ode 4"].split()[0]) < 0.6 and float(row["own all"].split()[0]) < 0.6
 
 
-def test_the_rule_of_which_method_is_that_of_its_tables():
-    """What the rule names in the rows that are kept, and what is right in them, by their own figures."""
-    for name in ("rule-seen", "rule-held-out"):
-        rows = json.loads((RESULTS / f"{name}.json").read_text())["results"]
-        for row in rows:
-            assert row["rule"] == rule(row["kind"], row["eta"], float(row["error"]), row["asks"])
-            ends = {way: float(row[way]) for way in compared(row["eta"])}
-            assert (row["right"] == "yes") == (ends[row["rule"]] <= ENOUGH * min(ends.values()))
+@pytest.mark.parametrize("name", PARTS)
+def test_the_rule_of_which_method_is_advise(name):
+    """What it names in the rows that are kept, where that is computed in no time; and what is right in them."""
+    rows = json.loads((RESULTS / f"rule-{name}.json").read_text())["results"]
+    guided = OfRule()
+    for row in rows[-40:]:
+        if row["world"] != "digits":
+            window = tuple(float(part) for part in row["window"].split(" to "))
+            advice = guided.advice(Cell(row["world"], row["loss"], row["eta"], window, row["steps"], row["scale"]))
+            assert row["rule"] == ("one" if advice is None or advice.n == 1 else f"{advice.path} {advice.n}")
+    for row in rows:
+        ends = {way: float(row[way]) for way in compared(row["eta"])}
+        assert (row["right"] == "yes") == (ends[row["rule"]] <= ENOUGH * min(ends.values()))
+
+
+def test_no_cell_that_the_rule_is_held_against_is_one_that_it_was_made_from():
+    seen, held_out, unseen = (set(PARTS[name]) for name in ("seen", "held-out", "unseen"))
+    assert not seen & held_out and not seen & unseen and (len(held_out), len(unseen)) == (40, 20)
+    assert drawn(5, 2, {"rings": ("mode",)}) == drawn(5, 2, {"rings": ("mode",)})
 
 
 def test_the_rule_is_checked_in_a_quick_form():
-    (row,) = check(SEEN[:1], Rows(), quick=True)
-    assert row["rule"] == "ode 4" and row["kind"] == "statistic"
+    (row,) = check((Cell("textures", "quiet", 1.0),), Rows(), quick=True)
+    assert row["rule"] == "own 4" and row["kind"] == "statistic"
