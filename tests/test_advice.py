@@ -46,7 +46,7 @@ EARLY, LATE = (0.0, 0.3), (0.8, 1.0)
         (square, 4.1, 1.0, EARLY, "statistic", (1, "ode")),  # more of it: a blur is pushed hardest
         (square, 4.1, 0.0, EARLY, "statistic", (4, "ode")),
         (square, 9.0, 0.0, EARLY, "statistic", (1, "ode")),  # more than any sample has
-        (square, 3.9, 1.0, LATE, "statistic", (1, "ode")),  # one call sees it
+        (lambda x0: x0, 0.5, 1.0, LATE, "statistic", (1, "ode")),  # one call sees it
         (lambda x0: x0, 0.5, 1.0, EARLY, "statistic", (4, "own")),  # nothing of it is seen before guidance is over
         (lambda x0: x0, 2.0, 1.0, EARLY, "choice", (1, "ode")),
         (lambda x0: x0, 0.5, 0.0, EARLY, "place", (1, "ode")),

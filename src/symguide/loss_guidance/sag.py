@@ -54,8 +54,8 @@ class SAG(Drawn):
         a network's, guidance strong                              n=2, the default
         a choice (a class, an identity) or a measurement          FreeDoM, one call
 
-    and with jacobian="first" for more calls of a network's loss. docs/which-method.md says where that was found and
-    where it failed.
+    and with jacobian="first" for more calls of a network's loss. `advise` says it of what a loss asks for;
+    docs/which-method.md says where that was found and where it failed.
 
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
     n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity". Path "fresh" of K samples: forward
