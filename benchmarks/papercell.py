@@ -94,6 +94,14 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "four": (plans("style", (4,)), FIVE, 64),
     "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), FIVE, 64),
     "strength-noise": (curve("style", 1.0, (0.6, 0.15, 0.3, 1.0)) + plans("style", (0,), eta=1.0), FIVE, 32),
+    "strength-fifty": (
+        [
+            Plan("style", n, scale=scale, steps=50)
+            for n, scale in ((1, 0.3), (2, 0.3), (1, 0.6), (2, 0.15), (1, 1.0), (2, 0.6))
+        ],
+        THREE,
+        32,
+    ),
     "strength-personalisation": (curve("personalisation", 0.0, (0.6, 1.0)), THREE, 32),
     "strength-aesthetics": (
         curve("aesthetics", 0.0, (0.6, 0.15, 1.0)) + plans("aesthetics", (0,)),
