@@ -395,6 +395,7 @@ PLANS = {
     "strength": ("strength", "strength-noise"),
     "sides": ("sides", "sides-noise", "first", "own-deterministic"),
     "others": ("aesthetics", "choices", "choices-noise", "strength-personalisation", "strength-aesthetics"),
+    "fifty": ("strength-fifty",),
     "eps": ("eps",),
 }
 """Parts of the study in each table."""
@@ -403,6 +404,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "strength": ("scale",),
     "sides": ("window", "form", "steps", "CFG"),
     "others": ("task", "scale"),
+    "fifty": ("scale",),
     "eps": ("model", "scale"),
 }
 COMPARED = ("scorer", "scorer : one call", "judge", "judge : one call", "shape", "Frechet", "calls", "runs")
