@@ -32,8 +32,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ConfigError:
     """
     names = sorted(set(known))
     close = get_close_matches(str(name), names, n=2, cutoff=0.5)
-    hint = "did you mean " + " or ".join(repr(c) for c in close) + "? " if close else ""
-    return ConfigError(f"unknown {kind} {str(name)!r}: {hint}(known: {', '.join(names)})")
+    hint = ": did you mean " + " or ".join(repr(c) for c in close) + "?" if close else ""
+    return ConfigError(f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(names)})")
 
 
 def is_number(value: object) -> bool:

@@ -354,6 +354,10 @@ def test_what_cannot_be_looked_along_is_refused():
             sg.SAG(quartic, **settings)
     with pytest.raises(sg.ConfigError, match="LGD looks along"):
         sg.LGD(quartic, path="fresh")
+    with pytest.raises(sg.ConfigError, match=r"unknown path of LGD 'foo' \(known: ode, own\)"):
+        sg.LGD(quartic, path="foo")
+    with pytest.raises(sg.ConfigError, match="not for what a function of t gives"):
+        asked(sg.SAG(quartic, path="own", n=lambda t: "all"), (0, 0, 0))
     window = {"window": lambda step: bool(step.x.sum() > -1e9), "repeats": 2}
     with pytest.raises(sg.ConfigError, match=r"asks for step\.x"):
         asked(sg.SAG(quartic, path="own", **window), (0, 0, 0))

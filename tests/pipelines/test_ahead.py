@@ -294,8 +294,29 @@ def test_numbers_that_are_drawn_between_steps_are_found_out(pipes):
     final(pipe, call | {"callback_on_step_end": draws}, sg.SAG(bright, n=2, scale=0.1))
 
 
-def test_the_end_of_a_step_that_is_made_again_is_refused(pipes):
-    pipe, call = pipes("ddpm", num_inference_steps=3)
-    final(pipe, call, sg.ABMS(bright, n=1, path="own", window=(0.3, 0.6)))
-    with pytest.raises(sg.ConfigError, match="use repeats=1"):
-        final(pipe, call, sg.ABMS(bright, n=1, path="own", window=(0.3, 0.6), repeats=2))
+@pytest.mark.parametrize("name", ["ddpm", "dpm++ 2m sde"])
+def test_the_end_of_a_step_looks_through_the_repeats_that_are_left_of_it(name, pipes):
+    """From x_s back to x_t, where the scheduler has again what it had stored, and down: as ABMS asks."""
+    pipe, call = pipes(name)
+    seen = []
+
+    class Again(Nudge):
+        def repeats_at(self, step):
+            return Looks(times=2).repeats_at(step)
+
+        def guide(self, step):
+            if (step.index, step.repeat) != (AT, 0):
+                return None
+            if self.change is None:
+                seen.append(step.gradient_after(step.x_s(), bright, None, path="own"))
+                assert [move.back for move in step.moves(after=True)][:2] == ["travel", ""]
+                return None
+            return super().guide(step)
+
+    drawn = bright(final(pipe, call, Again(AT, None))[0])
+    ((gradient, loss),) = seen
+    assert torch.allclose(loss, drawn, rtol=COARSE.get(name, 1e-6))
+    direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    up, down = (bright(final(pipe, call, Again(AT, h * direction))[0]) for h in (1e-2, -1e-2))
+    slope, got = (up - down) / 2e-2, (gradient * direction).flatten(1).sum(dim=1)
+    assert ((slope - got) / got).abs().max() < COARSE.get(name, 1e-5)

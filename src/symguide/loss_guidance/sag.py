@@ -59,8 +59,8 @@ class SAG(Drawn):
 
     Cost of a guided step per sample, the sampler's own call included: forward n (memory="fast"), 2n - 1 ("minimal"),
     n (jacobian "first" or "identity"); backward n, 1 for "first", 0 for "identity". Path "fresh" of K samples: forward
-    1 + K (n - 1) with "fast", 2 + K (2n - 3) with "minimal", 2 + 2K (n - 1) with 0, 1 + K (n - 1) for "first" and
-    "identity"; backward 1 + K (n - 1), 1, 0. With n = 1 it is one call, whatever K.
+    1 + K (n - 1) with "fast", 2 + K (2n - 3) with "minimal", 2 + K (2n - 2 - k) with a number k < n, 1 + K (n - 1) for
+    "first" and "identity"; backward 1 + K (n - 1), 1, 0. With n = 1 it is one call, whatever K.
 
     Source: Pan et al., "Towards Accurate Guided Diffusion Sampling through Symplectic Adjoint Method", 2312.12030; the
     paths along noise are ours.

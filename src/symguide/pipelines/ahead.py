@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from symguide.denoiser import Prediction
-from symguide.errors import ConfigError, GuidanceError
+from symguide.errors import GuidanceError
 from symguide.lookahead import run as run_program
 from symguide.own_path import Move, clean_estimate
 from symguide.pipelines import state
@@ -80,11 +80,10 @@ class Ahead:
     def _to_make(self, after: bool = False) -> Iterator[ToMake]:
         """The scheduler's calls from the step's own on, with all repeats, or from x_s on."""
         run = self.run
-        if not after:
-            repeats = self._repeats(run.index)
-            for place in range(run.made, len(run.parts)):
-                if run.parts[place] == run.index:
-                    yield from (ToMake(place, run.index, k) for k in range(self.repeat, max(repeats, self.repeat + 1)))
+        repeats = max(self._repeats(run.index), self.repeat + 1)
+        for place in range(run.made, len(run.parts)):
+            if run.parts[place] == run.index:
+                yield from (ToMake(place, run.index, k) for k in range(self.repeat + after, repeats))
         for place, index in enumerate(run.parts):
             if index > run.index:
                 yield from (ToMake(place, index, k) for k in range(self._repeats(index)))
@@ -96,11 +95,10 @@ class Ahead:
         """See `Step.moves`; read once in a run, as they do not change."""
         run = self.run
         here = run.index, self.repeat
-        first = (run.index + 1, 0) if after else here
         if not run.moves:
             run.moves = self.read().moves
         run.moves = [(to, move) for to, move in run.moves if to[1:] >= here]
-        return [move for to, move in run.moves if to[1:] > first or (to[1:] == first and not move.back)]
+        return [move for to, move in run.moves if to[1:] > here or not (after or move.back)]
 
     def read(self, after: bool = False) -> Read:
         """The rest of the run from x_t on, or from x_s: its program, that one's inputs beside x, and its moves.
@@ -115,7 +113,7 @@ class Ahead:
         try:
             drawn = self._drawn(now)
             noises = [self._noise(drawn[each.place, each.repeat]) for each in make]
-            made = self._read(now if after else self.before, make, noises, after)
+            made = self._read(now, make, noises, after)
         finally:
             state.put_back(self.scheduler, now)
         if not after:
@@ -124,11 +122,6 @@ class Ahead:
 
     def _refuse(self, after: bool) -> None:
         scheduler, given = self.scheduler, self.call.step.given
-        if after and self._repeats(self.run.index) > self.repeat + 1:
-            raise ConfigError(
-                "in a pipeline path='own' does not look from the end of a step that will be made again: use repeats=1, "
-                "or path='ode'"
-            )
         named = {name for name, value in given.items() if not (value is None or isinstance(value, dict))}
         further = {name for value in given.values() if isinstance(value, dict) for name in value}
         why = None
@@ -201,13 +194,16 @@ class Ahead:
         return type(given)(value)
 
     def _read(
-        self, begin: dict[str, Any], make: Sequence[ToMake], noises: Sequence[Sequence[Tensor]], after: bool
+        self, now: dict[str, Any], make: Sequence[ToMake], noises: Sequence[Sequence[Tensor]], after: bool
     ) -> Read:
-        """The scheduler's calls, from this state of its on, made of unit vectors."""
+        """The scheduler's calls, made of unit vectors; `now` is its state after the step."""
         scheduler, levels, times = self.scheduler, self.call.levels, self.course.times
         x = self._reached() if after else self.prediction.x
+        again = after and bool(make) and make[0].step == self.run.index  # from x_s back in time, with what it had then
+        begin = now if after and not again else self.before
         state.put_back(scheduler, begin)
-        self._move_stored(-x, after)
+        if not again:
+            self._move_stored(-x, after)
         stored = [in_at_least_float32(value[: self.call.rows]).to(x) for value in _stored(scheduler, self.call.sample)]
         travels = [self._travel(each) for each in make]
         inputs, places = list(stored), list[tuple[list[int], int]]()
@@ -219,8 +215,9 @@ class Ahead:
         unit = _Units(x, built.inputs + 3 * len(make) + 1)
         state.put_back(scheduler, begin)
         _store(scheduler, self.call.sample, [unit(1 + k) for k in range(len(stored))])
-        self._move_stored(unit(0), after)
-        node, moves, entering = 0, list[ToMove](), begin
+        if not again:
+            self._move_stored(unit(0), after)
+        node, moves, entering = 0, list[ToMove](), state.kept(scheduler)
         for to, own, (slots, travelled), travel in zip(make, noises, places, travels, strict=True):
             place, index, _ = to
             if travel is None:
