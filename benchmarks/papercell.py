@@ -84,7 +84,7 @@ def curve(task: str, eta: float, scales: Sequence[float], model: str = "scenes")
 FIVE, THREE = (0, 1, 2, 3, 4), (0, 1, 2)
 CHOICES = ("identity", "personalisation")
 MODELS = ("scenes-eps", "scenes-denoiser-at-06500")
-"""The network of `scenes` as one that predicts the noise, on linear betas; and as it is, after as many steps."""
+"""The network of `scenes` as one that predicts the noise, on linear betas; and as it is, on the way of its training."""
 PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "cell": (plans("style", (1, 2)), FIVE, 64),
     "choices": ([p for name in CHOICES for p in plans(name, (1, 2))], FIVE, 64),
@@ -92,7 +92,7 @@ PARTS: dict[str, tuple[list[Plan], tuple[int, ...], int]] = {
     "own": (plans("style", (2,), eta=1.0, path="own"), FIVE, 64),
     "aesthetics": (plans("aesthetics", (1, 2)) + plans("aesthetics", (1, 2), eta=1.0), FIVE, 64),
     "four": (plans("style", (4,)), FIVE, 64),
-    "strength": (curve("style", 0.0, (0.6, 0.15, 1.0)) + plans("style", (0,)), FIVE, 64),
+    "strength": (curve("style", 0.0, (0.6, 0.15, 0.3, 1.0)) + plans("style", (0,)), FIVE, 64),
     "strength-noise": (curve("style", 1.0, (0.6, 0.15, 0.3, 1.0)) + plans("style", (0,), eta=1.0), FIVE, 32),
     "strength-fifty": (
         [
@@ -158,33 +158,19 @@ class Guided:
     def __init__(self, device: str, real: int) -> None:
         self.world = cache(lambda model: World(device, model, real=real))
 
-    def cell(
-        self,
-        task: str,
-        n: int,
-        path: str,
-        eta: float,
-        scale: float,
-        start: float,
-        end: float,
-        form: str,
-        steps: int,
-        weight: float,
-        model: str,
-        seed: int,
-        num: int,
-    ) -> Cell:
-        """One plan on one seed."""
-        along = {} if path == "ode" else {"path": path}
+    def cell(self, *values: Any) -> Cell:
+        """One plan on one seed, by KEYS."""
+        key = dict(zip(KEYS, values, strict=True))
+        n, along = key["n"], {} if key["path"] == "ode" else {"path": key["path"]}
 
         def make(objective: Any) -> sg.SAG:
-            return FORMS[form](objective, n=n, scale=scale, window=(start, end), memory="fast", **along)
+            window = key["start"], key["end"]
+            return FORMS[key["form"]](objective, n=n, scale=key["scale"], window=window, memory="fast", **along)
 
-        values = task, n, path, eta, scale, start, end, form, steps, weight, model, seed, num
-        world = self.world(model)
-        world.weight = weight
-        made = world.measure(task, make if n else None, seed, num, steps, eta=eta)
-        return dict(zip(KEYS, values, strict=True)) | made
+        world = self.world(key["model"])
+        world.weight = key["weight"]
+        run = key["task"], make if n else None, key["seed"], key["num"], key["steps"]
+        return key | world.measure(*run, eta=key["eta"])
 
 
 def key_of(cell: Cell) -> tuple[Any, ...]:

@@ -295,12 +295,17 @@ class Guided:
             return {"end": objective(made).mean().item()}
 
 
+def way_of(advice: sg.Advice | None) -> str:
+    """Its name among WAYS."""
+    return "one" if advice is None or advice.n == 1 else f"{advice.path} {advice.n}"
+
+
 def check(cells: tuple[Cell, ...], kept: Rows, quick: bool) -> list[dict[str, Any]]:
     """A row for each cell: what the rule names, what came of the three, and whether it was right."""
     guided, rows = Guided(), []
     for cell in tqdm(cells):
         advice = guided.advice(cell)
-        named = "one" if advice is None or advice.n == 1 else f"{advice.path} 4"
+        named = way_of(advice)
         ends = {}
         for way in WAYS:
             made = []

@@ -72,6 +72,7 @@ def test_it_asks_three_calls_with_condition_and_prediction_rule():
     [
         ({"kind": "statistics"}, "did you mean 'statistic'"),
         ({"window": (0.5, 0.5)}, "start < stop"),
+        ({"window": lambda step: True}, "not for a function"),
         ({"x0": X0[:1]}, "two samples"),
         ({"feature": lambda x0: x0.sum(dim=1)}, r"features are \(B, m\)"),
         ({"feature": torch.ones_like}, "the same in all samples"),

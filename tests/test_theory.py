@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from benchmarks.common import RESULTS, Cells
-from benchmarks.rule import ENOUGH, PARTS, Cell, check, compared, drawn
+from benchmarks.rule import ENOUGH, PARTS, Cell, check, compared, drawn, way_of
 from benchmarks.rule import Guided as OfRule
 from benchmarks.textures import Guided, study
 from benchmarks.theory import broad, by_weights, cosine, exact, length, looked_ahead, noised, rings
@@ -62,7 +62,7 @@ def test_the_rule_of_which_method_is_advise(name):
         if row["world"] != "digits":
             window = tuple(float(part) for part in row["window"].split(" to "))
             advice = guided.advice(Cell(row["world"], row["loss"], row["eta"], window, row["steps"], row["scale"]))
-            assert row["rule"] == ("one" if advice is None or advice.n == 1 else f"{advice.path} {advice.n}")
+            assert row["rule"] == way_of(advice)
     for row in rows:
         ends = {way: float(row[way]) for way in compared(row["eta"])}
         assert (row["right"] == "yes") == (ends[row["rule"]] <= ENOUGH * min(ends.values()))

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from symguide.call import GuidedPredictor
 from symguide.condition import expand_condition
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
+from symguide.loss_guidance.recipe import checked_window
+from symguide.modules import refuse_training
 from symguide.solver import Grid, get_grid
 from symguide.step import PredictionHook
 
@@ -25,8 +28,8 @@ class Advice:
     Attributes:
         n, path: for the recipe.
         why: in a sentence.
-        bias: how much more of what is asked for a one-call estimate has than the sample, at the window's first step.
-        middle, end: how far one call is off in what is asked for, at the window's middle and at its last step.
+        bias: how much more of what is asked for a one-call estimate has than the sample, where the window begins.
+        middle, end: how far one call is off in what is asked for, at the window's middle and where it ends.
         asked: how far what is asked for is from what samples have, the largest of it; negative where it is less.
             All four are in standard deviations over the samples.
     """
@@ -66,13 +69,13 @@ def advise(
     Samples x_0 are noised to times of the window and estimated by one call, x̂_0(t). With s_j the standard deviation
     of f_j over the samples and d_j = (y_j - mean f_j(x_0)) / s_j:
 
-        bias    = sum_j d_j / |d| mean (f_j(x̂_0) - f_j(x_0)) / s_j        at the window's first step
+        bias    = sum_j d_j / |d| mean (f_j(x̂_0) - f_j(x_0)) / s_j        where the window begins
         off(t)  = root mean square over samples and j of (f_j(x̂_0(t)) - f_j(x_0)) / s_j
 
     One call is enough for a choice (a class, a mode) and for known values at known places, and where more is asked for
     than nearly any sample has, d_j > 3. Otherwise look ahead where the blur of one call has what is asked for before
     the sample has it, so that it stops pushing too early (bias > 0.4); where one call does not see it before the
-    guidance is over (off > 0.5 at the window's last step, though not with noise in the steps and bias < -2: there a
+    guidance is over (off > 0.5 where the window ends, though not with noise in the steps and bias < -2: there a
     blur is pushed hardest); or, of what it is right about in the mean (bias > -0.5), before half of it is over
     (off > 0.7). "own" is the path with noise in the steps, "ode" without.
 
@@ -88,6 +91,7 @@ def advise(
     Raises:
         ConfigError: for another kind, a window that is no part of the run, fewer than 2 samples, features or a target
             of another shape, or a feature that is the same in all samples.
+        GuidanceError: for a network in training mode.
 
     Cost: three network calls for each sample, without a backward pass.
 
@@ -102,9 +106,10 @@ def advise(
     """
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    start, stop = window
-    if not 0 <= start < stop <= 1:
-        raise ConfigError(f"window is (start, stop) with 0 <= start < stop <= 1, fractions of the steps, not {window}")
+    if callable(asked_window := checked_window(window)):
+        raise ConfigError("advice is for a window (start, stop) of fractions of the steps, not for a function")
+    start, stop = asked_window
+    refuse_training(denoiser.network)
     has = _features(feature, x0)
     mean, spread = has.mean(dim=0), has.std(dim=0)
     if not bool((spread > 0).all()):
@@ -116,14 +121,13 @@ def advise(
 
     times = get_grid(grid)(denoiser.schedule, denoiser.schedule.t_max, steps)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed)).to(x0)
-    told = expand_condition(condition, len(x0), x0.device)
+    predict = GuidedPredictor(denoiser, expand_condition(condition, len(x0), x0.device), prediction)
 
     def off(part: float) -> Tensor:
         """(f(x̂_0) - f(x_0)) / s at that part of the run, (B, m)."""
         t = times[min(int(part * steps), steps - 1)]
         x = denoiser.schedule.alpha(t) * x0 + denoiser.schedule.sigma(t) * noise
-        made = prediction(denoiser, x, t, told) if prediction else denoiser(x, t, **told)
-        return (_features(feature, made.x0) - has) / spread
+        return (_features(feature, predict(x, t).x0) - has) / spread
 
     bias = (off(start).mean(dim=0) * asked / asked.norm().clamp_min(1e-12)).sum().item()
     middle, end = (off(part).square().mean().sqrt().item() for part in ((start + stop) / 2, stop))

@@ -19,6 +19,7 @@ from symguide.loss_guidance.recipe import (
     Push,
     Recipe,
     Rule,
+    checked_count,
     count_at,
 )
 from symguide.memory_plan import MemoryPlan, check_memory
@@ -91,14 +92,14 @@ class LookAhead(Descent):
         super().__post_init__()
         if self.jacobian not in JACOBIANS:
             raise unknown("jacobian", self.jacobian, JACOBIANS)
-        n = 1 if callable(self.n) else None if self.n == "all" else self.n
-        if isinstance(n, str):
-            raise ConfigError(f"n must be a whole number, at least 1, or 'all' (with path='own'), not {n!r}")
-        check_ahead(self.path, n, self.grid, paths=self.paths, of=type(self).__name__)
+        if isinstance(self.n, str) and self.n != "all":
+            raise ConfigError(f"n must be a whole number, at least 1, or 'all' (with path='own'), not {self.n!r}")
+        n = None if self.n == "all" else checked_count("n", self.n)
+        check_ahead(self.path, 1 if callable(n) else n, self.grid, paths=self.paths, of=type(self).__name__)
         solver, grid = choose(self.solver, self.grid)
         if self.path == "ode":
             settle(self, solver=solver, grid=grid)
-        settle(self, memory=check_memory(self.memory), n=self.n if callable(self.n) or n is None else whole(n, "n"))
+        settle(self, memory=check_memory(self.memory), n="all" if n is None else n)
 
     def prepare(self, run: Run) -> None:
         super().prepare(run)
@@ -109,11 +110,7 @@ class LookAhead(Descent):
 
     def calls_at(self, t: float) -> int | None:
         """n at t; None for all."""
-        if self.n == "all":
-            return None
-        if callable(self.n) and str(self.n(t)) == "all":
-            raise ConfigError("'all' is for n itself, not for what a function of t gives")
-        return count_at("n", self.n, t)
+        return None if self.n == "all" else count_at("n", self.n, t)
 
     def ahead(self, step: Step) -> Ahead:
         """What the look-ahead of a step takes beside the objective."""
