@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded, and nobody waits for a hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, too: workers share the cores
 
 import pytest
 import tiers

@@ -1101,14 +1101,12 @@ def test_quiet_and_progress(model):
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child")
 def test_ctrl_c_in_a_real_process_then_continue(model):
     line = ["sample", "--model", str(model), "--num", "40", "--batch", "2", "--steps", "12", "--format", "safetensors"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "symguide.cli", *line]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell has it ignored
     )
     deadline = time.monotonic() + 60

@@ -1,7 +1,6 @@
 """Settings of the command line: read by the signatures they belong to, by --set or as options, from old configs too."""
 
 import contextlib
-import os
 import re
 import shlex
 import signal
@@ -539,7 +538,7 @@ def test_two_processes_draw_one_run_at_the_same_time():
     """Each has its part, the last one assembles; a third that wants a part or the whole is refused meanwhile."""
     plain = ["--num", "24", "--batch", "2", "--steps", "12", "--format", "safetensors", "--no-grid-png", "--quiet"]
     command = [sys.executable, "-m", "symguide.cli", "sample", *plain]
-    settings = {"stderr": subprocess.PIPE, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    settings = {"stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([*command, "--shard", f"{i}/2"], **settings) for i in (1, 2)]
     try:
         locks = [Path(f"out/shards/part-{i}-of-2.lock") for i in (1, 2)]

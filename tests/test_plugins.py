@@ -182,8 +182,6 @@ def plugged(tmp_path_factory):
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(source), str(folder)]),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
     }
 
 
