@@ -19,3 +19,4 @@ from symguide.networks.saveable import saveable as saveable
 from symguide.networks.segmenter import DilatedSegmenter as DilatedSegmenter
 from symguide.networks.segmenter import PyramidSegmenter as PyramidSegmenter
 from symguide.networks.unet import UNet as UNet
+from symguide.networks.vector_unet import VectorUNet as VectorUNet

