@@ -135,5 +135,5 @@ def sheet(model: Denoiser, name: str, args: argparse.Namespace) -> None:
     known = [row for row, one in enumerate(emojis()) if not one.unseen]
     rows = torch.tensor(known)[torch.linspace(0, len(known) - 1, 64).long()]
     condition = {"text": vectors()[rows], "style": torch.arange(64) % len(STYLES)}
-    drawn = sample(model, condition=condition, prediction_guidance=CFG(3.0), steps=25, seed=0).x
+    drawn = sample(model, batch=64, condition=condition, prediction=CFG(3.0), steps=25, seed=0).samples
     write(args.checkpoints / f"emoji-{name}.png", png(grid(drawn, columns=8, cell=64)))
