@@ -2,7 +2,8 @@
 
     python training/emoji.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9] [--compile]
 
-WHAT: data, which fetches the drawings by npm, checks their digests and draws them; then denoiser.
+WHAT: data, which fetches the drawings by npm, checks their digests and draws them; then denoiser, autoencoder and
+latent.
 Checkpoints go to training/checkpoints/; --resume continues from them, or saves again what is finished. With --minutes a
 training ends after so many minutes with a checkpoint, so that it can be done in legs. --compile trains the network as
 torch.compile makes it: sooner, and other in the last bits.
@@ -12,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import emoji_autoencoder
 import emoji_data
 import emoji_denoisers
 import torch
@@ -20,7 +22,7 @@ from fit import Paused
 from symguide.errors import SymguideError
 from symguide.worlds.emoji import WEIGHTS
 
-MAKERS = {"data": emoji_data.make}
+MAKERS = {"data": emoji_data.make, "autoencoder": emoji_autoencoder.train}
 MAKERS |= {name: lambda args, name=name: emoji_denoisers.train(name, args) for name in emoji_denoisers.KINDS}
 
 

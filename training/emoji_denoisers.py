@@ -8,7 +8,7 @@ import emoji_data
 import torch
 from card import card
 from diffusion import LOSSES, times
-from fit import Run, fit
+from fit import Run, begin, fit
 from torch import Tensor, nn
 
 from symguide import CFG, Denoiser, networks, sample
@@ -36,8 +36,15 @@ class Kind:
     predicts: str
     channels: tuple[int, ...]
     rounds: tuple[tuple[int, float], ...]  # steps and learning rate: each goes on from the average of the one before
+    start: str | None = None  # the model folder whose weights it starts from, where they fit
     shape: tuple[int, int, int] = (3, 32, 32)
     patch: int = 2
+    autoencoder: str | None = None  # the folder of the autoencoder whose latents it draws
+
+    @property
+    def side(self) -> int:
+        """Of its pictures."""
+        return self.shape[-1] * (4 if self.autoencoder else 1)
 
 
 KINDS = {
@@ -48,12 +55,24 @@ KINDS = {
         (64, 112, 168),
         ((16_000, 1.5e-3), (16_000, 1e-3)),
     ),
+    "latent": Kind(
+        "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",
+        VP.cosine(),
+        "v",
+        (64, 112, 168),
+        ((16_000, 1e-3),),
+        start="denoiser",
+        shape=(8, 16, 16),
+        patch=1,
+        autoencoder="autoencoder",
+    ),
 }
 
 
 def settings(kind: Kind) -> dict[str, object]:
     """What config.json says of sampling."""
-    return {
+    decoder = {"decoder": kind.autoencoder} if kind.autoencoder else {}
+    return decoder | {
         "schedule": to_spec(kind.schedule),
         "predicts": kind.predicts,
         "shape": list(kind.shape),
@@ -67,14 +86,20 @@ def train(name: str, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     data, unseen = emoji_data.load(args.checkpoints), emoji_data.load(args.checkpoints, trained=False)
     network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
+    if kind.start is not None:
+        begin(network, networks.load(args.out / kind.start)[0])
     lossy = LOSSES[kind.predicts]
+    encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
-    def batch(network: Callable[..., Tensor]) -> Tensor:
-        x0, text, style, view = data.batch(BATCH, kind.shape[-1])
-        text = text * (torch.rand(BATCH, 1) > DROP)
-        style = torch.where(torch.rand(BATCH) > DROP, style, len(STYLES))
-        t, noise = times(BATCH, kind.schedule), torch.randn(BATCH, *kind.shape)
+    def losses(network: Callable[..., Tensor], known: emoji_data.Drawings, count: int, drop: float) -> Tensor:
+        x0, text, style, view = known.batch(count, kind.side)
+        text = text * (torch.rand(count, 1) > drop)
+        style = torch.where(torch.rand(count) > drop, style, len(STYLES))
+        t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
         x0, t, noise, text, style, view = (z.to(args.device) for z in (x0, t, noise, text, style, view))
+        if encoder is not None:
+            with torch.no_grad():
+                x0 = encoder(x0)
         return lossy(network, kind.schedule, x0, t, noise, text, style, view).mean()
 
     @torch.no_grad()
@@ -82,10 +107,7 @@ def train(name: str, args: argparse.Namespace) -> None:
         said = []
         for known in (data, unseen):
             torch.manual_seed(0)
-            x0, text, style, view = known.batch(256, kind.shape[-1])
-            t, noise = times(256, kind.schedule), torch.randn(256, *kind.shape)
-            x0, t, noise, text, style, view = (z.to(args.device) for z in (x0, t, noise, text, style, view))
-            said.append(lossy(average, kind.schedule, x0, t, noise, text, style, view).mean().item())
+            said.append(losses(average, known, 256, 0.0).item())
         return "loss {:.5f} on trained drawings, {:.5f} on held-out ones of trained characters".format(*said)
 
     hours = 0.0
@@ -95,7 +117,7 @@ def train(name: str, args: argparse.Namespace) -> None:
         run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
         network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
         called = torch.compile(network) if args.compile else network
-        average, spent = fit(network, lambda step, called=called: batch(called), run, note)
+        average, spent = fit(network, lambda step, called=called: losses(called, data, BATCH, DROP), run, note)
         network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
     finish(network, name, rounds, hours, len(data), args)
 
@@ -111,12 +133,15 @@ def finish(
     """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
     kind = KINDS[name]
     parts = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in rounds)
+    began = (
+        f"Started from the weights of `{kind.start}`, where they fit; trained for " if kind.start else "Trained for "
+    )
     text = card(
         network,
         args.device,
         title=f"emoji: {name}",
         about=f"{kind.about}\nText and style were each left out in {DROP:.0%} of the training, for classifier-free "
-        f"guidance.\n{parts[0].upper()}{parts[1:]}.",
+        f"guidance.\n{began}{parts}.",
         data=emoji_data.words(count),
         command=f"python training/emoji.py {name} --seed {args.seed}",
         seed=args.seed,
@@ -126,7 +151,8 @@ def finish(
         stored="float16",
     )
     networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
-    sheet(Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=NULL), name, args)
+    decoder = networks.load(args.out / kind.autoencoder)[0].decode if kind.autoencoder else None
+    sheet(Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=NULL, decoder=decoder), name, args)
     print(text)
 
 
@@ -136,4 +162,4 @@ def sheet(model: Denoiser, name: str, args: argparse.Namespace) -> None:
     rows = torch.tensor(known)[torch.linspace(0, len(known) - 1, 64).long()]
     condition = {"text": vectors()[rows], "style": torch.arange(64) % len(STYLES)}
     drawn = sample(model, batch=64, condition=condition, prediction=CFG(3.0), steps=25, seed=0).samples
-    write(args.checkpoints / f"emoji-{name}.png", png(grid(drawn, columns=8, cell=64)))
+    write(args.checkpoints / f"emoji-{name}.png", png(grid(model.decode(drawn), columns=8, cell=64)))

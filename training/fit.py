@@ -113,6 +113,12 @@ def fit(
     return average, spent + (time.perf_counter() - began) / 3600
 
 
+def begin(network: nn.Module, start: nn.Module) -> None:
+    """Take over all weights that have a place of the same shape; of a latent model's start in pixels all but its ends."""
+    mine = network.state_dict()
+    network.load_state_dict(mine | {k: v for k, v in start.state_dict().items() if v.shape == mine[k].shape})
+
+
 def _keep(
     network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, run: Run, step: int, hours: float
 ) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import safetensors.torch
 import torch
 from card import card, command
-from fit import Run, fit
-from scenes_denoisers import KINDS, begin, caption_unet, denoiser, lines, settings
+from fit import Run, begin, fit
+from scenes_denoisers import KINDS, caption_unet, denoiser, lines, settings
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from card import card, command
 from diffusion import LOSSES, times
-from fit import Run, fit
+from fit import Run, begin, fit
 from pool import data_words, pool
 from scenes_autoencoder import latents
 from torch import Tensor, nn
@@ -149,12 +149,6 @@ def train(name: str, args: argparse.Namespace) -> None:
         )
         network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
     finish(network, name, rounds, hours, data_words(len(data), data.side), args)
-
-
-def begin(network: nn.Module, start: nn.Module) -> None:
-    """Take over all weights that have a place of the same shape; of a latent model those are all but its ends."""
-    mine = network.state_dict()
-    network.load_state_dict(mine | {k: v for k, v in start.state_dict().items() if v.shape == mine[k].shape})
 
 
 @torch.no_grad()
