@@ -114,7 +114,7 @@ def fit(
 
 
 def begin(network: nn.Module, start: nn.Module) -> None:
-    """Take over all weights that have a place of the same shape; of a latent model's start in pixels all but its ends."""
+    """Take over all weights that have a place of the same shape; a latent model's from pixels: all but its ends."""
     mine = network.state_dict()
     network.load_state_dict(mine | {k: v for k, v in start.state_dict().items() if v.shape == mine[k].shape})
 
