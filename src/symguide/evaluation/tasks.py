@@ -125,7 +125,7 @@ def _text(indices: Sequence[int], side: int) -> Task:
     return Task([""] * len(texts), shape, None, *both, texts=tuple(texts))
 
 
-class _Features(Objective):
+class Features(Objective):
     """|f(x_0) - f(reference)|² / |f(reference)|² in a classifier's features: whether a whole picture reads the same."""
 
     def __init__(self, reference: Tensor, network: nn.Module) -> None:
@@ -143,7 +143,7 @@ def _inpainting(indices: Sequence[int], side: int) -> Task:
     reference = render(scenes, side, torch.float32)
     mask = torch.ones(side, side)
     mask[:, side // 2 :] = 0
-    whole = _Features(reference, judge("scenes", "classifier"))
+    whole = Features(reference, judge("scenes", "classifier"))
     return Task([""] * len(scenes), scenes.shape[:, 0], reference, Region(reference, mask), whole, mask)
 
 

@@ -1,0 +1,377 @@
+"""How good a model of the emoji world is, by judges that neither training nor guidance has seen, and true drawings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from symguide.denoiser import Denoiser
+from symguide.errors import ConfigError, WeightsError
+from symguide.evaluation.emoji_album import DRAWINGS, GROUPS, SETS, TRAINED, Album, Pairs, with_or_without
+from symguide.loop import sample
+from symguide.prediction_guidance import CFG
+from symguide.report.quality import frechet, nearest, precision_recall
+from symguide.worlds.emoji.names import STYLES
+from symguide.worlds.load import judge, scorer
+
+Figures = dict[str, dict[str, float]]
+"""Figures under the name of what they are about."""
+
+KINDS = ("name", "style", "clip", "classifier")
+NOVEL = 0.05
+"""The share of new drawings that are as near to training drawings as what counts as a copy."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that measure, as far as they are there.
+
+    Attributes:
+        networks: judges by kind, of `KINDS`.
+        scorer: the classifier that guidance may see; copies are looked for in its features, too.
+        missing: why others are not there, a sentence each.
+        device: where they are.
+        batch: pictures that they see at a time.
+        progress: show a bar where they see many.
+    """
+
+    networks: Mapping[str, Any]
+    scorer: Any = None
+    missing: tuple[str, ...] = ()
+    device: torch.device | str | None = None
+    batch: int = 100
+    progress: bool = False
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self.networks
+
+    @torch.no_grad()
+    def ask(self, look: Callable[[Tensor], Tensor], x: Tensor, what: str = "look") -> Tensor:
+        """look(x), some pictures at a time; on the CPU."""
+        parts = torch.split(x, self.batch)
+        hidden = not self.progress or len(parts) < 10
+        bar = tqdm(parts, desc=what, disable=hidden, unit="batch")
+        return torch.cat([look(part.to(self.device)).cpu() for part in bar])
+
+    def names(self, x: Tensor, character: Tensor) -> Tensor:
+        """How many names the judge of names reads before the right one, (B,)."""
+        return before(self.ask(self.networks["name"], x), character)
+
+    def by_clip(self, x: Tensor, character: Tensor, vectors: Tensor) -> Tensor:
+        """How many names' vectors (N, 384) are nearer to a picture's than its own name's, (B,)."""
+        return before(self.ask(self.networks["clip"].image, x) @ vectors.T, character)
+
+    def styles(self, x: Tensor) -> Tensor:
+        """The style that is read, (B,), its place in `SETS`."""
+        return self.ask(self.networks["style"], x).argmax(dim=1)
+
+    @property
+    def looks(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """In what pictures are compared: (B, 3, side, side) -> (B, k) by name."""
+        found: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda x: x.flatten(1)}
+        if self.scorer is not None:
+            found["the scorer's features"] = self.scorer.features
+        if "classifier" in self:
+            found["the judge's features"] = self.networks["classifier"].features
+        return found
+
+
+def before(scores: Tensor, right: Tensor) -> Tensor:
+    """How many of the scores (B, N) are higher than that of the right one (B,).
+
+    >>> before(torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]]), torch.tensor([1, 0])).tolist()
+    [0, 2]
+    """
+    return (scores > scores.gather(1, right[:, None])).sum(dim=1)
+
+
+def judges(model: str = "emoji", device: torch.device | str | None = None, progress: bool = False) -> Judges:
+    """The judges of a model's world and its scorer; those that cannot be had are left out, and it is said why."""
+    found: dict[str, Any] = {}
+    why: dict[str, list[str]] = {}
+
+    def load(kind: str, make: Callable[..., Any], whose: str) -> None:
+        try:
+            found[whose] = make(model, kind, device, torch.float32).eval()
+        except WeightsError as error:
+            why.setdefault(str(error), []).append(whose)
+
+    load("classifier", scorer, "scorer")
+    for kind in KINDS:
+        load(kind, judge, kind)
+    missing = tuple(f"by {' and '.join(whose)}: {error}" for error, whose in why.items())
+    return Judges(found, found.pop("scorer", None), missing, device, progress=progress)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Measures pictures of one side against the judges and the true drawings.
+
+    Attributes:
+        album: with the drawings, or without any: what needs them is then left out.
+        judges: what they cannot say is left out.
+        side: of the pictures.
+    """
+
+    album: Album
+    judges: Judges
+    side: int = 32
+    _known: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    def read(self, x: Tensor, asked: Pairs) -> dict[str, float]:
+        """What the judges read in pictures of these characters and styles, as shares of the pictures.
+
+        name: the judge of names, of all names in the world, reads the right one first. among five: it is one of its
+        first five. by clip: the picture's embedding is nearer to the right name's vector than to any other's. style:
+        the style is read as the one that was asked for, of all sets.
+        """
+        found: dict[str, float] = {}
+        if "name" in self.judges:
+            places = self.judges.names(x, asked.character)
+            found |= {"name": _share(places < 1), "name among five": _share(places < 5)}
+        if "clip" in self.judges:
+            places = self.judges.by_clip(x, asked.character, self.album.vectors)
+            found |= {"name by clip": _share(places < 1), "by clip among five": _share(places < 5)}
+        if "style" in self.judges:
+            found["style"] = _share(self.judges.styles(x) == asked.style)
+        return found
+
+    def halves(self, count: int) -> tuple[Pairs, Pairs]:
+        """Two lists of drawings that training saw, as many in both and none in both."""
+        asked = self.album.pairs(TRAINED)
+        half = min(count, len(asked) // 2)
+        return asked[:half], asked[half : 2 * half]
+
+    def distance(self, x: Tensor) -> dict[str, float]:
+        """Pictures of the first of two `halves` against the true drawings of the other, in the judge's features.
+
+        A model that has its drawings by heart gets what the true drawings of the first half get, which is the floor.
+        """
+        (_, other), look = self.halves(len(x)), self.judges.looks["the judge's features"]
+        features = self.judges.ask(look, x[: len(other)])
+        target = self.judges.ask(look, self.album.pictures(other, self.side))
+        precision, recall = precision_recall(features, target)
+        return {"Frechet distance": frechet(features, target), "precision": precision, "recall": recall}
+
+    def copies(self, x: Tensor, asked: Pairs) -> Figures:
+        """Whether pictures of trained drawings are copies: in pixels and in features.
+
+        Distances are root mean squares. The training drawings are taken as they are, neither moved nor on a ground.
+
+        its own nearest: the share of the pictures whose nearest training drawing is that of the character and the
+            style that were asked for.
+        nearer than 19 of 20 new drawings: the share that is nearer to its nearest training drawing than all but 5 % of
+            the `DRAWINGS` that training never saw are to theirs; 0.05 for pictures that are as new as those.
+        to SET's: the median, over the pictures, of the distance to the nearest training drawing over that distance of
+            how SET, which training never saw, draws the character; where it does.
+        own nearer than SET's nearest: the share of the pictures that are nearer to their own training drawing than
+            SET's drawing is to any.
+        """
+        training, new = self.album.training(), self.album.pairs(DRAWINGS)
+        rows = {pair: row for row, pair in enumerate(_each(training))}
+        mine = torch.tensor([rows[pair] for pair in _each(asked)])
+        found: Figures = {}
+        for space, look in self.judges.looks.items():
+            known = self._features(space, training)
+            away = _distances(self.judges.ask(look, x, space), known)
+            own, near = away.gather(1, mine[:, None])[:, 0], away.amin(dim=1)
+            fresh = nearest(self._features(space, new), known).quantile(NOVEL)
+            figures = {
+                "its own nearest": _share(away.argmin(dim=1) == mine),
+                "nearer than 19 of 20 new drawings": _share(near < fresh),
+            }
+            for style in range(len(STYLES), len(SETS)):
+                has = self.album.drawn[asked.character, style]
+                if has.any():
+                    theirs = Pairs(asked.character, torch.full_like(asked.style, style))[has]
+                    least = nearest(self._features(space, theirs), known)
+                    figures[f"to {SETS[style]}'s"] = (near[has] / least).median().item()
+                    figures[f"own nearer than {SETS[style]}'s nearest"] = _share(own[has] < least)
+            found[f"copies, in {space}"] = figures
+        return found
+
+    def toward(self, x: Tensor, asked: Pairs) -> Figures:
+        """Whether pictures of `DRAWINGS` that training never saw are nearer to these than what training did see.
+
+        nearer than another style: the share of the pictures that are nearer to the true drawing than any training
+            drawing of the same character, which is one in another style, is.
+        to another style's: the median of the distance to the true drawing over the least of those.
+        """
+        found: Figures = {}
+        for space, look in self.judges.looks.items():
+            truth = self._features(space, asked)
+            away = _rms(self.judges.ask(look, x, space) - truth)
+            least = torch.full_like(away, torch.inf)
+            for style in range(len(STYLES)):
+                pairs = Pairs(asked.character, torch.full_like(asked.style, style))
+                theirs = _rms(self._features(space, pairs) - truth)
+                least = torch.where(self.album.seen[asked.character, style], torch.minimum(least, theirs), least)
+            found[f"the true drawing, in {space}"] = {
+                "nearer than another style": _share(away < least),
+                "to another style's": (away / least).median().item(),
+            }
+        return found
+
+    def drawings(self, count: int) -> Figures:
+        """What the true drawings get where samples are measured: the best that can be expected."""
+        if not self.album.layers:
+            return {}
+        found: Figures = {}
+        for group in GROUPS:
+            asked = self.album.pairs(group)[:count]
+            found[group] = self.read(self.album.pictures(asked, self.side), asked)
+        if "classifier" in self.judges:
+            found[DISTANCE] = self.distance(self.album.pictures(self.halves(count)[0], self.side))
+        return found
+
+    def figures(self, draw: Callable[[Pairs, str], Tensor], count: int) -> Figures:
+        """Every figure of a model.
+
+        Args:
+            draw: pictures of drawings that are asked for, and the name of what they are for.
+            count: at most so many of each group; no drawing is asked for twice.
+        """
+        asked = {group: self.album.pairs(group)[:count] for group in GROUPS}
+        x = {group: draw(asked[group], group) for group in GROUPS}
+        found: Figures = {group: self.read(x[group], asked[group]) for group in GROUPS}
+        if self.album.layers:
+            if "classifier" in self.judges:
+                found[DISTANCE] = self.distance(x[TRAINED])
+            found |= self.toward(x[DRAWINGS], asked[DRAWINGS])
+            found |= self.copies(x[TRAINED], asked[TRAINED])
+        return {what: each for what, each in found.items() if each}
+
+    def _features(self, space: str, asked: Pairs) -> Tensor:
+        """What true drawings are in a space, kept for the next model."""
+        key = space, *_each(asked)
+        if key not in self._known:
+            x = self.album.pictures(asked, self.side)
+            self._known[key] = self.judges.ask(self.judges.looks[space], x, f"drawings, {space}")
+        return self._known[key]
+
+
+DISTANCE = "trained characters, other drawings"
+
+
+def _share(right: Tensor) -> float:
+    return right.double().mean().item()
+
+
+def _rms(gap: Tensor) -> Tensor:
+    return gap.double().square().mean(dim=1).sqrt()
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square distances of every a to every b, (N, M)."""
+    return torch.cdist(a.double(), b.double()) / a.shape[1] ** 0.5
+
+
+def _each(asked: Pairs) -> list[tuple[int, int]]:
+    return list(zip(asked.character.tolist(), asked.style.tolist(), strict=True))
+
+
+class Evaluation:
+    """Draws samples of a model of the emoji world.
+
+    Args:
+        denoiser: takes the conditions "text" and "style".
+        album: with the vectors of the names.
+        weight: of classifier-free guidance.
+        steps: sampling steps.
+        solver, eta: of the sampling.
+        seed: of the samples; no two groups share their noise.
+        batch: samples drawn at a time.
+        progress: show a bar.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        album: Album,
+        *,
+        weight: float = 3.0,
+        steps: int = 25,
+        solver: str = "dpmpp_2m",
+        eta: float = 0.0,
+        seed: int = 0,
+        batch: int = 100,
+        progress: bool = False,
+    ) -> None:
+        self.denoiser, self.album = denoiser, album
+        self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
+        self.solver, self.eta = solver, eta
+
+    @torch.no_grad()
+    def samples(self, asked: Pairs, group: str) -> Tensor:
+        """A picture of each; sample i of a group has the noise of index i and a million times the group's place."""
+        parts, first = [], 1_000_000 * GROUPS.index(group)
+        told = {"text": self.album.vectors[asked.character], "style": asked.style}
+        for start in tqdm(range(0, len(asked), self.batch), desc=group, disable=not self.progress, unit="batch"):
+            rows = slice(start, min(start + self.batch, len(asked)))
+            drawn = sample(
+                self.denoiser,
+                steps=self.steps,
+                seed=self.seed,
+                condition={name: value[rows] for name, value in told.items()},
+                prediction=CFG(self.weight),
+                solver=self.solver,
+                eta=self.eta,
+                indices=range(first + rows.start, first + rows.stop),
+            ).samples
+            parts.append(self.denoiser.decode(drawn))
+        return torch.cat(parts)
+
+
+@torch.no_grad()
+def evaluate(
+    models: Mapping[str, Denoiser],
+    count: int = 1000,
+    *,
+    device: torch.device | str | None = None,
+    **settings: Any,
+) -> tuple[dict[str, Figures], Figures, tuple[str, ...]]:
+    """Figures of models and of the true drawings, and what could not be had, a sentence each.
+
+    Args:
+        models: by name.
+        count: at most so many samples of each group.
+        device: of the judges.
+        settings: of `Evaluation`.
+
+    Raises:
+        WeightsError: where the world's files are not installed, and where neither judges nor drawings can be had.
+    """
+    album, why = with_or_without()
+    asked = judges(device=device, progress=bool(settings.get("progress")))
+    missing = (*asked.missing, *([] if why is None else [why]))
+    if not asked.networks and not album.layers:
+        raise WeightsError(f"nothing can be measured: {'; '.join(missing)}")
+    measures: dict[int, Measures] = {}
+    figures = {}
+    for name, model in models.items():
+        if model.shape is None:
+            raise ConfigError(f"{name} does not say of which shape its samples are")
+        side = model.decode(torch.zeros(1, *model.shape, device=model.device)).shape[-1]
+        mine = measures.setdefault(side, Measures(album, asked, side))
+        figures[name] = mine.figures(Evaluation(model, album, **settings).samples, count)
+    return figures, measures[min(measures)].drawings(count), missing
+
+
+def words(figures: Figures, drawings: Figures, count: int, weight: float = 3.0, steps: int = 25) -> str:
+    """What a model's card says of it."""
+    head = [
+        f"At most {count:,} samples of each, {steps} steps of dpmpp_2m, classifier-free guidance of weight {weight:g};",
+        "in brackets what the true drawings get. Shares, but for Frechet distances and ratios of distances (to ...);",
+        "symguide.evaluation.emoji.Measures says what each is.",
+        "",
+    ]
+
+    def shown(what: str, key: str, value: float) -> str:
+        best = drawings.get(what, {}).get(key)
+        return f"{key} {value:.3f}" + ("" if best is None else f" ({best:.3f})")
+
+    lines = [f"- {what}: {', '.join(shown(what, k, v) for k, v in each.items())}" for what, each in figures.items()]
+    return "\n".join([*head, *lines])
