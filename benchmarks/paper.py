@@ -18,7 +18,7 @@ Trials and cells that are done are kept under out/benchmarks and not computed ag
 import json
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 import symguide as sg
 from benchmarks.common import Cells, arguments, save, table
-from benchmarks.world import FIGURES, STEPS, World, over_seeds
-from symguide.evaluation.tasks import TASKS, shapes_read
+from benchmarks.world import STEPS, World, over_seeds
 from symguide.tuning import ByIndex, Choice, Maybe, Range, Trial, Tuned, Window
 from symguide.tuning.space import build
 from symguide.tuning.trial import COMPLETE
@@ -54,7 +53,8 @@ def cheap(objective: Any, scale: float = 0.5, window: tuple[float, float] = (0.2
     return sg.SAG(objective, n=2, scale=scale, window=window, constraint=constraint, jacobian="first", memory="fast")
 
 
-METHODS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+Methods = dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]
+METHODS: Methods = {
     "FreeDoM": (sg.FreeDoM, COMMON, FAST),
     "DSG": (sg.DSG, {"rate": RATE, "window": WHEN, "repeats": REPEATS}, FAST),
     "Universal Guidance": (sg.UniversalGuidance, {**COMMON, "backward_steps": None, "backward_rate": None}, {}),
@@ -99,7 +99,10 @@ DOODL = ({"clip": 0.01}, {"clip": 0.03}, {"clip": 0.1})
 
 @dataclass(frozen=True)
 class Size:
-    """How much is spent: on the final seeds and on the tuning seeds, on DOODL, and the methods that are compared."""
+    """How much is spent: on the final seeds and on the tuning seeds, on DOODL, and the methods that are compared.
+
+    No tries leave DOODL out.
+    """
 
     seeds: tuple[int, ...] = (0, 1, 2)
     num: int = 32
@@ -125,15 +128,16 @@ QUICK = Size((0,), 2, (1000,), 2, 120, 2, 1, 1, 2, 4, ("FreeDoM", "SAG"), ("SAG 
 
 @dataclass(frozen=True)
 class Bench:
-    """The world, and how much is spent."""
+    """The world, how much is spent, and on which methods."""
 
     world: World
     size: Size
     logs: Path
+    methods: Mapping[str, tuple[Any, dict[str, Any], dict[str, Any]]] = field(default_factory=lambda: METHODS)
 
     def tune(self, name: str, method: str, floor: float) -> Tuned:
         """The settings of a method for a task."""
-        recipe, space, fixed = METHODS[method]
+        recipe, space, fixed = self.methods[method]
         each, budget = self.size.tuning(name)
         self.logs.mkdir(parents=True, exist_ok=True)
         return sg.tune(
@@ -141,7 +145,7 @@ class Bench:
             recipe,
             objective=ByIndex(lambda indices: self.world.objective(self.world.task(name, indices))),
             metric=ByIndex(lambda indices: self.world.task(name, indices).judge),
-            keep=ByIndex(lambda indices: lambda x: shapes_read(x, self.world.task(name, indices).shape)),
+            keep=ByIndex(lambda indices: lambda x: self.world.read(self.world.task(name, indices), x)),
             floor=floor,
             budget=budget,
             num=each,
@@ -160,8 +164,8 @@ class Bench:
         return key | self._figures(name, method, json.loads(settings), seed, num)
 
     def _figures(self, name: str, method: str, settings: Mapping[str, Any], seed: int, num: int) -> dict[str, Any]:
-        if method == "unguided":
-            return self.world.measure(name, None, seed, num, self.size.steps)
+        if method in self.world.plain(name):
+            return self.world.without(name, method, seed, num, self.size.steps)
         if method == "DOODL":
             goal = self.world.task(name, range(num))
             way = sg.DOODL(iterations=self.size.iterations, **settings)
@@ -169,7 +173,7 @@ class Bench:
             made = sg.optimise(self.world.denoiser, self.world.objective(goal), way, batch=num, seed=seed, **told)
             return self.world.figures(goal, made.samples, made.cost)
         # SAG of one call is FreeDoM
-        recipe, space, fixed = METHODS["SAG" if method in LIKE_FREEDOM else method]
+        recipe, space, fixed = METHODS["SAG"] if method in LIKE_FREEDOM else self.methods[method]
         (found,) = build(recipe, space, fixed).methods.values()
         return self.world.measure(name, lambda aim: found.recipe(settings, aim), seed, num, self.size.steps)
 
@@ -185,15 +189,16 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
     """Tune all methods on one task, measure them on other seeds, and print the table."""
     size = bench.size
     plain = [cells.get(name, "unguided", "{}", seed, size.tuning(name)[0]) for seed in size.tuned]
-    floor = KEPT * statistics.fmean(cell["shape"] for cell in plain)
-    best: dict[str, tuple[str, int]] = {"unguided": ("{}", size.num)}
+    kept, titles = bench.world.kept, bench.world.titles
+    floor = KEPT * statistics.fmean(cell[kept] for cell in plain)
+    best: dict[str, tuple[str, int]] = dict.fromkeys(bench.world.plain(name), ("{}", size.num))
     tuning: dict[str, Any] = {}
     for method in tqdm(size.methods, desc=f"{name}: tuning"):
         tuned = bench.tune(name, method, floor)
         trial = chosen(tuned)
         tuning[method] = {"trials": len(tuned.trials), "calls": tuned.spent, "eligible": len(tuned.eligible)}
         if trial is not None:
-            tuning[method] |= {"settings": trial.settings, "judge": trial.value, "shape": trial.keep}
+            tuning[method] |= {"settings": trial.settings, "judge": trial.value, kept: trial.keep}
             best[method] = json.dumps(trial.settings), size.num
     if "FreeDoM" in best:
         settings = json.loads(best["FreeDoM"][0])
@@ -202,18 +207,21 @@ def compare(name: str, bench: Bench, cells: Cells) -> dict[str, Any]:
             scale = float(f"{times * settings['scale']:.3g}")
             best[method] = json.dumps(settings | {"scale": scale} | more), size.num
     tries = [cells.get(name, "DOODL", json.dumps(s), size.tuned[0], size.updated) for s in DOODL[: size.tries]]
-    best["DOODL"] = min(tries, key=lambda c: c["judge"])["settings"], size.updated
-    tuning["DOODL"] = {"trials": len(tries), "calls": sum(size.updated * (c["forward"] + c["backward"]) for c in tries)}
+    if tries:
+        best["DOODL"] = min(tries, key=lambda c: c["judge"])["settings"], size.updated
+        calls = sum(size.updated * (c["forward"] + c["backward"]) for c in tries)
+        tuning["DOODL"] = {"trials": len(tries), "calls": calls}
     measured = {
         method: [cells.get(name, method, settings, seed, num) for seed in size.seeds]
         for method, (settings, num) in tqdm(best.items(), desc=f"{name}: all seeds")
     }
-    rows = [{"method": m, "settings": brief(best[m][0])} | over_seeds(c, FIGURES) for m, c in measured.items()]
-    print(f"\n{name}: {TASKS[name].goal}; {size.num} samples, seeds {size.seeds}, {size.steps} steps\n\n{table(rows)}")
+    rows = [{"method": m, "settings": brief(best[m][0])} | over_seeds(c, titles) for m, c in measured.items()]
+    goal = bench.world.kinds[name].goal
+    print(f"\n{name}: {goal}; {size.num} samples, seeds {size.seeds}, {size.steps} steps\n\n{table(rows)}")
     ratios = {
         other: ratio(measured[other], measured["FreeDoM"])
-        for other in ("DSG", "MPGD", "SAG", "SAG identity", CHEAP, *LIKE_FREEDOM)
-        if other in measured
+        for other in measured
+        if "FreeDoM" in measured and other not in ("FreeDoM", "DOODL", *bench.world.plain(name))
     }
     told = {m: {k: v for k, v in t.items() if k != "settings"} for m, t in tuning.items() if "judge" in t}
     print(f"\ntuned:\n\n{table([{'method': m, **t} for m, t in told.items()])}\n")

@@ -13,7 +13,7 @@ out/benchmarks and not computed again; --fresh starts over.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise, product
@@ -153,10 +153,16 @@ QUICK = {"cell": (plans("style", (1, 2)), (0,), 2)}
 
 
 class Guided:
-    """Cells of the study."""
+    """Cells of the study.
 
-    def __init__(self, device: str, real: int) -> None:
-        self.world = cache(lambda model: World(device, model, real=real))
+    Args:
+        device: where it is run.
+        real: pictures of the data that the Frechet distance is taken to.
+        world: makes the world of a model.
+    """
+
+    def __init__(self, device: str, real: int, world: type[World] = World) -> None:
+        self.world = cache(lambda model: world(device, model, real=real))
 
     def cell(self, *values: Any) -> Cell:
         """One plan on one seed, by KEYS."""
@@ -202,7 +208,9 @@ def base_of(plan: Plan) -> Plan:
     return replace(plan, n=1, path="ode", form="" if plan.form == "first" else plan.form)
 
 
-def rows(cells: Sequence[Cell], every: Sequence[Plan]) -> list[dict[str, Any]]:
+def rows(
+    cells: Sequence[Cell], every: Sequence[Plan], titles: Mapping[str, tuple[str, int]] = FIGURES
+) -> list[dict[str, Any]]:
     """A row for each plan that was measured: figures, and ratios to one call, seed by seed."""
     made = []
     for plan in every:
@@ -212,7 +220,7 @@ def rows(cells: Sequence[Cell], every: Sequence[Plan]) -> list[dict[str, Any]]:
         ratios = {
             f"{key} : one call": ratio(cells, plan, base, key) if plan.n > 1 else "" for key in ("scorer", "judge")
         }
-        figures = over_seeds(mine, FIGURES)
+        figures = over_seeds(mine, titles)
         made.append(
             {
                 "task": plan.task,
@@ -225,7 +233,7 @@ def rows(cells: Sequence[Cell], every: Sequence[Plan]) -> list[dict[str, Any]]:
                 "steps": plan.steps,
                 "CFG": f"{plan.weight:g}",
                 "model": plan.model,
-                **{key: figures[key] for key in FIGURES},
+                **{key: figures[key] for key in titles},
                 **ratios,
                 "calls": f"{figures['forward']} + {figures['backward']}",
                 "runs": f"{len(mine)} x {mine[0]['num']}",
@@ -248,9 +256,17 @@ def lowest(points: Sequence[tuple[float, float]], kept: float) -> float:
 
 
 def at_equal_shapes(
-    cells: Sequence[Cell], task: str, eta: float, kept: float, model: str = "scenes", n: int = 2
+    cells: Sequence[Cell],
+    task: str,
+    eta: float,
+    kept: float,
+    model: str = "scenes",
+    n: int = 2,
+    what: str = "shape",
 ) -> tuple[float, tuple[float, float], int] | None:
     """Ratio of the judge's figure, n calls to one, at equal shapes: with its 95 % interval, and how many seeds.
+
+    `what` is the figure that is kept, where it is not that of shapes.
 
     On the curve of each over the strengths, from unguided on, the lowest judge while `kept` of the shapes are read. The
     interval is that of all resamples of the seeds; None where a curve has gaps or does not get there.
@@ -263,9 +279,7 @@ def at_equal_shapes(
 
     def value(drawn: Sequence[int]) -> float:
         both = [
-            lowest(
-                [tuple(statistics.fmean(p[s][key] for s in drawn) for key in ("shape", "judge")) for p in line], kept
-            )  # type: ignore[misc]
+            lowest([tuple(statistics.fmean(p[s][key] for s in drawn) for key in (what, "judge")) for p in line], kept)  # type: ignore[misc]
             for line in by_seed
         ]
         return both[0] / both[1]
@@ -292,21 +306,29 @@ def equal_shapes(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return made
 
 
-def main() -> None:
-    given = arguments(__doc__, list(PARTS), "two samples, two runs", report="measure nothing, write what is there")
-    parts = QUICK if given.quick else {name: PARTS[name] for name in given.words or PARTS}
-    guided = None if given.report else Guided(given.device, 64 if given.quick else 2048)
+Parts = Mapping[str, tuple[list[Plan], tuple[int, ...], int]]
+
+
+def measured(parts: Parts, guided: Guided | None, file: Path, fresh: bool) -> list[Cell]:
+    """All cells that are kept in a file, after those of these parts were measured; without Guided none is."""
 
     def measure(*key: Any) -> Cell:
         assert guided is not None
         return guided.cell(*key)
 
-    cells = Cells(FOLDER / f"papercell{'-quick' if given.quick else ''}.jsonl", KEYS, measure, given.fresh)
+    cells = Cells(file, KEYS, measure, fresh)
     if guided is not None:
         for name, (every, seeds, num) in parts.items():
             for seed, plan in tqdm(list(product(seeds, every)), desc=name):
                 cells.get(*plan.key, seed, num)
-    done = [{**row["key"], **row["found"]} for row in cells.rows.rows]
+    return [{**row["key"], **row["found"]} for row in cells.rows.rows]
+
+
+def main() -> None:
+    given = arguments(__doc__, list(PARTS), "two samples, two runs", report="measure nothing, write what is there")
+    parts = QUICK if given.quick else {name: PARTS[name] for name in given.words or PARTS}
+    guided = None if given.report else Guided(given.device, 64 if given.quick else 2048)
+    done = measured(parts, guided, FOLDER / f"papercell{'-quick' if given.quick else ''}.jsonl", given.fresh)
     every = list(dict.fromkeys(plan for part, _, _ in parts.values() for plan in part))
     print(f"\nmeans over seeds\n\n{table(rows(done, every))}")
     if shapes := equal_shapes(done):

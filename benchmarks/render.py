@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import equal_calls, own_digits, papercell, quality_of_model, rule
+from benchmarks import emoji, equal_calls, own_digits, papercell, quality_of_model, rule
 from benchmarks.common import RESULTS, table
 from benchmarks.nstudy import by_scale
 from benchmarks.world import over_seeds
@@ -460,6 +460,31 @@ def typical(name: str) -> list[Row]:
 @named("own-digits")
 def trained_digits(name: str) -> list[Row]:
     return own_digits.rows(results("own-digits")["cells"])
+
+
+# 11. emoji
+
+
+@named(*(f"emoji-{task}" for task in emoji.TASKS))
+def emoji_task(name: str) -> list[Row]:
+    names = ("method", "settings", *emoji.FIGURES, "forward", "backward", "seconds")
+    return [{key: row[key] for key in names} for row in results(name)["rows"]]
+
+
+@named("emoji-cell")
+def emoji_cell(name: str) -> list[Row]:
+    return emoji.cell_rows(results("emoji-cell")["cells"])
+
+
+@named("emoji-names")
+def emoji_names(name: str) -> list[Row]:
+    return emoji.at_equal_names(results("emoji-cell")["cells"])
+
+
+@named("emoji-model")
+def emoji_model(name: str) -> list[Row]:
+    found = results("emoji-model")
+    return emoji.model_rows(found["model"], found["drawings"])
 
 
 def _by(cells: Iterable[Row], *keys: str) -> list[tuple[tuple, list[Row]]]:

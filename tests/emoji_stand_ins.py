@@ -3,8 +3,11 @@
 import torch
 from torch import nn
 
+import symguide as sg
 from symguide.evaluation.emoji import Judges
 from symguide.evaluation.emoji_album import SETS, Album
+from symguide.networks import VectorUNet
+from symguide.schedule import VP
 from symguide.worlds.emoji.names import STYLES, Emoji
 
 COUNT = 12
@@ -63,6 +66,22 @@ class Seen(nn.Module):
         if self.kind == "name":
             return -(red[:, None] - 20 * torch.arange(len(self.vectors)) - 5).abs()
         return -(green[:, None] - 50 * torch.arange(len(SETS)) - 10).abs()
+
+
+def network():
+    """A tiny network of random weights: a new one's output is 0, whatever it is told."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        made = VectorUNet(channels=(16, 16), attention=(False, True)).eval()
+        for weight in made.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return made
+
+
+def model():
+    """A model of that network."""
+    null = {"text": [[0.0] * 384], "style": 3}
+    return sg.Denoiser(network(), VP.cosine(), "v", shape=(3, 32, 32), null=null)
 
 
 def judges(book, kinds=("name", "style", "clip", "classifier"), missing=()):

@@ -6,7 +6,7 @@ from statistics import median
 import pytest
 import torch
 from click.testing import CliRunner
-from emoji_stand_ins import COUNT, UNSEEN, Seen, album, colour, judges, replace_world
+from emoji_stand_ins import COUNT, UNSEEN, Seen, album, colour, judges, model, network, replace_world
 
 from symguide import Denoiser, networks
 from symguide.cli import main
@@ -247,20 +247,17 @@ def test_a_model_that_draws_by_heart_is_measured_as_such():
 
 def test_samples_do_not_depend_on_the_batch():
     book = album()
-    small = networks.VectorUNet(channels=(16, 16), attention=(False, True))
-    model = Denoiser(small.eval(), VP.cosine(), "v", shape=(3, 32, 32), null={"text": [[0.0] * 384], "style": 3})
     asked = book.pairs(DRAWINGS)
-    whole = Evaluation(model, book, steps=2, batch=9).samples(asked, DRAWINGS)
-    parts = Evaluation(model, book, steps=2, batch=2).samples(asked, DRAWINGS)
+    whole = Evaluation(model(), book, steps=2, batch=9).samples(asked, DRAWINGS)
+    parts = Evaluation(model(), book, steps=2, batch=2).samples(asked, DRAWINGS)
     assert torch.allclose(whole, parts, atol=1e-4)
-    assert not torch.allclose(whole, Evaluation(model, book, steps=2).samples(asked, TRAINED), atol=1e-2)
+    assert not torch.allclose(whole, Evaluation(model(), book, steps=2).samples(asked, TRAINED), atol=1e-2)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    network = networks.VectorUNet(channels=(16, 16), attention=(False, True))
     settings = {"schedule": {"name": "vp-cosine"}, "predicts": "v", "shape": [3, 32, 32]}
-    networks.save(network, tmp_path / "tiny", denoiser=settings | {"null": {"text": [[0.0] * 384], "style": 3}})
+    networks.save(network(), tmp_path / "tiny", denoiser=settings | {"null": {"text": [[0.0] * 384], "style": 3}})
     return str(tmp_path / "tiny")
 
 
