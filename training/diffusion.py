@@ -17,10 +17,29 @@ def v_loss(network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise:
 
     Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2303.09556.
     """
+    snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
+    return snr.clamp_max(5.0) / (snr + 1) * _v_error(network, schedule, x0, t, noise, *condition)
+
+
+def floored_v_loss(
+    network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
+) -> Tensor:
+    """Error of v with weights that do not vanish in noise, (B,): min(SNR + 1, 5) / (SNR + 1) * |v - network|² / d.
+
+    min-SNR's own weight goes to 0 with the SNR, and there the condition alone decides what is drawn: where it names one
+    drawing of thousands, that has to be learnt. In units of x_0's error the weight is 1 in noise and at most 5.
+    """
+    snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
+    return (snr + 1).clamp_max(5.0) / (snr + 1) * _v_error(network, schedule, x0, t, noise, *condition)
+
+
+def _v_error(
+    network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
+) -> Tensor:
+    """|alpha * eps - sigma * x0 - network|² / d, (B,)."""
     alpha, sigma = expand(schedule.alpha(t), x0), expand(schedule.sigma(t), x0)
     error = network(alpha * x0 + sigma * noise, schedule.timestep(t), *condition) - (alpha * noise - sigma * x0)
-    snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
-    return snr.clamp_max(5.0) / (snr + 1) * error.square().flatten(1).mean(1)
+    return error.square().flatten(1).mean(1)
 
 
 def eps_loss(

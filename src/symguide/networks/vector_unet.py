@@ -9,12 +9,16 @@ from symguide.errors import ConfigError
 from symguide.networks.saveable import saveable
 from symguide.networks.unet import Trunk
 
+CANVAS = 4
+"""Sides of what is drawn of the embedding: those of the coarsest level for which the models were made."""
+
 
 @saveable
 class VectorUNet(Trunk):
     """A U-Net that is told the noise level, a sentence's vector, a style and how the picture was moved.
 
-    All four become one embedding, their sum, which scales and shifts the channels of every block. Pixels go in and out
+    All four become one embedding, their sum, which scales and shifts the channels of every block; and a canvas of 4x4
+    places is drawn of it, resized and added at the coarsest level: where in the picture things go. Pixels go in and out
     in blocks of `patch` x `patch`, so that the finest level works on sides smaller by that factor.
 
     Args:
@@ -38,7 +42,7 @@ class VectorUNet(Trunk):
         self,
         in_channels: int = 3,
         patch: int = 2,
-        channels: Sequence[int] = (64, 112, 168),
+        channels: Sequence[int] = (64, 112, 152),
         blocks: int = 1,
         attention: Sequence[bool] = (False, True, True),
         heads: int = 4,
@@ -55,6 +59,7 @@ class VectorUNet(Trunk):
         self.text = nn.Sequential(nn.Linear(text, wide), nn.SiLU(), nn.Linear(wide, wide))
         self.style = nn.Embedding(styles + 1, wide)
         self.view = nn.Linear(view, wide, bias=False)
+        self.canvas = nn.Linear(wide, channels[-1] * CANVAS**2)
 
     def forward(
         self,
@@ -79,7 +84,11 @@ class VectorUNet(Trunk):
         told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view)
         embedding = nn.functional.silu(self.embed_time(timestep, len(x)) + told)
         blocks = nn.functional.pixel_unshuffle(x, self.patch)
-        return nn.functional.pixel_shuffle(self.run(blocks, embedding), self.patch)
+        coarsest = [side // self.factor for side in blocks.shape[2:]]
+        canvas = self.canvas(embedding).unflatten(1, (-1, CANVAS, CANVAS))
+        if coarsest != [CANVAS, CANVAS]:
+            canvas = nn.functional.interpolate(canvas, coarsest, mode="bilinear")
+        return nn.functional.pixel_shuffle(self.run(blocks, embedding, canvas=canvas), self.patch)
 
     def _rows(self, x: Tensor, name: str, value: Tensor | None) -> Tensor:
         shape = (len(x), self.widths[name])
