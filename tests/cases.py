@@ -316,6 +316,13 @@ def world(name, **row):
 
 
 CAPTIONS = {"condition": {"caption": tokens(["a red star on blue stripes", "a green disk"])}}
+SENTENCES = {
+    "condition": {
+        "text": F.normalize(torch.randn(2, 384, generator=torch.Generator().manual_seed(0)), dim=1),
+        "style": [0, 2],
+        "view": torch.tensor([[0.1, 0.0, 0.2, 0.5, 0.0, 0.3, 0.1], [0.0] * 7]),
+    }
+}
 
 WORLDS = [
     world("digits", settings={"condition": {"label": [3, 5]}}),
@@ -326,6 +333,7 @@ WORLDS = [
     world("scenes-weak", settings=CAPTIONS),
     world("scenes-generator"),
     world("scenes-gan"),
+    world("emoji", settings=SENTENCES),
     world("galaxies"),
     world("galaxies-64"),
 ]

@@ -2,16 +2,19 @@
 
 import ast
 import importlib
+import json
 import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import symguide as sg
 from symguide.registry import registry_of
+from symguide.worlds.emoji import drawings, names
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ROOT / "packages" / "symguide-worlds"
@@ -68,9 +71,24 @@ def test_an_installed_wheel_finds_the_installed_weights_and_says_what_to_install
     done = run(*sample, folder=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out").rglob("*.png"))
-    said = run(python.parent / "symguide", "models", folder=tmp_path).stdout
-    ours = said.partition("galaxies")[0] + said.partition("scenes")[2]  # the galaxies are for users to install
-    assert str(python.parents[1]) in ours and "missing" not in ours
+    said = json.loads(run(python.parent / "symguide", "models", "--json", "-", folder=tmp_path).stdout)
+    ours = [row for row in said if Path(row["folder"]).is_relative_to(python.parents[1])]
+    assert {"digits", "scenes", "scenes-latent"} <= {row["name"] for row in ours}
+    assert all(
+        (row["weights"] == "missing") == (not registry_of("world")[row["name"]].denoiser.exists()) for row in ours
+    )
+
+
+def test_the_wheel_of_the_worlds_has_every_file_of_theirs_and_says_whose_drawings_they_learned_from(wheels):
+    with zipfile.ZipFile(wheels["symguide_worlds"]) as wheel:
+        held = set(wheel.namelist())
+        notice = next(wheel.read(name).decode() for name in held if name.endswith("licenses/NOTICE"))
+    source = WORLDS / "src"
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert "symguide_worlds/emoji/names.json" in files
+    assert {name for name in files if "__pycache__" not in name} <= held
+    for style in names.STYLES:
+        assert drawings.SETS[style].credit in notice and drawings.SETS[style].licence in notice
 
 
 def fresh(code, folder):

@@ -57,7 +57,7 @@ SETS = {
         "1.2.5",
         "b8aa6e204574bfa2b9056dcc8ddca5f972855406db70fc408227cabc432d668519079f98898e7368c9b6b8d342c725f301653dc8d2e58f8d5653afe6be000bb3",
         "CC-BY-4.0",
-        "Twemoji, Twitter, https://github.com/twitter/twemoji",
+        "Twemoji, Twitter, https://github.com/jdecked/twemoji",
     ),
     "fluent": Package(
         "@iconify-json/fluent-emoji-flat",
