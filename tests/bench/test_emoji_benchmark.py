@@ -75,6 +75,7 @@ def test_quick_of_a_task(monkeypatch, capsys):
     beside = [emoji.TRUTH, emoji.COPY, "unguided", emoji.TOLD]
     assert list(found)[:4] == beside and {"FreeDoM", "SAG n=2 own", "SAG n=2, set as FreeDoM"} <= set(found)
     assert found[emoji.TRUTH]["pixels to truth"].startswith("0.000") and found["unguided"]["forward"] == "8"
+    assert found["SAG + DSG"]["settings"].endswith(("n 2", "n 4"))
     kept = list((emoji.FOLDER / "emoji-quick").glob("style-*.jsonl"))
     assert len(kept) == 4 and not list(kept[0].parent.parent.glob("*.jsonl"))
     # what is done is not measured again
