@@ -114,7 +114,7 @@ class Emoji(World):
         """Load the judges, all of them, and look at drawings that training saw."""
         self.book, self.judges = album(), judges(device=self.device)
         if missing := self.judges.missing:
-            raise WeightsError("; ".join(missing))
+            raise WeightsError("; ".join(missing.values()))
         assert all(kind in self.judges for kind in KINDS)
         self.real = self.features(self.book.pictures(self.book.pairs(TRAINED)[:real], self.side))
 
@@ -228,7 +228,7 @@ def model(given: Any) -> dict[str, Any]:
     count = 10 if given.quick else 1000
     figures, drawings, missing = evaluate({"emoji": denoiser}, count, device=given.device, progress=True, **settings)
     if missing:
-        raise WeightsError("; ".join(missing))
+        raise WeightsError("; ".join(missing.values()))
     print(f"\n{table(model_rows(figures['emoji'], drawings))}")
     return {"samples": count, "model": figures["emoji"], "drawings": drawings}
 

@@ -84,9 +84,9 @@ def model():
     return sg.Denoiser(network(), VP.cosine(), "v", shape=(3, 32, 32), null=null)
 
 
-def judges(book, kinds=("name", "style", "clip", "classifier"), missing=()):
+def judges(book, kinds=("name", "style", "clip", "classifier"), missing=None):
     scorer = Seen("classifier", book.vectors, bent=True) if "classifier" in kinds else None
-    return Judges({kind: Seen(kind, book.vectors) for kind in kinds}, scorer, missing)
+    return Judges({kind: Seen(kind, book.vectors) for kind in kinds}, scorer, missing or {})
 
 
 def replace_world(monkeypatch, book, *modules):

@@ -188,13 +188,13 @@ def test_what_is_missing_is_left_out(monkeypatch):
     monkeypatch.setattr(emoji, "scorer", refused)
     asked = emoji.judges()
     assert set(asked.networks) == {"style"} and asked.scorer is None
-    assert asked.missing == ("by scorer and name and clip and classifier: pip install something",)
+    assert asked.missing == {"scorer and judge name and judge clip and judge classifier": "pip install something"}
 
     def nothing():
         return type(book)(book.characters, book.vectors), "no drawings"
 
     monkeypatch.setattr(emoji, "with_or_without", nothing)
-    monkeypatch.setattr(emoji, "judges", lambda **_: judges(book, (), ("no judges",)))
+    monkeypatch.setattr(emoji, "judges", lambda **_: judges(book, (), {"judge name": "no judges"}))
     with pytest.raises(WeightsError, match="nothing can be measured: no judges; no drawings"):
         emoji.evaluate({})
 
@@ -228,7 +228,7 @@ def drawer(book):
     return Denoiser(Drawer(book), VP.cosine(), "x0", shape=(3, 32, 32), null=null)
 
 
-def test_a_model_that_draws_by_heart_is_measured_as_such():
+def test_a_model_that_draws_by_heart_is_measured_as_such(monkeypatch):
     book = album()
     measures = Measures(book, judges(book))
     settings = {"weight": 1.0, "steps": 2, "batch": 5}
@@ -242,6 +242,10 @@ def test_a_model_that_draws_by_heart_is_measured_as_such():
         "to another style's": pytest.approx(0.0, abs=1e-3),
     }
     said = words(found, measures.drawings(1000), 1000)
+    monkeypatch.setattr(emoji, "with_or_without", lambda: (book, None))
+    monkeypatch.setattr(emoji, "judges", lambda **_: judges(book, ("style",), {"judge name": "pip install it"}))
+    card = emoji.measured(drawer(book), 10, weight=1.0, steps=2, progress=False)
+    assert "style 1.000 (1.000)" in card and card.endswith("Not measured, for want of judge name.")
     assert "name 1.000 (1.000)" in said and "its own nearest 1.000" in said and "1,000 samples" in said
 
 
@@ -264,15 +268,15 @@ def folder(tmp_path):
 def test_on_the_command_line(folder, tmp_path, monkeypatch):
     book = album()
     monkeypatch.setattr(emoji, "with_or_without", lambda: (book, None))
-    some = judges(book, ("style", "classifier"), ("by name: pip install it",))
+    some = judges(book, ("style", "classifier"), {"judge name": "pip install it"})
     monkeypatch.setattr(emoji, "judges", lambda **_: some)
     out = tmp_path / "out.json"
     run = ["evaluate", folder, "--samples", "10", "--steps", "1", "--json", str(out)]
     result = CliRunner().invoke(main, run, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = json.loads(out.read_text())
-    assert found["cfg"] == 3.0 and found["missing"] == ["by name: pip install it"]
-    assert "left out, by name: pip install it" in result.output and "CFG 3" in result.output
+    assert found["cfg"] == 3.0 and found["missing"] == {"judge name": "pip install it"}
+    assert "left out, for want of judge name: pip install it" in result.output and "CFG 3" in result.output
     figures = found["models"][folder]
     assert figures.keys() >= {*GROUPS, DISTANCE, "copies, in pixels", "the true drawing, in the scorer's features"}
     lines = result.output.partition("CFG 3")[2].splitlines()  # after the bars

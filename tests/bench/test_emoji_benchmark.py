@@ -63,7 +63,7 @@ def test_what_stands_beside_the_methods():
 
 
 def test_judges_that_are_missing_are_named(monkeypatch, stand_ins):
-    monkeypatch.setattr(emoji, "judges", lambda **_: judges(stand_ins, ("style",), ("by name: pip install it",)))
+    monkeypatch.setattr(emoji, "judges", lambda **_: judges(stand_ins, ("style",), {"judge name": "pip install it"}))
     with pytest.raises(WeightsError, match="pip install it"):
         emoji.Emoji(real=4)
 

@@ -76,8 +76,8 @@ def evaluate(
     if json != "-":
         click.echo(f"{samples:,} samples a line, {steps} steps of dpmpp_2m, CFG {weight:g}, seed {seed}\n")
         click.echo(_table(found["models"], found.get(DRAWN)))
-        for why in found.get("missing", ()):
-            click.echo(f"\nleft out, {why}")
+        for what, why in found.get("missing", {}).items():
+            click.echo(f"\nleft out, for want of {what}: {why}")
 
 
 def _world(name: str, denoiser: Denoiser) -> str:
@@ -104,7 +104,7 @@ def _emoji(denoisers: Mapping[str, Denoiser], samples: int, where: Any, settings
     from symguide.evaluation import emoji
 
     figures, drawings, missing = emoji.evaluate(denoisers, samples, device=where, **settings)
-    return {"models": figures, DRAWN: drawings, "missing": list(missing)}
+    return {"models": figures, DRAWN: drawings, "missing": missing}
 
 
 def _table(models: Mapping[str, Any], drawings: Mapping[str, Any] | None) -> Any:

@@ -32,7 +32,7 @@ class Judges:
     Attributes:
         networks: judges by kind, of `KINDS`.
         scorer: the classifier that guidance may see; copies are looked for in its features, too.
-        missing: why others are not there, a sentence each.
+        missing: others, and why they are not there.
         device: where they are.
         batch: pictures that they see at a time.
         progress: show a bar where they see many.
@@ -40,7 +40,7 @@ class Judges:
 
     networks: Mapping[str, Any]
     scorer: Any = None
-    missing: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
     device: torch.device | str | None = None
     batch: int = 100
     progress: bool = False
@@ -97,12 +97,12 @@ def judges(model: str = "emoji", device: torch.device | str | None = None, progr
         try:
             found[whose] = make(model, kind, device, torch.float32).eval()
         except WeightsError as error:
-            why.setdefault(str(error), []).append(whose)
+            why.setdefault(str(error), []).append("scorer" if whose == "scorer" else f"judge {kind}")
 
     load("classifier", scorer, "scorer")
     for kind in KINDS:
         load(kind, judge, kind)
-    missing = tuple(f"by {' and '.join(whose)}: {error}" for error, whose in why.items())
+    missing = {" and ".join(whose): error for error, whose in why.items()}
     return Judges(found, found.pop("scorer", None), missing, device, progress=progress)
 
 
@@ -332,8 +332,8 @@ def evaluate(
     *,
     device: torch.device | str | None = None,
     **settings: Any,
-) -> tuple[dict[str, Figures], Figures, tuple[str, ...]]:
-    """Figures of models and of the true drawings, and what could not be had, a sentence each.
+) -> tuple[dict[str, Figures], Figures, dict[str, str]]:
+    """Figures of models and of the true drawings, and what could not be had and why.
 
     Args:
         models: by name.
@@ -346,9 +346,9 @@ def evaluate(
     """
     album, why = with_or_without()
     asked = judges(device=device, progress=bool(settings.get("progress")))
-    missing = (*asked.missing, *([] if why is None else [why]))
+    missing = {**asked.missing, **({} if why is None else {"true drawings": why})}
     if not asked.networks and not album.layers:
-        raise WeightsError(f"nothing can be measured: {'; '.join(missing)}")
+        raise WeightsError(f"nothing can be measured: {'; '.join(missing.values())}")
     measures: dict[int, Measures] = {}
     figures = {}
     for name, model in models.items():
@@ -375,3 +375,29 @@ def words(figures: Figures, drawings: Figures, count: int, weight: float = 3.0, 
 
     lines = [f"- {what}: {', '.join(shown(what, k, v) for k, v in each.items())}" for what, each in figures.items()]
     return "\n".join([*head, *lines])
+
+
+def measured(
+    model: Denoiser,
+    count: int = 1000,
+    *,
+    weight: float = 3.0,
+    steps: int = 25,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> str:
+    """What a card says of a model, measured now; what could not be had is named.
+
+    Args:
+        model: of the emoji world.
+        count: at most so many samples of each group.
+        weight, steps, progress: of `Evaluation`.
+        device: of the judges.
+
+    Raises:
+        WeightsError: where neither judges nor drawings can be had.
+    """
+    settings = {"weight": weight, "steps": steps, "progress": progress}
+    figures, drawings, missing = evaluate({"model": model}, count, device=device, **settings)
+    said = words(figures["model"], drawings, count, weight, steps)
+    return said + (f"\n\nNot measured, for want of {', '.join(missing)}." if missing else "")

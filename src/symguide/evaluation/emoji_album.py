@@ -131,4 +131,4 @@ def with_or_without(make: Callable[[], Album] = album) -> tuple[Album, str | Non
     try:
         return make(), None
     except SymguideError as error:
-        return bare, f"the true drawings: {error}"
+        return bare, str(error)
