@@ -12,7 +12,8 @@ name among its first five in three quarters of the samples that it reads unguide
 of the seeds 0, 1, 2. Two rows are not searched: FreeDoM's settings at 1.7 times its scale, and
 with a look-ahead of two calls. Beside them stand what no guidance can do much better or worse than: the true drawing;
 of the drawings of the same thing in other styles, which training saw, the one nearest to the truth; unguided samples;
-and, where guidance asks for a style that the model knows, unguided samples of the model that is told it.
+where guidance asks for a style that the model knows, unguided samples of the model that is told it; and in translation
+unguided samples that begin with the noised drawing, at t = 0.6.
 
 The cell is papercell.py's: 25 deterministic steps, text at CFG 3, guided from 0.3 to 0.7 of the steps, one strength for
 every n; then eta = 1, and a curve of strengths, for what is left at equal names.
@@ -43,9 +44,12 @@ from symguide.evaluation.emoji_tasks import TASKS, Task, against_truth, task
 from symguide.loop import Cost, sample
 from symguide.prediction_guidance import CFG
 from symguide.report import frechet
+from symguide.solver import get_grid
 from symguide.tuning import Choice
 
 TRUTH, COPY, TOLD = "the true drawing", "another style's drawing", "unguided, style told"
+NOISED, BEGIN = "unguided, from the drawing", 0.6
+"""SDEdit (2108.01073): the reference is noised to a time, and sampled from there."""
 FIGURES = {
     "scorer": ("scorer", 3),
     "judge": ("judge", 3),
@@ -135,17 +139,26 @@ class Emoji(World):
     def plain(self, name: str) -> tuple[str, ...]:
         goal = self.task(name, range(1))
         told = (TOLD,) if goal.upper is not None else ()
-        return (TRUTH, *((COPY,) if goal.seen.any() else ()), "unguided", *told)
+        noised = (NOISED,) if name == "translation" and self.denoiser.decoder is None else ()
+        return (TRUTH, *((COPY,) if goal.seen.any() else ()), "unguided", *told, *noised)
 
     def without(self, name: str, method: str, seed: int, num: int, steps: int) -> dict[str, Any]:
         goal = self.task(name, range(num))
         if method in (TRUTH, COPY):
             return self.measured(goal, goal.truth if method == TRUTH else nearest_known(goal), Cost(0, 0, 0.0, 0))
+        told = self.conditioning(goal)
         if method == TOLD:
             told = {"condition": goal.upper, "prediction": CFG(self.weight)}
-            drawn = sample(self.denoiser, batch=num, steps=steps, seed=seed, **told)
-            return self.figures(goal, drawn.samples, drawn.cost)
-        return super().without(name, method, seed, num, steps)
+        elif method == NOISED:
+            told |= {"start": self.noised(goal), "grid": lambda schedule, t, n: get_grid("flow")(schedule, BEGIN, n)}
+        drawn = sample(self.denoiser, batch=num, steps=steps, seed=seed, **told)
+        return self.figures(goal, drawn.samples, drawn.cost)
+
+    def noised(self, goal: Task) -> Any:
+        """What a run from the reference begins with: alpha x + sigma noise, at its first time."""
+        schedule, x = self.denoiser.schedule, goal.reference
+        assert x is not None
+        return lambda noise, t: schedule.alpha(t) * x.to(self.device) + schedule.sigma(t) * noise.draw("start")
 
     @torch.no_grad()
     def figures(self, goal: Task, samples: Tensor, cost: Any) -> dict[str, Any]:
