@@ -717,8 +717,9 @@ def test_every_method_takes_what_it_says(name):
         ("--n 3 --best-of 2 --objective own_rules:ink", "must go with a method"),
         ("--objective blackbox:own_rules:ink", "black box"),
         ("--cfg 3", "give.*--condition"),
-        ("--condition label=x", "takes name=NUMBER or name=NUMBER,NUMBER, not 'label=x'"),
-        ("--condition label", "takes name=NUMBER"),
+        ("--condition label=x", "condition 'label' takes numbers, not 'x'"),
+        ("--condition label=1,,2", "takes name=VALUE or name=VALUE,VALUE, not 'label=1,,2'"),
+        ("--condition label", "takes name=VALUE"),
         ("--condition label=1 --condition label=2", "twice"),
         ("--eta 2", "eta"),
         ("--eta nan", "a finite number from 0 to 1, not 'nan'"),
@@ -901,7 +902,7 @@ def test_toml(model):
         ("solver: dddim", "did you mean 'ddim'"),
         ("- 1", "keys with values"),
         ("a: [", "is not YAML"),
-        ("condition: 5", "condition takes name=NUMBER"),
+        ("condition: 5", "condition takes name=VALUE"),
     ],
 )
 def test_bad_configs(text, why):

@@ -129,7 +129,7 @@ def test_a_config_that_says_nonsense_of_what_made_it_is_another_run():
         (f"--steps {10**12}", "from 1 to 100,000"),
         (f"--objective a:b --n {10**12}", "--n takes a whole number"),
         (f"--best-of {10**12}", "from 1 to 100,000"),
-        (f"--condition label={2**63}", "--condition takes name=NUMBER"),
+        (f"--condition label={2**63}", "--condition takes name=VALUE"),
         (f"--memory {'9' * 5000}", "must go with a method"),
         ("--json .", "is no file in a folder that exists"),
         ("--json nowhere/figures.json", "is no file in a folder that exists"),

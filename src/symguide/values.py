@@ -46,7 +46,7 @@ class OneOf(NamedTuple):
 
 
 class Pairs(dict[str, Any]):
-    """In an annotation: numbers by name, label=3 or label=0,1,2; the values of a list go to the samples in turn."""
+    """In an annotation: values by name, label=3 or style=a,b; those of a list go to the samples in turn."""
 
 
 class _Other(Exception):
@@ -93,7 +93,7 @@ def _read(text: str, kind: Any) -> Any:
     if kind is str or kind is Any:
         return text
     if kind is Pairs:
-        return _pairs(text)
+        return _pairs(text, words=True)
     if origin in (tuple, list) or origin is Sequence:
         parts = text.strip("()[]").split(",")
         each = list(inner) if origin is tuple and inner[-1] is not ... else [inner[0]] * len(parts)
@@ -158,15 +158,23 @@ def _bounded(value: Any, extra: Sequence[Any]) -> Any:
     return value
 
 
-def _pairs(text: str) -> tuple[str, Any]:
+def _pairs(text: str, words: bool = False) -> tuple[str, Any]:
+    """A name and its numbers, or with `words` its numbers and words; "#ff0000" is a word."""
     name, equals, rest = text.partition("=")
-    numbers = [_whole(p, Between(-(2**63), 2**63 - 1)) if re.fullmatch(r"[+-]?\d+", p) else _number(p) for p in
-               (part.strip() for part in rest.split(","))]  # fmt: skip
     if not equals or not name.strip():
         raise _Other
-    if any(isinstance(number, float) for number in numbers):
-        numbers = [float(number) for number in numbers]
-    return name.strip(), numbers
+    values = [_value(part.strip(), words) for part in rest.split(",")]
+    if any(isinstance(value, float) for value in values):
+        values = [float(value) if isinstance(value, int) else value for value in values]
+    return name.strip(), values
+
+
+def _value(text: str, words: bool) -> int | float | str:
+    if re.fullmatch(r"[+-]?\d+", text):
+        return _whole(text, Between(-(2**63), 2**63 - 1))
+    if words and re.fullmatch(r"#[0-9a-fA-F]+|[A-Za-z][\w-]*", text) and text.lower() not in ("nan", "inf", "infinity"):
+        return text
+    return _number(text)
 
 
 def describe(kind: Any) -> str:
@@ -190,7 +198,9 @@ def describe(kind: Any) -> str:
     words = {type(None): "none", bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
     if kind in words:
         return words[kind]
-    return "name=NUMBER or name=NUMBER,NUMBER" if kind is Pairs or origin is Mapping else "a rule such as rho(0.2)"
+    if kind is Pairs or origin is Mapping:
+        return "name=VALUE or name=VALUE,VALUE" if kind is Pairs else "name=NUMBER or name=NUMBER,NUMBER"
+    return "a rule such as rho(0.2)"
 
 
 def _range(extra: Sequence[Any]) -> str:

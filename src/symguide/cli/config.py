@@ -117,7 +117,12 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before = then if isinstance(then, Mapping) else {}
     drawn_by = "pipeline" if "pipeline" in new else "model"
     out = [f"the weights of the {drawn_by} are"] if before.get("weights") != now["weights"] else []
-    for kind, sentence in (("scorers", "the weights of the scorer {} are"), ("files", "{} is")):
+    sentences = {
+        "scorers": "the weights of the scorer {} are",
+        "files": "{} is",
+        "sentences": "what {!r} is taken for is",
+    }
+    for kind, sentence in sentences.items():
         told = before.get(kind)
         told = told if isinstance(told, Mapping) else {}
         out += [

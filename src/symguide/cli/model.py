@@ -33,7 +33,7 @@ class Model:
     denoiser: sg.Denoiser
     shape: tuple[int, ...]
     settings: Mapping[str, Any]
-    made_with: Mapping[str, str]
+    made_with: Mapping[str, Any]
     condition: Mapping[str, list[Any]]
     """Values by name, which go to the samples in turn."""
     methods: Sequence[Method]
@@ -96,7 +96,7 @@ def source(asked: Request, found: Sequence[Method]) -> Model:
     with torch.no_grad():
         shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
     condition, prompts = conditions.given(denoiser, asked["condition"] or ()), asked["prompt"] or []
-    rows = conditions.rows(denoiser, condition, prompts)
+    rows = conditions.rows(denoiser, condition, prompts, asked.say)
     for each in found:
         if weighs_condition(each.name) and each.settings["scale"] != 1 and not rows:
             raise ConfigError(
@@ -109,5 +109,7 @@ def source(asked: Request, found: Sequence[Method]) -> Model:
         copied["eta"] = 1.0 if own is None else own
     settings = {"model": name} | {key: value for key, value in copied.items() if value is not None}
     settings |= ({"prompt": prompts} if prompts else {}) | ({"condition": condition} if condition else {})
-    made_with = {"weights": digests.of_network(WORLDS[name].denoiser if embedded else name)}
+    made_with: dict[str, Any] = {"weights": digests.of_network(WORLDS[name].denoiser if embedded else name)}
+    if prompts and conditions.is_of_emoji(denoiser):
+        made_with["sentences"] = conditions.readings(prompts)
     return Model(name, denoiser, shape, settings, made_with, rows, found)

@@ -1,7 +1,7 @@
 """What a command line and its config ask for: one source, its settings, and the methods with theirs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Of settings that depend on the source; what a pipeline has defaults of its own for is left to it."""
 
-PROMPTED = 5.0
-"""Weight of classifier-free guidance where a prompt is given and no weight: captions are hardly followed without."""
+PROMPTED = {"emoji": 3.0}
+"""Weight of classifier-free guidance where a prompt is given and no weight, by the model's world; 5 for others."""
 
 FITTED = ("batch", "steps", "eta", "cfg", "rule")
 """Settings of both sources with values that suit one: not taken over from a config of the other."""
@@ -37,6 +37,7 @@ class Request:
         names: of the methods that were named.
         typed: those of them that the command line has.
         base: the content of the config.
+        said: the remarks that were made.
     """
 
     settings: dict[str, Any]
@@ -44,14 +45,16 @@ class Request:
     names: list[str]
     typed: list[Word]
     base: Mapping[str, Any]
+    said: set[str] = field(default_factory=set)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings.get(name)
 
     def say(self, text: str) -> None:
-        """A remark for people, on stderr; nothing with --quiet."""
-        if self["progress"] is not False:
+        """A remark for people, on stderr and once; nothing with --quiet."""
+        if self["progress"] is not False and text not in self.said:
             click.echo(text, err=True)
+        self.said.add(text)
 
     def methods(self) -> list[Method]:
         """The methods of the run, each with all of its settings.
@@ -66,7 +69,7 @@ class Request:
         if self["rule"] is not None and self["rule"] not in names:
             implied.append(self["rule"])
         if self["pipeline"] is None and not any(map(registered.weighs_condition, [*names, *implied])):
-            cfg = PROMPTED if cfg is None and self["prompt"] else cfg
+            cfg = _prompted(self["model"]) if cfg is None and self["prompt"] else cfg
             implied += [] if cfg is None else ["cfg"]
         for alike in (
             [name for name in names if registered.kind_of(name) == LOSS],
@@ -89,6 +92,11 @@ class Request:
                     f"{how} needs something to steer toward: give --objective, e.g. classifier:3 or my_module:rule"
                 )
         return found
+
+
+def _prompted(model: str) -> float:
+    """Without guidance captions are hardly followed."""
+    return PROMPTED.get(model.partition("-")[0], 5.0)
 
 
 def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:

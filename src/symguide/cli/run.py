@@ -22,6 +22,7 @@ from symguide.cli.source import Show, Source
 from symguide.errors import ConfigError, WeightsError
 from symguide.files import locked, sweep
 from symguide.objectives import Classifier
+from symguide.specs import conditions
 from symguide.specs.steering import Scored, Steering, files, resolved
 from symguide.store import digests, outputs
 from symguide.store.shards import Part, Shards
@@ -84,6 +85,8 @@ def plan(asked: Request, found: list[Method]) -> Plan:
         for each in names:
             made_with["files"] |= digests.of_encoder(each)
         steering = Steering(spec, source.name, source.shape, encoders=loaded, black_box=loss is None, say=asked.say)
+        if steering.sentences:
+            made_with["sentences"] = made_with.get("sentences", {}) | conditions.readings(steering.sentences)
         if scored := {f"{s.world}/{s.kind}": WORLDS[s.world].scorers[s.kind] for s in steering.scored}:
             made_with["scorers"] = {scorer: digests.of_network(folder) for scorer, folder in scored.items()}
         if loss is not None:

@@ -32,13 +32,15 @@ SAMPLE: Mapping[str, Setting] = grouped(
             form="FOLDER_OR_ID",
         ),
         "prompt": Setting(
-            "What the samples show, for models that read captions, and pipelines; several go to the samples in turn.",
+            "What the samples show, for pipelines and models that read captions (scenes) or sentences (emoji); several "
+            "go to the samples in turn.",
             many=True,
         ),
         "negative_prompt": Setting("What they do not show, for pipelines that heed it.", alien=PIPELINES),
         "condition": only_models(
             "a pipeline is told what to show by --prompt",
-            "A condition of the model, label=3; values of a list, label=0,1,2, go to the samples in turn.",
+            "A condition of the model, label=3; values of a list, label=0,1,2, go to the samples in turn. Of emoji: "
+            "style=twemoji, ground=skyblue, zoom=1.2, turn=20 (degrees), right=0.1, down=0.1 (of a side).",
             Pairs,
             form="NAME=VALUES",
             many=True,
@@ -46,7 +48,7 @@ SAMPLE: Mapping[str, Setting] = grouped(
         "cfg": Setting(
             "Weight of guidance toward the condition, which needs no objective; 1 is off, 2 to 6 is usual.",
             float,
-            shown="a pipeline's own; 5 with --prompt, else off",
+            shown="a pipeline's own; with --prompt 5, or 3 for emoji, else off",
         ),
         "num": Setting("How many samples.", Samples, 16),
         "batch": Setting("Samples at a time; each batch is saved.", Samples, shown="64, or 1 with --pipeline"),

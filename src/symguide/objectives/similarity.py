@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
-from symguide.objectives.base import Fixed, Follower, Objective, pictures, required, rows_for
+from symguide.objectives.base import Fixed, Follower, Objective, at_least_float32, pictures, required, rows_for
 from symguide.registry import register
 
 Preprocess = Callable[[Tensor], Tensor]
@@ -45,7 +45,8 @@ class TextSimilarity(Similarity):
     """1 - cos(image embedding of x_0, text embedding of a text), by a network that embeds both: CLIP guidance.
 
     Args:
-        text: one for all samples, or a list with one for each; or its tokens, integers (L,) or (B, L).
+        text: one for all samples, or a list with one for each; or its tokens, integers (L,) or (B, L), or vectors, for
+            a network that takes these.
         network: has image(x) -> (B, w) and text(tokens (M, L)) -> (M, w), which need not be normalised, such as
             encoders.CLIP.
         tokenize: texts -> tokens (M, L), the network's own; not needed where text is tokens.
@@ -75,13 +76,22 @@ class TextSimilarity(Similarity):
             if tokenize is None:
                 raise ConfigError("text needs the tokenizer of the network: pass tokenize=, or tokens for text")
             text = tokenize([text] if isinstance(text, str) else list(text))
-        if text.is_floating_point() or text.ndim not in (1, 2) or not text.numel():
-            raise ConfigError(f"tokens are integers (L,) or (B, L), not {tuple(text.shape)} of {text.dtype}")
         self.tokens = text if text.ndim == 2 else text[None]
         super().__init__(Follower(network, "image", "text", preprocess=preprocess))
+        if text.ndim not in (1, 2) or not text.numel() or (text.is_floating_point() and not self._takes_vectors()):
+            raise ConfigError(f"tokens are integers (L,) or (B, L), not {tuple(text.shape)} of {text.dtype}")
+
+    def _takes_vectors(self) -> bool:
+        try:
+            self._wanted(self.tokens)
+        except (RuntimeError, TypeError, ValueError):  # it looks tokens up
+            return False
+        return True
 
     def _target(self, like: Tensor) -> Tensor:
-        return self.network.at(like).text(self.tokens.to(like.device))
+        tokens = self.tokens.to(like.device)
+        tokens = tokens.to(at_least_float32(like)) if tokens.is_floating_point() else tokens
+        return self.network.at(like).text(tokens)
 
 
 @register("objective", "image")

@@ -1,63 +1,118 @@
-"""What a run's samples are conditioned on: name=values, and prompts as the tokens of captions."""
+"""What a run's samples are conditioned on: name=values, and prompts, in the words of the world that a model is of."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, unknown
-from symguide.worlds.scenes import LENGTH, VOCABULARY, tokens
+from symguide.specs.pictures import Say
+from symguide.worlds import emoji, scenes
 
-CAPTION = "caption"
+CAPTION, TEXT, STYLE, VIEW = "caption", "text", "style", "view"
+VIEWED = {name: p.default for name, p in inspect.signature(emoji.view).parameters.items()}
+"""The conditions that make up a view of the emoji world, with what each is where only others are given."""
 
 
 def given(denoiser: Denoiser, pairs: Sequence[tuple[str, Sequence[Any]]]) -> dict[str, Any]:
-    """Conditions by name, one value or a list.
+    """Conditions by name, one value or a list, as they were typed.
 
     Raises:
-        ConfigError: for a name that the network does not take, or one given twice.
+        ConfigError: for a name that the model does not take, or one given twice, and for words where it has none.
     """
-    names, anything = _taken(denoiser)
+    (names, anything), of_emoji = _taken(denoiser), is_of_emoji(denoiser)
+    known = [*(name for name in names if name not in (TEXT, VIEW)), *VIEWED] if of_emoji else names
     out: dict[str, Any] = {}
     for name, values in pairs:
-        if not anything and name not in names:
-            raise unknown("condition", name, names)
+        if of_emoji and name == TEXT:
+            raise ConfigError("what this model shows is said by --prompt, such as --prompt 'a happy octopus'")
+        if of_emoji and name == VIEW:
+            raise ConfigError(f"a view is given by its parts, e.g. --condition ground=skyblue: {', '.join(VIEWED)}")
+        if not anything and name not in known:
+            raise unknown("condition", name, known)
         if name in out:
             raise ConfigError(f"condition {name!r} is given twice: give several values as {name}=0,1,2")
+        strange = [value for value in values if isinstance(value, str)]
+        if strange and not (of_emoji and name in (STYLE, "ground")):
+            raise ConfigError(f"condition {name!r} takes numbers, not {strange[0]!r}")
         out[name] = values[0] if len(values) == 1 else list(values)
     return out
 
 
-def rows(denoiser: Denoiser, condition: Mapping[str, Any], prompts: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of every condition, which go to the samples in turn; of prompts, their tokens.
+def rows(
+    denoiser: Denoiser, condition: Mapping[str, Any], prompts: Sequence[str], say: Say = lambda text: None
+) -> dict[str, list[Any]]:
+    """The values of every condition as the network takes them, which go to the samples in turn.
+
+    Args:
+        denoiser: the model.
+        condition: as `given` has it.
+        prompts: what the samples show.
+        say: told what a sentence is taken for, where that is not itself.
 
     Raises:
-        ConfigError: for prompts that the model does not take or understand.
+        ConfigError: for prompts that the model does not take or understand, styles that it has none of, and views that
+            are none.
     """
     out = {name: value if isinstance(value, list) else [value] for name, value in condition.items()}
+    if is_of_emoji(denoiser):
+        out = _of_emoji(out)
     if prompts:
-        _check_captions(denoiser)
-        if CAPTION in out:
-            raise ConfigError(f"--prompt gives the condition {CAPTION!r}: leave out --condition {CAPTION}=...")
-        out[CAPTION] = tokens(prompts).tolist()
+        name, read = _reader(denoiser, say)
+        if name in out:
+            raise ConfigError(f"--prompt gives the condition {name!r}: leave out --condition {name}=...")
+        out[name] = read(prompts).tolist()
     return out
 
 
-def _check_captions(denoiser: Denoiser) -> None:
-    """ConfigError unless the model reads captions in the scenes world's words."""
+def readings(sentences: Sequence[str]) -> dict[str, str]:
+    """What the emoji world takes sentences for, which depends on what is installed: a name, or itself by MiniLM."""
+    found = {sentence: emoji.taken_for(sentence) for sentence in sentences}
+    return {sentence: "itself, by MiniLM" if one is None else one.name for sentence, one in found.items()}
+
+
+def is_of_emoji(denoiser: Denoiser) -> bool:
+    """Whether a model takes sentences, styles and views as those of the emoji world do."""
+    text, style = denoiser.null.get(TEXT), denoiser.null.get(STYLE)
+    if not {TEXT, STYLE, VIEW} <= set(_taken(denoiser)[0]) or text is None or style is None:
+        return False
+    return torch.as_tensor(text).shape[-1] == emoji.WIDTH and int(style) == len(emoji.STYLES)
+
+
+def _of_emoji(condition: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Styles as numbers, and the parts of views as views."""
+    out = {name: values for name, values in condition.items() if name not in VIEWED}
+    if STYLE in out:
+        out[STYLE] = [emoji.style(value) if isinstance(value, str) else value for value in out[STYLE]]
+    if len(out) < len(condition):
+        parts = {name: condition.get(name, [default]) for name, default in VIEWED.items()}
+        count = math.lcm(*map(len, parts.values()))
+        out[VIEW] = [emoji.view(**{name: each[i % len(each)] for name, each in parts.items()}) for i in range(count)]
+    return out
+
+
+def _reader(denoiser: Denoiser, say: Say) -> tuple[str, Callable[[Sequence[str]], Tensor]]:
+    """The condition that prompts are, and what makes it of them; ConfigError for a model that reads none."""
+    if is_of_emoji(denoiser):
+        return TEXT, partial(emoji.text, say=say)
     null = denoiser.null.get(CAPTION)
     if CAPTION not in _taken(denoiser)[0] or null is None:
         raise ConfigError(
-            "this model takes no prompt: use --model scenes, or a condition of its own, e.g. --condition label=3"
+            "this model takes no prompt: use --model scenes or emoji, or a condition of its own, e.g. --condition "
+            "label=3"
         )
-    words = getattr(denoiser.network, "words", len(VOCABULARY))
-    if torch.as_tensor(null).shape[-1] != LENGTH or words < len(VOCABULARY):
+    words = getattr(denoiser.network, "words", len(scenes.VOCABULARY))
+    if torch.as_tensor(null).shape[-1] != scenes.LENGTH or words < len(scenes.VOCABULARY):
         raise ConfigError(
-            f"--prompt speaks the scenes world's language, {LENGTH} tokens of {len(VOCABULARY)} words, and this model "
-            "another: sample it from Python with condition={'caption': tokens}"
+            f"--prompt speaks the scenes world's language, {scenes.LENGTH} tokens of {len(scenes.VOCABULARY)} words, "
+            "and this model another: sample it from Python with condition={'caption': tokens}"
         )
+    return CAPTION, scenes.tokens
 
 
 def _taken(denoiser: Denoiser) -> tuple[list[str], bool]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -59,10 +60,11 @@ LABELS: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Context:
-    """What objectives are read for: the shape of a sample, and where remarks go."""
+    """What objectives are read for: the shape of a sample, where remarks go, and what its world makes of sentences."""
 
     shape: tuple[int, ...]
     say: Say
+    read: Callable[[Sequence[str]], Tensor] = tokens
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,10 @@ def _label(head: str | None, text: str, whole: str) -> int:
 
 def _text(parts: tuple[str, ...], context: Context) -> Maker:
     texts = [text.strip() for text in parts[0].split(",")]
+    read = cache(lambda: context.read(texts))  # not before it is known who is asked, and once
 
     def make(network: Any, indices: Sequence[int]) -> Loss:
-        numbers = (network.tokenize if isinstance(network, CLIP) else tokens)(texts)
+        numbers = network.tokenize(texts) if isinstance(network, CLIP) else read()
         return TextSimilarity(numbers[cycle(range(len(texts)), indices)], network)
 
     return make

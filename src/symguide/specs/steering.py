@@ -1,18 +1,18 @@
 """From the terms of a spec to an objective, for any samples by their index."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.objectives import OBJECTIVES, BlackBox, Objective, Sum
 from symguide.specs import own
 from symguide.specs.grammar import Term, parse, show
 from symguide.specs.kinds import KINDS, Context, Kind, Loss, Maker
-from symguide.worlds import WORLDS, load
+from symguide.worlds import WORLDS, emoji, load
 from symguide.worlds.scorers import ASKS
 
 NAMES = frozenset({*OBJECTIVES, *KINDS})
@@ -91,7 +91,11 @@ class Steering:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.context, self.black_box = model, Context(tuple(shape), say), black_box
+        if model.partition("-")[0] == "emoji" and model in WORLDS:
+            self.context = replace(self.context, read=self._read)
         self.scored: list[Scored] = []
+        self.sentences: list[str] = []
+        """Those that were read as the emoji world reads them."""
         self._encoders, self._asked = encoders, set[nn.Module]()
         self._terms = [self._term(term) for term in parse(spec)]
         if idle := [encoder for encoder in encoders if encoder not in self._asked]:
@@ -115,6 +119,10 @@ class Steering:
             )
 
         return at
+
+    def _read(self, sentences: Sequence[str]) -> Tensor:
+        self.sentences += sentences
+        return emoji.text(sentences, self.context.say)
 
     def _term(self, term: Term) -> tuple[float, Callable[[Sequence[int]], Loss], Scored | None]:
         """A term's factor, its objective by index, and what judges it where it is scored by an embedded network."""

@@ -1,12 +1,20 @@
 """Emoji: a text-to-image world of real drawings, where a style has a true answer that a person drew."""
 
+from typing import Any
+
+from symguide.objectives import Objective
 from symguide.registry import register
-from symguide.worlds import World
+from symguide.worlds import World, scorers
 from symguide.worlds.emoji.names import STYLES as STYLES
 from symguide.worlds.emoji.names import WEIGHTS as WEIGHTS
 from symguide.worlds.emoji.names import Emoji as Emoji
 from symguide.worlds.emoji.names import emojis as emojis
+from symguide.worlds.emoji.names import style as style
 from symguide.worlds.emoji.names import vectors as vectors
+from symguide.worlds.emoji.sentences import WIDTH as WIDTH
+from symguide.worlds.emoji.sentences import nearest as nearest
+from symguide.worlds.emoji.sentences import taken_for as taken_for
+from symguide.worlds.emoji.sentences import text as text
 from symguide.worlds.emoji.views import picture as picture
 from symguide.worlds.emoji.views import view as view
 
@@ -19,3 +27,20 @@ register("world", "emoji")(
         shapes=((3, 32, 32), (3, 64, 64)),
     )
 )
+
+
+def objective(name: str, *given: Any, **settings: Any) -> Objective:
+    """An objective for pictures of this world, (B, 3, 32, 32) or (B, 3, 64, 64), by the world's own scorer.
+
+    Args:
+        name: "text", "image" or "style".
+        given, settings: what the objective takes beside its network, see symguide.objectives; texts are sentences.
+
+    Raises:
+        ConfigError: for an unknown name, a sentence that `text` refuses, and whatever the objective refuses; when
+            called, for pictures of other shapes. WeightsError: where the networks of others that the scorers stand on
+            are not installed.
+    """
+    if name == "text":
+        settings = {"tokenize": text, **settings}
+    return scorers.objective("emoji", name, *given, **settings)

