@@ -38,10 +38,18 @@ def filled(network):
     return network.eval().requires_grad_(False)
 
 
+def vector_unet(**changes):
+    torch.manual_seed(0)
+    arguments = {"in_channels": 1, "channels": (8, 16), "attention": (False, True), "heads": 2, "groups": 4, "text": 6}
+    return filled(networks.VectorUNet(**(arguments | changes)))
+
+
 def everything():
     torch.manual_seed(0)
     x, t, label = torch.randn(5, 1, 8, 8, dtype=torch.float64), torch.rand(5) * 1000, torch.arange(5) % 4
+    text, view = nn.functional.normalize(torch.randn(5, 6, dtype=torch.float64)), torch.randn(5, 7, dtype=torch.float64)
     return {
+        "VectorUNet": (vector_unet(), (x, t, text, label, view)),
         "UNet": (unet(), (x, t, label)),
         "ConvClassifier": (filled(networks.ConvClassifier(channels=(8, 16), width=12, groups=4)), (x,)),
         "TimedClassifier": (filled(networks.TimedClassifier(channels=(8, 16), groups=4)), (x, t)),
@@ -88,6 +96,38 @@ def test_no_label_is_the_null_label():
     network = network.double()
     assert torch.equal(network(x, t), network(x, t, torch.full((5,), 3)))
     assert not torch.allclose(network(x, t), network(x, t, torch.zeros(5, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("side", [8, 16, 24])
+def test_what_a_vector_unet_is_not_told_is_null(side):
+    """At sides where the canvas is as large as the coarsest level, and smaller, and larger."""
+    network, (_, t, text, style, view) = everything()["VectorUNet"]
+    network, x = network.double(), torch.randn(5, 1, side, side, dtype=torch.float64)
+    bare, none = network(x, t), torch.full((5,), 3)
+    assert torch.equal(bare, network(x, t, torch.zeros_like(text), none, torch.zeros_like(view)))
+    for told in ({"text": text}, {"style": style.clamp(max=2)}, {"view": view}):
+        made = network(x, t, **told)
+        assert made.shape == x.shape and bool(((made - bare).flatten(1).norm(dim=1) > 1e-3).all())
+
+
+@pytest.mark.parametrize(
+    "told, message",
+    [
+        ({"text": torch.zeros(2, 5)}, r"text must be 2 rows of 6 numbers, not \(2, 5\)"),
+        ({"text": torch.zeros(1, 6)}, r"text must be 2 rows of 6 numbers"),
+        ({"text": torch.zeros(2, 6, dtype=torch.long)}, r"text must be 2 rows of 6 numbers"),
+        ({"view": torch.zeros(2, 6)}, r"view must be 2 rows of 7 numbers, not \(2, 6\)"),
+        ({"style": torch.zeros(2)}, r"style must be 2 integers, not torch.float32"),
+        ({"style": torch.zeros(3, dtype=torch.long)}, r"style must be 2 integers"),
+        ({"style": torch.tensor([0, 4])}, r"styles must be within 0\.\.3 \(3 is none\)"),
+        ({"style": torch.tensor([-1, 0])}, r"styles must be within 0\.\.3"),
+    ],
+)
+def test_what_a_vector_unet_cannot_be_told(told, message):
+    with pytest.raises(ConfigError, match=message):
+        vector_unet()(torch.zeros(2, 1, 8, 8), torch.zeros(2), **told)
+    with pytest.raises(ConfigError, match="multiples of 4"):
+        vector_unet()(torch.zeros(2, 1, 8, 6), torch.zeros(2))
 
 
 def test_timesteps_count():

@@ -12,7 +12,7 @@ import symguide as sg
 from symguide import loop, per_sample
 from symguide.errors import GuidanceError
 from symguide.meter import SavedBytes
-from symguide.networks import CaptionUNet, UNet
+from symguide.networks import CaptionUNet, UNet, VectorUNet
 from symguide.particle_guidance import resample
 from symguide.step import Requirement, Run
 from symguide.worlds import digits
@@ -179,13 +179,23 @@ def test_compiled_networks():
     assert graphs[5:] == [1, 1, 1, 1, 2] + 10 * [2]  # the first run's last step is the first without gradients
 
 
-@pytest.mark.parametrize("make", [lambda: UNet(1, (8,), classes=4, groups=4, attention=(True,)), CaptionUNet])
-def test_our_networks_ask_for_no_value(make):
+LABELS = torch.empty(2, dtype=torch.int64, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: UNet(1, (8,), classes=4, groups=4, attention=(True,)), {"label": LABELS}),
+        (CaptionUNet, {"caption": LABELS[:, None].expand(2, 16)}),
+        (VectorUNet, {"text": torch.empty(2, 384, device="meta"), "style": LABELS}),
+    ],
+    ids=["UNet", "CaptionUNet", "VectorUNet"],
+)
+def test_our_networks_ask_for_no_value(make, told):
     """None of a GPU, which would wait, and so none that torch.compile would split them at."""
     network = make().to("meta")
     x, timestep = torch.empty(2, network.in_channels, 8, 8, device="meta"), torch.empty(2, device="meta")
-    condition = torch.empty(2, *[16] * isinstance(network, CaptionUNet), dtype=torch.int64, device="meta")
-    assert network(x, timestep, condition).shape == x.shape
+    assert network(x, timestep, **told).shape == x.shape
 
 
 def test_channels_last_is_another_layout_alone():

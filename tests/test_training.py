@@ -208,3 +208,37 @@ def test_one_backward_call_gives_both_players_their_own_gradient(penalised):
         weights = list(player.parameters())
         for weight, expected in zip(weights, torch.autograd.grad(its_loss, weights), strict=True):
             torch.testing.assert_close(weight.grad, expected)
+
+
+def test_no_held_out_drawing_is_in_what_the_emoji_models_see(tmp_path, monkeypatch):
+    """Each drawing of these fakes says which it is by its pixels, and each sentence whose it is."""
+    import emoji_data
+
+    from symguide.worlds.emoji import names
+
+    codes = [f"{c:02x}" for c in range(600)]
+    unseen = names.split(codes)
+    listed = [names.Emoji(code, f"thing {code}", (), 0, unseen.get(code, ())) for code in codes]
+    monkeypatch.setattr(emoji_data, "emojis", lambda: tuple(listed))
+    monkeypatch.setattr(emoji_data, "codes", lambda: tuple(codes))
+
+    def drawn(style, characters):
+        number = torch.tensor([int(code, 16) for code in characters])
+        which = torch.full_like(number, names.STYLES.index(style))
+        return torch.stack([number // 256, number % 256, which, which], dim=1)[:, :, None, None].to(torch.uint8)
+
+    monkeypatch.setattr(emoji_data.drawings, "drawings", drawn)
+    sentences = torch.arange(600.0)[:, None, None].expand(600, emoji_data.PHRASINGS, 384).contiguous()
+    safetensors.torch.save_file({"vectors": sentences}, tmp_path / "emoji-sentences.safetensors")
+    found = {}
+    for trained in (True, False):
+        data = emoji_data.load(tmp_path, trained)
+        first, second, style, _ = data.layers[:, :, 0, 0].long().unbind(1)
+        found[trained] = set(zip((256 * first + second).tolist(), style.tolist(), strict=True))
+        assert len(found[trained]) == len(data) and torch.equal(style, data.style)
+        assert torch.equal(256 * first + second, data.character)
+        assert torch.equal(data.sentences[data.character, 0, 0].long(), data.character)
+    held_out = {(c, s) for c, one in enumerate(listed) for s, name in enumerate(names.STYLES) if name in one.unseen}
+    assert len(held_out) == 3 * names.HELD_OUT + names.PAIRS
+    assert found[True] == {(c, s) for c in range(600) for s in range(3)} - held_out
+    assert found[False] == {(c, s) for c, s in held_out if len(listed[c].unseen) == 1}

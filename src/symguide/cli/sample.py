@@ -34,7 +34,12 @@ EXAMPLES = [
         "--method freedom --scale 0.1",
     ),
     (
-        "the same by a real CLIP, for a model of yours of any size",
+        "emoji of a sentence, as one set of them draws, on a ground of its own; then in the style of a picture",
+        'symguide sample --model emoji --prompt "a happy cat" --condition style=twemoji --condition ground=skyblue\n'
+        'symguide sample --model emoji --prompt "a happy cat" --objective style:openmoji.png',
+    ),
+    (
+        "text by a real CLIP, for a model of yours of any size",
         "symguide sample --model my_model --objective text:'a lighthouse at night' --encoder "
         "openai/clip-vit-large-patch14",
     ),
