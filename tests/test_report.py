@@ -57,6 +57,14 @@ def test_frechet_is_symmetric_zero_for_itself_and_blind_to_rotations(pair):
     assert report.frechet(x @ rotation, y @ rotation) == pytest.approx(report.frechet(x, y), rel=1e-9)
 
 
+def test_frechet_of_few_rows_is_that_of_many_in_fewer_dimensions(pair):
+    """Within 30 dimensions 20 rows of five are few, and go another way, with what is known of them in five."""
+    x, y = pair[0][:20], pair[1]
+    wide = torch.linalg.qr(torch.randn(30, 30, dtype=torch.float64))[0][:5]
+    assert report.frechet(x @ wide, y @ wide) == pytest.approx(report.frechet(x, y), rel=1e-9)
+    assert report.frechet(y @ wide, x @ wide) == pytest.approx(report.frechet(x, y), rel=1e-9)
+
+
 def test_frechet_of_fewer_samples_than_features_and_of_a_single_feature():
     x = torch.randn(4, 30)
     assert report.frechet(x, x) == pytest.approx(0, abs=1e-5)

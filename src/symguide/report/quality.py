@@ -48,10 +48,11 @@ def judged(judge: Any, samples: Tensor, labels: Tensor) -> Verdict:
 def frechet(features_a: Tensor, features_b: Tensor) -> float:
     """Frechet distance of two feature sets, each taken as a Gaussian: the squared Wasserstein-2 distance of the two.
 
-        |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^(1/2)),   tr (C_a C_b)^(1/2) = sum of singular values of
-                                                                  C_a^(1/2) C_b^(1/2)
+        |mean_a - mean_b|² + tr(C_a + C_b - 2 (C_a C_b)^(1/2)),   tr (C_a C_b)^(1/2) = sum of singular values of A B'
+                                                                  for any A'A = C_a, B'B = C_b
 
-    In float64, with square roots of symmetric matrices only. A Frechet distance in the judge's features, never FID.
+    In float64. A and B are the rows less their mean where one set has no more of them than features, else the square
+    roots of C_a and C_b. A Frechet distance in the judge's features, never FID.
     Few samples make it too large, so compare values for the same numbers of samples, and with what real data get.
 
     Args:
@@ -68,9 +69,10 @@ def frechet(features_a: Tensor, features_b: Tensor) -> float:
     if a.shape[1] != b.shape[1]:
         raise ConfigError(f"features of {a.shape[1]} and {b.shape[1]} numbers do not compare: use one judge for both")
     gap = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
-    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
-    cross = torch.linalg.svdvals(_root(covariance_a) @ _root(covariance_b)).sum()
-    return max(float(gap + covariance_a.trace() + covariance_b.trace() - 2 * cross), 0.0)
+    root = _rows if min(len(a), len(b)) <= a.shape[1] else _root
+    root_a, root_b = root(a), root(b)
+    cross = torch.linalg.svdvals(root_a @ root_b.T).sum()
+    return max(float(gap + root_a.square().sum() + root_b.square().sum() - 2 * cross), 0.0)
 
 
 def _checked(features: Tensor) -> Tensor:
@@ -82,9 +84,15 @@ def _checked(features: Tensor) -> Tensor:
     return wide if wide.shape[1] > 1 else torch.cat([wide, torch.zeros_like(wide)], dim=1)  # cov wants a matrix
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """The symmetric square root of a symmetric positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh(covariance)
+def _rows(features: Tensor) -> Tensor:
+    """R (N, k) with R'R the covariance of features (N, k)."""
+    rows: Tensor = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
+    return rows
+
+
+def _root(features: Tensor) -> Tensor:
+    """The same of no more rows than columns: the symmetric square root of the covariance, (k, k)."""
+    values, vectors = torch.linalg.eigh(torch.cov(features.T))
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
