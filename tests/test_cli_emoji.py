@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import symguide as sg
 from symguide.cli import main
+from symguide.errors import WeightsError
 from symguide.objectives import Style, TextSimilarity
 from symguide.specs import conditions
 from symguide.store import digests
@@ -127,6 +128,18 @@ def test_objectives_of_a_style_and_of_a_sentence():
     made_with = figures["config"]["made_with"]
     assert made_with["sentences"] == {"a red heart": "red heart", "wolves": "wolf"}
     assert made_with["scorers"] == {f"emoji/{kind}": digests.of_network("denoiser") for kind in ("classifier", "clip")}
+
+
+def test_a_judge_whose_package_is_missing_is_said_and_no_run_is_lost(monkeypatch):
+    def missing(*asked, **settings):
+        raise WeightsError("the judge needs a package: pip install it")
+
+    monkeypatch.setattr(load, "judge", missing)
+    line = ("--objective", "style:openmoji.png", "--method", "mpgd", "--json", "figures.json", "--progress")
+    done = draw(*line)
+    assert done.stderr.count("openmoji.png is not judged: the judge needs a package: pip install it") == 1
+    (term,) = json.loads(Path("figures.json").read_text())["reached"]["terms"]
+    assert "scorer" in term and "judge" not in term
 
 
 @pytest.mark.parametrize(

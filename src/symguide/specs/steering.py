@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from symguide.errors import ConfigError
+from symguide.errors import ConfigError, WeightsError
 from symguide.objectives import OBJECTIVES, BlackBox, Objective, Sum
 from symguide.specs import own
 from symguide.specs.grammar import Term, parse, show
 from symguide.specs.kinds import KINDS, Context, Kind, Loss, Maker
+from symguide.specs.pictures import Say
 from symguide.worlds import WORLDS, emoji, load
 from symguide.worlds.scorers import ASKS
 
@@ -55,10 +56,18 @@ class Scored:
     world: str
     make: Maker
     scorer: nn.Module
+    say: Say
 
     def judge(self) -> nn.Module | None:
-        """The network of the same kind that guidance never sees, where there is one that this objective can ask."""
-        judge = judge_of(self.kind, self.world)
+        """The network of the same kind that guidance never sees, where there is one that this objective can ask.
+
+        Where one cannot be loaded, such as for a package of others that it stands on, that is said: a run is not lost.
+        """
+        try:
+            judge = judge_of(self.kind, self.world)
+        except WeightsError as error:
+            self.say(f"{self.text} is not judged: {error}")
+            return None
         try:
             return None if judge is None or self.make(judge, range(1)) is None else judge
         except ConfigError:  # of another build, such as one without feature maps for a style
@@ -160,7 +169,8 @@ class Steering:
         if asked is None:
             return lambda indices: make(None, indices)
         scorer = load.scorer(self.model, asked, dtype=torch.float32)
-        self.scored.append(Scored(show([term._replace(factor=1.0)]), asked, self.model, make, scorer))
+        text = show([term._replace(factor=1.0)])
+        self.scored.append(Scored(text, asked, self.model, make, scorer, self.context.say))
         return lambda indices: make(scorer, indices)
 
     def _without_network(self, name: str, kind: Kind) -> str:
