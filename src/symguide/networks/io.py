@@ -83,8 +83,8 @@ def load(
     _check(tensors, module.state_dict(), folder / WEIGHTS)
     dtype = dtype or torch.get_default_dtype()
     moved = {k: v.to(device=device, dtype=dtype if v.is_floating_point() else None) for k, v in tensors.items()}
-    module.load_state_dict(moved, assign=True)
-    return module.eval().requires_grad_(False), config
+    module.load_state_dict(moved, assign=True, strict=False)  # what stands on weights of others has its own alone
+    return module.to(device=device, dtype=dtype).eval().requires_grad_(False), config
 
 
 def _read(path: Path) -> bytes:
@@ -115,6 +115,8 @@ def _empty(config: dict[str, Any], path: Path) -> nn.Module:
     try:
         with torch.device("meta"):
             return NETWORKS[name](**config["arguments"])
+    except WeightsError:  # of a network of others that it stands on
+        raise
     except Exception as error:
         raise ConfigError(f"{path}: {name} does not take these arguments ({error}): correct them") from error
 

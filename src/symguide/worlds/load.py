@@ -116,14 +116,16 @@ def scorer(
     """A network of clean samples to guide with, of the world that an embedded model belongs to.
 
     Args:
-        model: "digits" or one of the "scenes"; those of scenes also take 64x64 pixels, averaged over blocks to 32x32.
-            Samples of other shapes are refused.
-        kind: "classifier"; in the scenes world also "clip", "identity", "aesthetic" and "segmenter".
+        model: "digits", one of the "scenes", or "emoji". Those of scenes also take 64x64 pixels, averaged over blocks
+            to 32x32, and refuse other shapes; those of emoji take pictures of any size.
+        kind: "classifier"; in the scenes world also "clip", "identity", "aesthetic" and "segmenter"; in that of emoji
+            also "clip", whose text(vectors) takes vectors of MiniLM, and for judges "style" and "name".
         device: where its weights go, the CPU where not given.
         dtype: of its weights, torch's default where not given.
 
     Raises:
-        ConfigError: for an unknown model or kind.
+        ConfigError: for an unknown model or kind. WeightsError: for missing weights, and where the package with a
+            pretrained network that a scorer of emoji stands on is not installed.
 
     >>> scorer("digits", "classifier", dtype=torch.float32)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])

@@ -11,6 +11,7 @@ from symguide import networks
 from symguide.errors import unknown
 from symguide.objectives import OBJECTIVES, Objective
 from symguide.worlds import WORLDS, installed
+from symguide.worlds.heads import Standing
 
 ASKS: Mapping[str, str] = {
     "classifier": "classifier",
@@ -34,8 +35,11 @@ def network(
 ) -> nn.Module:
     """A scorer or a judge of a model's world, which refuses samples of other shapes than its world's.
 
+    Those that stand on a pretrained network of others (`symguide.worlds.heads`) see pictures of any size.
+
     Raises:
-        ConfigError: for an unknown model or kind. WeightsError: for missing weights.
+        ConfigError: for an unknown model or kind. WeightsError: for missing weights, and where a package that the
+            network stands on is not installed.
     """
     if model not in WORLDS:
         raise unknown("model", model, WORLDS)
@@ -44,7 +48,9 @@ def network(
     if kind not in folders:
         raise unknown(f"{role} of {model}", kind, folders)
     found = networks.load(installed(folders[kind]), device, dtype)[0]
-    return networks.Averaged(found, world.shapes[0][-1], world.shapes) if world.shapes else found
+    if not world.shapes or isinstance(found, Standing):  # what stands on a network of others sees any pictures
+        return found
+    return networks.Averaged(found, world.shapes[0][-1], world.shapes)
 
 
 def objective(model: str, name: str, *given: Any, **settings: Any) -> Objective:
