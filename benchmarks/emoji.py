@@ -4,7 +4,7 @@
 
 WORD: model, which measures the model as `symguide evaluate emoji` does; cell, the SAG paper's cell on this world; or a
 task: style, line-art, text, personalisation, palette, edges, inpainting, super-resolution, translation, composed. Where
-none is given: model, cell, style, line-art and text.
+none is given: model, cell, line-art, style and text.
 
 Tasks are tuned as those of paper.py are: every method by `symguide.tune` within 20,000 network calls on 8 samples of
 each of the seeds 1000 and 1001 (style: twice of both), for the judge, among settings where the judge still reads the
@@ -42,6 +42,7 @@ from symguide.evaluation.emoji import KINDS, evaluate, judges
 from symguide.evaluation.emoji_album import TRAINED, album
 from symguide.evaluation.emoji_tasks import TASKS, Task, against_truth, task
 from symguide.loop import Cost, sample
+from symguide.objectives import Balanced
 from symguide.prediction_guidance import CFG
 from symguide.report import frechet
 from symguide.solver import get_grid
@@ -90,13 +91,15 @@ def _plans(name: str, ns: tuple[int, ...], **given: Any) -> list[Plan]:
 
 
 SEEDS = (0, 1, 2)
+STRENGTHS = tuple(scale for scale in CURVE if scale != 0.3)  # that one has plans of its own
 PARTS: papercell.Parts = {
     "cell": (_plans("style", (1, 2, 4, 0)), SEEDS, 64),
-    "line-art": (_plans("line-art", (1, 2, 0)), SEEDS, 64),
+    "line-art": (_plans("line-art", (1, 2, 4, 0)), SEEDS, 64),
     "choices": (_plans("personalisation", (1, 2, 0)), SEEDS, 64),
     "noise": (_plans("style", (1, 2, 0), eta=1.0), SEEDS, 64),
     "own": (_plans("style", (2, 4), eta=1.0, path="own"), SEEDS, 64),
-    "strength": (papercell.curve("style", 0.0, tuple(s for s in CURVE if s != 0.3), "emoji"), SEEDS, 64),
+    "strength-line-art": (papercell.curve("line-art", 0.0, STRENGTHS, "emoji"), SEEDS, 64),
+    "strength": (papercell.curve("style", 0.0, STRENGTHS, "emoji"), SEEDS, 64),
 }
 """Plans, seeds and samples on each, the most important first."""
 CELL = ("task", "eta", "n", "path", "scale", *FIGURES, "scorer : one call", "judge : one call", "calls", "runs")
@@ -173,12 +176,18 @@ class Emoji(World):
             if known.any():
                 truth[f"nearer, {key}"] = (truth[key] < copied)[known].double()
         return {
-            "scorer": goal.scorer(pictures).mean().item(),
+            "scorer": total(goal.scorer, pictures).mean().item(),
             "judge": goal.judge(pictures).mean().item(),
             **{key: value.mean().item() for key, value in truth.items()},
             "frechet": frechet(self.features(pictures), self.real),
             **costs(cost),
         }
+
+
+def total(objective: Any, pictures: Tensor) -> Tensor:
+    """The objective of pictures; of balanced ones, whose weights are the sample's own, the plain sum."""
+    parts = objective.objectives if isinstance(objective, Balanced) else [objective]
+    return torch.stack([part(pictures) for part in parts]).sum(dim=0)
 
 
 def nearest_known(goal: Task) -> Tensor:
@@ -209,16 +218,17 @@ def cell_rows(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def at_equal_names(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ratios of the judge, two calls to one, where as many names are kept as unguided samples have, and fewer."""
-    if not (plain := papercell.of(cells, Plan("style", 0, model="emoji"))):
-        return []
-    most = sum(cell[Emoji.kept] for cell in plain) / len(plain)
     made = []
-    for share in (0.9, 0.8, 0.7, 0.6):
-        found = papercell.at_equal_shapes(cells, "style", 0.0, share * most, "emoji", what=Emoji.kept)
-        if found is not None:
-            ratio, (low, high), seeds = found
-            shown = f"{ratio:.2f} ({low:.2f} to {high:.2f})"
-            made.append({"names kept, of unguided": f"{share:.0%}", "judge, two calls to one": shown, "seeds": seeds})
+    for name in ("line-art", "style"):
+        if not (plain := papercell.of(cells, Plan(name, 0, model="emoji"))):
+            continue
+        most = sum(cell[Emoji.kept] for cell in plain) / len(plain)
+        row = {"task": name}
+        for share in (0.9, 0.8, 0.7, 0.6):
+            found = papercell.at_equal_shapes(cells, name, 0.0, share * most, "emoji", what=Emoji.kept)
+            low, high = (0.0, 0.0) if found is None else found[1]
+            row[f"{share:.0%} kept"] = "" if found is None else f"{found[0]:.2f} ({low:.2f} to {high:.2f})"
+        made.append(row)
     return made
 
 
@@ -262,7 +272,7 @@ def main() -> None:
     words = ("model", "cell", *TASKS)
     given = arguments(__doc__, words, "few samples, few calls", report="measure nothing more of the cell")
     world: Emoji | None = None
-    for word in tqdm(given.words or ("model", "cell", "style", "line-art", "text"), desc="emoji"):
+    for word in tqdm(given.words or ("model", "cell", "line-art", "style", "text"), desc="emoji"):
         if word == "model":
             found = model(given)
         elif word == "cell":
