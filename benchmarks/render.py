@@ -487,6 +487,11 @@ def emoji_model(name: str) -> list[Row]:
     return emoji.model_rows(found["model"], found["drawings"])
 
 
+@named("emoji-styles")
+def emoji_styles(name: str) -> list[Row]:
+    return results("emoji-model")["styles"]
+
+
 def _by(cells: Iterable[Row], *keys: str) -> list[tuple[tuple, list[Row]]]:
     found: dict[tuple, list[Row]] = {}
     for cell in cells:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import symguide as sg
 from symguide.errors import WeightsError
 from symguide.evaluation import emoji as evaluation
 from symguide.evaluation import emoji_tasks
+from symguide.evaluation.emoji_album import Pairs
 
 DTYPE = torch.float32
 
@@ -103,7 +105,9 @@ def test_quick_of_the_cell_and_the_model(monkeypatch, capsys):
     assert (one["n"], one["calls"], two["n"], two["calls"]) == ("1", "50 + 20", "2", "70 + 40")
     assert two["scorer : one call"] and not one["scorer : one call"]
     run(monkeypatch, "model", "--quick")
-    found = {(row[""], row["figure"]): row for row in rows(capsys.readouterr().out)}
+    printed, _, styles = capsys.readouterr().out.partition("| task")
+    assert [row["drawings"] for row in rows(f"| task{styles}")] == ["10", "10"]
+    found = {(row[""], row["figure"]): row for row in rows(printed)}
     row = found["trained characters", "style"]
     assert 0 <= float(row["emoji"]) <= float(row["drawings"]) <= 1
     assert found["copies, in pixels", "its own nearest"]["drawings"] == ""
@@ -142,6 +146,20 @@ def test_names_that_are_kept_are_counted_from_those_of_unguided_samples():
     (row,) = emoji.at_equal_names(made)
     assert row["task"] == "style" and row["60% kept"] == "0.80 (0.80 to 0.80)"
     assert emoji.at_equal_names([]) == []
+
+
+def test_styles_are_told_apart_where_the_true_drawing_has_the_lowest_loss(monkeypatch, stand_ins):
+    """By losses that are the distance to style 0 in red, whatever is asked: right where the truth is of style 0."""
+    near = stand_ins.pictures(Pairs(torch.arange(12), torch.zeros(12, dtype=torch.long)))
+    goal = emoji.task("style", range(9))
+
+    def loss(x):
+        return (x - near[goal.character]).square().mean((1, 2, 3))
+
+    made = replace(goal, scorer=loss, judge=lambda x: -loss(x) - 9 * (x == goal.truth).flatten(1).all(1))
+    monkeypatch.setattr(emoji, "task", lambda name, indices: made)
+    row = emoji.told_apart(9)[0]
+    assert row["scorer"] == f"{(goal.style == 0).double().mean():.2f}" and row["judge"] == "1.00"
 
 
 def test_balanced_objectives_are_reported_by_their_plain_sum():
