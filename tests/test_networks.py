@@ -10,6 +10,8 @@ from torch import nn
 
 from symguide import networks
 from symguide.errors import ConfigError, WeightsError
+from symguide.networks.sketch import placed
+from symguide.worlds import emoji
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +100,9 @@ def test_no_label_is_the_null_label():
     assert not torch.allclose(network(x, t), network(x, t, torch.zeros(5, dtype=torch.long)))
 
 
-@pytest.mark.parametrize("side", [8, 16, 24])
+@pytest.mark.parametrize("side", [8, 32, 40])
 def test_what_a_vector_unet_is_not_told_is_null(side):
-    """At sides where the canvas is as large as the coarsest level, and smaller, and larger."""
+    """At sides where the sketch is as large as the finest level, and smaller, and larger."""
     network, (_, t, text, style, view) = everything()["VectorUNet"]
     network, x = network.double(), torch.randn(5, 1, side, side, dtype=torch.float64)
     bare, none = network(x, t), torch.full((5,), 3)
@@ -371,3 +373,24 @@ def test_a_segmenter_of_larger_pictures_labels_all_their_pixels():
     out = networks.Averaged(network, 32)(x)
     assert out.shape == (2, 7, 64, 64)
     torch.testing.assert_close(out[:, :, 1::2, ::2], network(nn.functional.avg_pool2d(x, 2)))
+
+
+def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
+    """Its output is that of `refine` with the sketch's layers, and layers move and change ground as drawings do."""
+    network, (x, t, text, style, view) = everything()["VectorUNet"]
+    network, told = network.double(), (x, t, text, style, 0.1 * view)
+    layers = network.sketch(text, style)
+    assert torch.equal(network(*told), network.refine(*told, layers))
+    other = network.refine(*told, layers.roll(1, dims=0))
+    assert bool(((other - network(*told)).flatten(1).norm(dim=1) > 1e-4).all())
+
+    drawn = torch.rand(5, 4, 32, 32, dtype=torch.float64) * 255
+    drawn[:, :3] *= drawn[:, 3:] / 255
+    view = 0.2 * torch.rand(5, 7, dtype=torch.float64)
+    quarter = torch.tensor([[0.0, 0, 0, torch.pi / 2, 0.3, 0.5, 0.7]], dtype=torch.float64)
+    assert torch.allclose(placed(drawn / 255, view).float(), emoji.picture(drawn, view), atol=1e-5)
+    turned = placed(drawn / 255, torch.cat([quarter] * 5))
+    upright = placed(drawn / 255, torch.cat([quarter * torch.tensor([1.0, 1, 1, 0, 1, 1, 1])] * 5))
+    assert torch.allclose(turned, upright.rot90(-1, dims=(2, 3)), atol=1e-9)
+    ground = torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64)[:, None, None]
+    assert torch.allclose(upright, 2 * (drawn[:, :3] + (255 - drawn[:, 3:]) * ground) / 255 - 1)

@@ -16,13 +16,14 @@ from pathlib import Path
 import emoji_autoencoder
 import emoji_data
 import emoji_denoisers
+import emoji_sketch
 import torch
 from fit import Paused
 
 from symguide.errors import SymguideError
 from symguide.worlds.emoji import WEIGHTS
 
-MAKERS = {"data": emoji_data.make, "autoencoder": emoji_autoencoder.train}
+MAKERS = {"data": emoji_data.make, "sketch": emoji_sketch.trained, "autoencoder": emoji_autoencoder.train}
 MAKERS |= {name: lambda args, name=name: emoji_denoisers.train(name, args) for name in emoji_denoisers.KINDS}
 
 

@@ -20,6 +20,9 @@ LACKING = (None, 2)
 PHRASINGS = 8
 """Sentences about every character that training may take; the first is the name alone."""
 
+DROP = 0.1, 0.05, 0.1
+"""Shares of the training in which both sentence and style are left out, the sentence alone, and the style alone."""
+
 DATA = """the drawings of {trained:,} characters in three open sets, {pictures:,} pictures (npm packages
   {packages});
   {held_out} characters in all sets and {pairs} further drawings were held out (symguide.worlds.emoji.names.split).
@@ -88,16 +91,27 @@ class Drawings:
     def __len__(self) -> int:
         return len(self.style)
 
-    def batch(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (count, 3, side, side), vectors, styles and views, drawn from torch's generator.
-
-        A vector is one sentence's, or for half of them a point between those of two.
-        """
+    def batch(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Pictures (count, 3, side, side), vectors, styles, views and rows, drawn from torch's generator."""
         rows, view = torch.randint(len(self), (count,)), random_views(count)
-        said = self.sentences[self.character[rows, None], torch.randint(PHRASINGS, (count, 2))].float()
+        return picture(self.layers[rows], view, side), self.say(rows), self.style[rows], view, rows
+
+    def say(self, rows: Tensor) -> Tensor:
+        """Sentences' vectors, (B, 384): of a quarter the name's, of a half a point between those of two sentences."""
+        count = len(rows)
+        spoken = torch.randint(PHRASINGS, (count, 2)) * (torch.rand(count, 1) >= 0.25)
+        said = self.sentences[self.character[rows, None], spoken].float()
         share = torch.rand(count, 1) * (torch.rand(count, 1) < 0.5)
-        text = torch.nn.functional.normalize((1 - share) * said[:, 0] + share * said[:, 1], dim=1)
-        return picture(self.layers[rows], view, side), text, self.style[rows], view
+        return torch.nn.functional.normalize((1 - share) * said[:, 0] + share * said[:, 1], dim=1)
+
+
+def told(text: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+    """Sentences and styles with those left out that classifier-free guidance asks for, by `DROP`."""
+    chance, (both, said, drawn) = torch.rand(len(text)), DROP
+    left = chance < both
+    return text * ~(left | ((chance >= both) & (chance < both + said)))[:, None], torch.where(
+        left | (chance >= 1 - drawn), len(STYLES), style
+    )
 
 
 def load(checkpoints: Path, trained: bool = True) -> Drawings:

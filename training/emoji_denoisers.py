@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import emoji_data
+import emoji_sketch
 import torch
 from card import card
 from diffusion import floored_v_loss, times
@@ -17,7 +18,7 @@ from symguide.report import grid, png
 from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES, emojis, vectors
 
-DROP = 0.1, 0.05, 0.1  # both of sentence and style, the sentence alone, the style alone: shares of the training
+UNSURE = 0.25  # of the training shows the sketch of a fold that has not seen the character
 BATCH = 32
 NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
 CONDITIONS = {
@@ -50,13 +51,13 @@ KINDS = {
     "denoiser": Kind(
         "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
         VP.cosine(),
-        (64, 112, 152),
-        ((12_000, 1.5e-3), (24_000, 1e-3)),
+        (48, 96, 96),
+        ((10_000, 1.5e-3), (20_000, 1e-3)),
     ),
     "latent": Kind(
         "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",
         VP.cosine(),
-        (64, 112, 152),
+        (48, 96, 96),
         ((16_000, 1e-3),),
         start="denoiser",
         shape=(8, 16, 16),
@@ -83,29 +84,31 @@ def train(name: str, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     data, unseen = emoji_data.load(args.checkpoints), emoji_data.load(args.checkpoints, trained=False)
     network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
+    sketches = emoji_sketch.trained(args)
+    network.sketch.load_state_dict(sketches[0].state_dict())
     if kind.start is not None:
         begin(network, networks.load(args.out / kind.start)[0])
     encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
-    def losses(network: Callable[..., Tensor], known: emoji_data.Drawings, count: int, drop: bool) -> Tensor:
-        x0, text, style, view = known.batch(count, kind.side)
-        if drop:
-            chance, (both, said, drawn) = torch.rand(count), DROP
-            text = text * (chance >= both + said)[:, None]
-            style = torch.where((chance < both) | (chance >= 1 - drawn), len(STYLES), style)
+    def losses(refine: Callable[..., Tensor], known: emoji_data.Drawings, count: int, plain: bool = False) -> Tensor:
+        x0, text, style, view, rows = known.batch(count, kind.side)
+        if not plain:
+            text, style = emoji_data.told(text, style)
+        unsure = (torch.rand(count) < (0.0 if plain else UNSURE)) * (1 + emoji_sketch.fold(known.character[rows]))
         t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
-        x0, t, noise, text, style, view = (z.to(args.device) for z in (x0, t, noise, text, style, view))
-        if encoder is not None:
-            with torch.no_grad():
-                x0 = encoder(x0)
-        return floored_v_loss(network, kind.schedule, x0, t, noise, text, style, view).mean()
+        with torch.no_grad():
+            layers = torch.stack([sketch(text, style) for sketch in sketches])[unsure, torch.arange(count)]
+            told = [z.to(args.device) for z in (text, style, view, layers)]
+            x0, t, noise = (z.to(args.device) for z in (x0, t, noise))
+            x0 = x0 if encoder is None else encoder(x0)
+        return floored_v_loss(refine, kind.schedule, x0, t, noise, *told).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
         said = []
         for known in (data, unseen):
             torch.manual_seed(0)
-            said.append(losses(average, known, 256, drop=False).item())
+            said.append(losses(average.refine, known, 256, plain=True).item())
         return "loss {:.5f} on trained drawings, {:.5f} on held-out ones of trained characters".format(*said)
 
     hours = 0.0
@@ -114,8 +117,9 @@ def train(name: str, args: argparse.Namespace) -> None:
         checkpoint = args.checkpoints / f"emoji-{name}-{number + 1}.safetensors"
         run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
         network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
-        called = torch.compile(network) if args.compile else network
-        average, spent = fit(network, lambda step, called=called: losses(called, data, BATCH, drop=True), run, note)
+        network.sketch.requires_grad_(False)
+        called = torch.compile(network.refine) if args.compile else network.refine
+        average, spent = fit(network, lambda step, called=called: losses(called, data, BATCH), run, note)
         network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
     finish(network, name, rounds, hours, len(data), args)
 
@@ -134,12 +138,17 @@ def finish(
     began = (
         f"Started from the weights of `{kind.start}`, where they fit; trained for " if kind.start else "Trained for "
     )
+    both, said, drawn = emoji_data.DROP
+    left = (
+        f"Text and style were left out in {both:.0%} of the training, the text alone in {said:.0%} and the style alone "
+        f"in {drawn:.0%},\nfor classifier-free guidance; {UNSURE:.0%} of it was shown sketches that had not seen the "
+        "character."
+    )
     text = card(
         network,
         args.device,
         title=f"emoji: {name}",
-        about=f"{kind.about}\nText and style were left out in {DROP[0]:.0%} of the training, the text alone in "
-        f"{DROP[1]:.0%} and the style alone in {DROP[2]:.0%}, for classifier-free guidance.\n{began}{parts}.",
+        about="\n".join([kind.about, left, f"{began}{parts}."]),
         data=emoji_data.words(count),
         command=f"python training/emoji.py {name} --seed {args.seed}",
         seed=args.seed,

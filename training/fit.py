@@ -65,7 +65,7 @@ def fit(
     """Train `network` in place and return its exponential moving average with the hours spent.
 
     Args:
-        network: what `loss` trains.
+        network: what `loss` trains; parameters that need no gradient stay as they are.
         loss: the mean loss of a step's batch; may draw from torch's global generator, which is seeded before.
         run: the settings.
         note: at every checkpoint, what to say about the average so far.
@@ -79,7 +79,10 @@ def fit(
     """
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=run.rate, weight_decay=run.weight_decay, betas=(run.momentum, 0.99)
+        [parameter for _, parameter in _trained(network)],
+        lr=run.rate,
+        weight_decay=run.weight_decay,
+        betas=(run.momentum, 0.99),
     )
     start, spent = _restore(network, average, optimizer, run) if run.resume else (0, 0.0)
     began = time.perf_counter()
@@ -119,12 +122,17 @@ def begin(network: nn.Module, start: nn.Module) -> None:
     network.load_state_dict(mine | {k: v for k, v in start.state_dict().items() if v.shape == mine[k].shape})
 
 
+def _trained(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen, by name."""
+    return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
 def _keep(
     network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, run: Run, step: int, hours: float
 ) -> None:
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    for name, parameter in network.named_parameters():
+    for name, parameter in _trained(network):
         tensors |= {f"{kind}.{name}": optimizer.state[parameter][kind] for kind in ("exp_avg", "exp_avg_sq")}
     state = {"step": step, "hours": hours, "run": run.identity()}
     data = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -150,7 +158,7 @@ def _restore(network: nn.Module, average: nn.Module, optimizer: torch.optim.Opti
         )
     for part, module in (("network.", network), ("average.", average)):
         module.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
-    for name, parameter in network.named_parameters():
+    for name, parameter in _trained(network):
         optimizer.state[parameter] = {
             "step": torch.tensor(float(state["step"])),
             "exp_avg": tensors[f"exp_avg.{name}"].to(parameter),

@@ -143,12 +143,12 @@ class Trunk(nn.Module):
         self.output = nn.Conv2d(width, in_channels, 3, padding=1)
         nn.init.zeros_(self.output.weight)
 
-    def run(self, x: Tensor, embedding: Tensor, context: Tensor | None = None, canvas: Tensor | None = None) -> Tensor:
+    def run(self, x: Tensor, embedding: Tensor, context: Tensor | None = None, hint: Tensor | None = None) -> Tensor:
         """x (B, in_channels, H, W), embedding (B, 4 * channels[0]), context (B, M, context) -> the shape of x.
 
-        A canvas (B, channels[-1], ...) is added at the coarsest level, before its middle blocks.
+        A hint (B, channels[0], H, W) is added to what the first convolution makes of x.
         """
-        h: Tensor = self.input(x)
+        h: Tensor = self.input(x) if hint is None else self.input(x) + hint
         skips = [] if self.lean else [h]
         for level, stage in enumerate(self.down):
             for block in stage:  # type: ignore[attr-defined]
@@ -157,7 +157,6 @@ class Trunk(nn.Module):
             if level < len(self.shrink):
                 h = self.shrink[level](h)
                 skips += [] if self.lean else [h]
-        h = h if canvas is None else h + canvas
         for block in self.middle:
             h = block(h, embedding, context)
         for level, stage in enumerate(self.up):

@@ -7,19 +7,22 @@ from torch import Tensor, nn
 
 from symguide.errors import ConfigError
 from symguide.networks.saveable import saveable
+from symguide.networks.sketch import Sketch, placed
 from symguide.networks.unet import Trunk
 
-CANVAS = 4
-"""Sides of what is drawn of the embedding: those of the coarsest level for which the models were made."""
+VIEW = 7
+"""Numbers that say how a picture was moved and what it stands on: see `sketch.placed`."""
+BLOCK = 2
+"""Sides of the blocks of the sketch's pixels that become channels."""
 
 
 @saveable
 class VectorUNet(Trunk):
     """A U-Net that is told the noise level, a sentence's vector, a style and how the picture was moved.
 
-    All four become one embedding, their sum, which scales and shifts the channels of every block; and a canvas of 4x4
-    places is drawn of it, resized and added at the coarsest level: where in the picture things go. Pixels go in and out
-    in blocks of `patch` x `patch`, so that the finest level works on sides smaller by that factor.
+    All four become one embedding, their sum, which scales and shifts the channels of every block. Beside the noisy
+    sample it is shown a `Sketch` of the sentence and the style, moved and on a ground as the view says. Pixels go in
+    and out in blocks of `patch` x `patch`, so that the finest level works on sides smaller by that factor.
 
     Args:
         in_channels: channels of x.
@@ -32,7 +35,7 @@ class VectorUNet(Trunk):
         dropout: rate inside the blocks while training.
         text: numbers of a sentence's vector, which has length 1; zeros mean "no text".
         styles: number of styles; style == styles means "no style".
-        view: numbers that say how a picture was moved and what it stands on; zeros mean "as it is".
+        rank: of the sketch.
 
     Raises:
         ConfigError: for arguments that do not fit together, and for inputs of the wrong shape.
@@ -42,7 +45,7 @@ class VectorUNet(Trunk):
         self,
         in_channels: int = 3,
         patch: int = 2,
-        channels: Sequence[int] = (64, 112, 152),
+        channels: Sequence[int] = (48, 96, 96),
         blocks: int = 1,
         attention: Sequence[bool] = (False, True, True),
         heads: int = 4,
@@ -50,16 +53,17 @@ class VectorUNet(Trunk):
         dropout: float = 0.0,
         text: int = 384,
         styles: int = 3,
-        view: int = 7,
+        rank: int = 256,
     ) -> None:
         super().__init__(in_channels * patch**2, channels, blocks, attention, heads, groups, dropout, lean=True)
         self.in_channels, self.patch = in_channels, patch
-        self.widths, self.styles = {"text": text, "view": view}, styles
+        self.widths, self.styles = {"text": text, "view": VIEW}, styles
         wide = 4 * channels[0]
         self.text = nn.Sequential(nn.Linear(text, wide), nn.SiLU(), nn.Linear(wide, wide))
         self.style = nn.Embedding(styles + 1, wide)
-        self.view = nn.Linear(view, wide, bias=False)
-        self.canvas = nn.Linear(wide, channels[-1] * CANVAS**2)
+        self.view = nn.Linear(VIEW, wide, bias=False)
+        self.sketch = Sketch(text, styles, rank=rank)
+        self.look = nn.Conv2d(3 * BLOCK**2, channels[0], 3, padding=1)
 
     def forward(
         self,
@@ -81,14 +85,17 @@ class VectorUNet(Trunk):
         self.check(x, timestep, self.in_channels, self.patch * self.factor)
         text, view = (self._rows(x, name, value) for name, value in (("text", text), ("view", view)))
         style = torch.full((len(x),), self.styles, device=x.device) if style is None else self._styles(style, len(x))
+        return self.refine(x, timestep, text, style, view, self.sketch(text, style))
+
+    def refine(self, x: Tensor, timestep: Tensor, text: Tensor, style: Tensor, view: Tensor, layers: Tensor) -> Tensor:
+        """`forward` with all of its conditions, and layers (B, 4, 32, 32) in place of its own sketch."""
         told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view)
         embedding = nn.functional.silu(self.embed_time(timestep, len(x)) + told)
         blocks = nn.functional.pixel_unshuffle(x, self.patch)
-        coarsest = [side // self.factor for side in blocks.shape[2:]]
-        canvas = self.canvas(embedding).unflatten(1, (-1, CANVAS, CANVAS))
-        if coarsest != [CANVAS, CANVAS]:
-            canvas = nn.functional.interpolate(canvas, coarsest, mode="bilinear")
-        return nn.functional.pixel_shuffle(self.run(blocks, embedding, canvas=canvas), self.patch)
+        hint = nn.functional.pixel_unshuffle(placed(layers, view), BLOCK)
+        if blocks.shape[2:] != hint.shape[2:]:
+            hint = nn.functional.interpolate(hint, blocks.shape[2:], mode="bilinear")
+        return nn.functional.pixel_shuffle(self.run(blocks, embedding, hint=self.look(hint)), self.patch)
 
     def _rows(self, x: Tensor, name: str, value: Tensor | None) -> Tensor:
         shape = (len(x), self.widths[name])

@@ -7,11 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError, number
-
-VIEW = 7
-"""Numbers of a view: right and down by parts of a side, log of the zoom, the turn in radians, clockwise, and 1 - the
-ground's red, green and blue in 0..1. Zeros are the drawing as it is, on white. It is zoomed and turned about its
-middle, then moved."""
+from symguide.networks.sketch import moved, on
+from symguide.networks.vector_unet import VIEW
 
 
 def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Tensor:
@@ -19,7 +16,7 @@ def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Ten
 
     Args:
         drawings: uint8 or floats in 0..255, H a multiple of side.
-        view: (B, 7), see `VIEW`.
+        view: (B, 7), see `symguide.networks.sketch.placed`; zeros, or None, are the drawing as it is, on white.
         side: of the pictures; drawings are averaged over blocks.
 
     Raises:
@@ -36,27 +33,13 @@ def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Ten
     if view is not None:
         view = view.to(layers)
         layers, ground = _moved(layers, view), 1 - view[:, 4:]
-    whole = layers[:, :3] + (1 - layers[:, 3:]) * ground[:, :, None, None]
-    return 2 * F.avg_pool2d(whole, drawings.shape[-1] // side) - 1
+    return 2 * F.avg_pool2d(on(layers, ground), drawings.shape[-1] // side) - 1
 
 
 def _moved(layers: Tensor, view: Tensor) -> Tensor:
-    """Layers where a view puts them; the rest is empty. Those that no view moves stay bit for bit."""
-    right, down, zoom, turn = view[:, :4].unbind(1)
+    """Layers where a view puts them; those that no view moves stay bit for bit."""
     rows = view[:, :4].any(dim=1).nonzero()[:, 0]
-    if not len(rows):
-        return layers
-    cos, sin = turn.cos() / zoom.exp(), turn.sin() / zoom.exp()
-    back = torch.stack(  # from a place in the picture to that in the drawing
-        [
-            torch.stack([cos, sin, -2 * (cos * right + sin * down)], dim=1),
-            torch.stack([-sin, cos, 2 * (sin * right - cos * down)], dim=1),
-        ],
-        dim=1,
-    )[rows]
-    some = layers[rows]
-    places = F.affine_grid(back, list(some.shape), align_corners=False)
-    return layers.index_copy(0, rows, F.grid_sample(some, places, align_corners=False))
+    return layers.index_copy(0, rows, moved(layers[rows], view[rows])) if len(rows) else layers
 
 
 def random_views(count: int) -> Tensor:
