@@ -44,7 +44,8 @@ def test_a_folder_holds_the_head_alone_and_gives_the_whole_network(package, tmp_
     networks.save(network, tmp_path / "head", card="a card")
     stored = safetensors.torch.load_file(tmp_path / "head" / "model.safetensors")
     assert not [name for name in stored if name.startswith("body")]
-    own = sum(weight.numel() for name, weight in network.named_parameters() if not name.startswith("body"))
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    own = sum(tensor.numel() for name, tensor in tensors if not name.startswith("body"))
     assert sum(weight.numel() for weight in stored.values()) == own
     assert json.loads((tmp_path / "head" / "config.json").read_text())["arguments"]["body"] == "efficientnet-lite0"
     x = 2 * torch.rand(3, 3, 32, 32) - 1

