@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("what", nargs="+", choices=["all", *MAKERS], metavar="WHAT", help=f"all, {', '.join(MAKERS)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
+    parser.add_argument("--samples", type=int, help="how many pictures to measure by")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where names, vectors and model folders go")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoints")

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import emoji_data
 import emoji_sketch
@@ -13,6 +14,7 @@ from fit import Run, begin, fit
 from torch import Tensor, nn
 
 from symguide import CFG, Denoiser, networks, sample
+from symguide.evaluation.emoji import measured
 from symguide.files import write
 from symguide.report import grid, png
 from symguide.schedule import VP, Schedule, to_spec
@@ -134,6 +136,11 @@ def finish(
 ) -> None:
     """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
     kind = KINDS[name]
+    decoder = networks.load(args.out / kind.autoencoder)[0].decode if kind.autoencoder else None
+    model = Denoiser(network.eval(), kind.schedule, "v", shape=kind.shape, null=NULL, decoder=decoder)
+    save = partial(networks.save, network, args.out / name, dtype=torch.float16, denoiser=settings(kind))
+    save()  # before it is measured, which takes minutes
+    sheet(model, name, args)
     parts = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in rounds)
     began = (
         f"Started from the weights of `{kind.start}`, where they fit; trained for " if kind.start else "Trained for "
@@ -154,12 +161,10 @@ def finish(
         seed=args.seed,
         steps=sum(steps for steps, _ in rounds),
         hours=hours,
-        measured="See `symguide evaluate emoji`.",
+        measured=measured(model, args.samples or 1000, device=args.device),
         stored="float16",
     )
-    networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
-    decoder = networks.load(args.out / kind.autoencoder)[0].decode if kind.autoencoder else None
-    sheet(Denoiser(network, kind.schedule, "v", shape=kind.shape, null=NULL, decoder=decoder), name, args)
+    save(card=text)
     print(text)
 
 
