@@ -1,4 +1,5 @@
-# make demo: where looking ahead pays, and a small text-to-image model steered in six tasks: pictures and a page, out/demo
+# make demo: where looking ahead pays, a small text-to-image model steered in four tasks, and emoji in the style of a picture
+#            (these with npm, which fetches drawings): pictures and a page, out/demo
 # make check: its fast tier, in a minute and a half;  make test: the test suite;  make test-slow: further cases of it
 # make test-pipelines: every pipeline class of diffusers, and their table (long, resumable)
 # make test-lowest: the fast tier with the lowest versions, tests/lowest.txt; needs python3.10
@@ -71,7 +72,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[report]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[report,emoji]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml

@@ -252,6 +252,15 @@ def test_a_missing_extra_is_a_sentence(monkeypatch, missing):
             report.render_page("", "", "", [], {})
 
 
+def test_tiles_have_captions_and_are_escaped():
+    pytest.importorskip("jinja2")
+    drawn = report.grid(torch.zeros(1, 1, 8, 8))
+    tiles = [report.Tile(drawn, "<b>", ["<i>", "two"], '"alt'), report.Tile(drawn, "wide", row=True)]
+    html = report.render_page("", "", "", [report.Section("", tiles=tiles)], {})
+    assert html.count("<figure") == 2 and html.count('<figure class="row">') == 1 and "&#34;alt" in html
+    assert "<b>&lt;b&gt;</b><span>&lt;i&gt;</span><span>two</span></figcaption>" in html
+
+
 def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = report.write(tmp_path / "new" / "file.txt", "first")
     assert path.read_text() == "first"

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image
@@ -24,6 +24,25 @@ COSTS = (
     Column("seconds", "\nseconds", "{:.1f}"),
     Column("peak_bytes", "held for\ngradients", show_bytes),
 )
+
+
+Tick = Callable[[str, int], None]
+"""Hears of what was done, and of how many network calls it was."""
+
+
+class Part(Protocol):
+    """A part of a show: `run` it, then read what is left of it."""
+
+    @property
+    def table(self) -> Table: ...
+
+    def work(self, steps: int) -> int: ...
+
+    def run(self, tick: Tick, steps: int, seed: int) -> None: ...
+
+    def picture(self) -> Image.Image: ...
+
+    def section(self) -> Section: ...
 
 
 class Watch(Recipe):
@@ -87,12 +106,11 @@ class Panel(ABC):
         """What else the samples are drawn with."""
         return {}
 
-    @property
-    def work(self) -> int:
-        """Network calls of a step of all methods, for the progress bar."""
-        return sum(method.work for method in self.methods)
+    def work(self, steps: int) -> int:
+        """Network calls of all methods, for the progress bar."""
+        return steps * sum(method.work for method in self.methods)
 
-    def run(self, tick: Callable[[str, int], None], steps: int, seed: int) -> None:
+    def run(self, tick: Tick, steps: int, seed: int) -> None:
         """Draw with every method, with the same settings and so with the same noise, and measure.
 
         `tick` hears of every step.

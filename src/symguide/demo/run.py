@@ -1,15 +1,16 @@
-"""One run of the demo: all panels under one progress bar, and the files they become."""
+"""One run of the demo: all parts under one progress bar, and the files they become."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from symguide.demo.emoji import Wish
 from symguide.demo.shows import SHOWS, Show
 from symguide.errors import ConfigError
 from symguide.report import environment, png, render_page, write
@@ -32,14 +33,11 @@ class Done:
             "settings": self.settings,
             "environment": environment(self.settings["device"]),
         }
-        why = {"estimates": self.show.why.rows} if self.show.why else {}
-        return facts | why | {name: panel.table.records() for name, panel in self.show.panels.items()}
+        return facts | {name: part.table.records() for name, part in self.show.parts.items()}
 
     def write(self, out: Path) -> tuple[list[Path], str | None]:
         """Write the files of the run; returns their paths, and why there is no page where there is none."""
-        pictures = {name: panel.picture() for name, panel in self.show.panels.items()}
-        if self.show.why is not None:
-            pictures["estimates"] = self.show.why.picture()
+        pictures = {name: part.picture() for name, part in self.show.parts.items()}
         paths = [write(out / f"{name}.png", png(picture)) for name, picture in pictures.items()]
         paths.append(write(out / "results.json", json.dumps(self.results, indent=2) + "\n"))
         try:
@@ -50,30 +48,25 @@ class Done:
 
     def _page(self) -> str:
         facts = self.results["environment"] | {name: str(value) for name, value in self.settings.items()}
-        sections = [panel.section() for panel in self.show.panels.values()]
-        if self.show.why is not None:
-            sections.insert(1, self.show.why.section())
-        if self.show.closing is not None:
-            sections.append(self.show.closing())
-        return render_page(self.title, self.show.lead or self.show.summary(), self.command, sections, facts)
+        lead = self.show.lead or self.show.summary()
+        return render_page(self.title, lead, self.command, self.show.sections(), facts)
 
 
-def run(world: str, num: int, steps: int, seed: int, device: str, command: str) -> Done:
-    """Draw and measure all panels of a world."""
-    show = SHOWS[world].make(num, device)
-    total = steps * sum(panel.work for panel in show.panels.values()) + (show.why.work if show.why else 0)
+def run(world: str, num: int, steps: int, seed: int, device: str, command: str, wish: Mapping[str, Any]) -> Done:
+    """Draw and measure all parts of a show; `wish` has what is asked for of `Wish`'s attributes."""
+    asked = Wish(**wish)
+    show = SHOWS[world].make(num, device, asked)
+    total = sum(part.work(steps) for part in show.parts.values())
     with one_thread(), tqdm(total=total, unit=" calls", leave=False) as bar:
 
         def tick(name: str, work: int) -> None:
             bar.set_description(name, refresh=False)
             bar.update(work)
 
-        if show.why is not None:
-            show.why.run(steps, seed)
-            tick("estimates", show.why.work)
-        for name, panel in show.panels.items():
-            panel.run(lambda method, work, name=name: tick(f"{name}: {method}", work), steps, seed)  # type: ignore[misc]
+        for name, part in show.parts.items():
+            part.run(lambda what, work, name=name: tick(f"{name}: {what}", work), steps, seed)  # type: ignore[misc]
     settings = {"world": world, "num": num, "steps": steps, "seed": seed, "device": device}
+    settings |= asdict(asked) if SHOWS[world].wishes else {}
     return Done(show, SHOWS[world].title, command, settings)
 
 

@@ -28,15 +28,16 @@ class Strength(NamedTuple):
 
 
 STRENGTHS = {
-    "aesthetics": Strength(0.2, 0.2, 0.1),
-    "personalisation": Strength(0.2, 0.2, 0.2),
     "identity": Strength(0.4, 0.4, 0.4),
     "text": Strength(0.1, 0.1, 0.05),
     "inpainting": Strength(0.4, 0.8, 0.4),
 }
-"""Chosen by eye, where samples are steered and still pictures: the strengths that the judges like best are up to eight
+"""Of the tasks that are shown beside style; `symguide.evaluation.tasks` has more.
+
+Chosen by eye, where samples are steered and still pictures: the strengths that the judges like best are up to eight
 times as large, and break shapes up. On text, where no caption helps, no strength shows what is asked every time, and
-stronger guidance shows what only the scorer reads so."""
+stronger guidance shows what only the scorer reads so.
+"""
 
 
 class TaskPanel(Panel):

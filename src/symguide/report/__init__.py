@@ -8,6 +8,7 @@ from symguide.report.files import write as write
 from symguide.report.front import draw_front as draw_front
 from symguide.report.machine import environment as environment
 from symguide.report.page import Section as Section
+from symguide.report.page import Tile as Tile
 from symguide.report.page import render_page as render_page
 from symguide.report.pictures import grid as grid
 from symguide.report.pictures import png as png

@@ -14,9 +14,38 @@ from symguide.report.table import Table
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
+def _source(picture: Image.Image) -> str:
+    """A picture as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of several pictures that stand beside each other as far as the screen is wide.
+
+    Attributes:
+        picture: what it shows.
+        title: its name, below it.
+        lines: what else is said there.
+        alt: what it shows, in words.
+        row: whether it takes a row of its own.
+    """
+
+    picture: Image.Image
+    title: str
+    lines: Sequence[str] = ()
+    alt: str = ""
+    row: bool = False
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return _source(self.picture)
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a heading and what it is about, then a picture, a table and curves where given."""
+    """A part of a page: a heading and what it is about, then a picture, tiles, a table and curves where given."""
 
     title: str
     text: str = ""
@@ -25,6 +54,7 @@ class Section:
     table: Table | None = None
     svg: str | None = None
     notes: Sequence[str] = ()
+    tiles: Sequence[Tile] = ()
 
     @property
     def wide(self) -> bool:
@@ -34,7 +64,7 @@ class Section:
     @property
     def source(self) -> str:
         """The picture as a data URI."""
-        return "" if self.picture is None else "data:image/png;base64," + base64.b64encode(png(self.picture)).decode()
+        return "" if self.picture is None else _source(self.picture)
 
 
 def render_page(title: str, lead: str, command: str, sections: Sequence[Section], facts: Mapping[str, str]) -> str:
