@@ -1,14 +1,16 @@
 """symguide evaluate: how good a model is, by a judge that neither its training nor guidance has seen."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from symguide.cli.command import SAMPLES, Count, Device, Json, Samples, Seed, command, write_json
-from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError
 from symguide.values import Between
+
+if TYPE_CHECKING:  # --help imports no torch
+    from symguide.denoiser import Denoiser
 
 ALL = ("scenes", "scenes-flow", "scenes-latent")
 WEIGHTS = {"scenes": 5.0, "emoji": 3.0}
@@ -80,7 +82,7 @@ def evaluate(
             click.echo(f"\nleft out, for want of {what}: {why}")
 
 
-def _world(name: str, denoiser: Denoiser) -> str:
+def _world(name: str, denoiser: "Denoiser") -> str:
     """Of a model, by what it is told."""
     told = set(denoiser.null or {})
     if "caption" in told:
@@ -90,7 +92,7 @@ def _world(name: str, denoiser: Denoiser) -> str:
     raise ConfigError(f"{name} takes no captions: evaluate measures models of the scenes world, and of emoji")
 
 
-def _scenes(denoisers: Mapping[str, Denoiser], samples: int, where: Any, settings: Any) -> dict[str, Any]:
+def _scenes(denoisers: Mapping[str, "Denoiser"], samples: int, where: Any, settings: Any) -> dict[str, Any]:
     from symguide.evaluation.quality import Evaluation
     from symguide.worlds.load import judge
 
@@ -100,7 +102,7 @@ def _scenes(denoisers: Mapping[str, Denoiser], samples: int, where: Any, setting
     }
 
 
-def _emoji(denoisers: Mapping[str, Denoiser], samples: int, where: Any, settings: Any) -> dict[str, Any]:
+def _emoji(denoisers: Mapping[str, "Denoiser"], samples: int, where: Any, settings: Any) -> dict[str, Any]:
     from symguide.evaluation import emoji
 
     figures, drawings, missing = emoji.evaluate(denoisers, samples, device=where, **settings)
