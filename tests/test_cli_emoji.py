@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def world(tmp_path, monkeypatch):
     sg.save(model(), "denoiser")
     folder = tmp_path / "denoiser"
     kinds = {kind: folder for kind in ("classifier", "clip")}
-    monkeypatch.setitem(WORLDS.things, "emoji", World("small", folder, kinds, kinds))
+    monkeypatch.setitem(
+        WORLDS.things, "emoji", replace(WORLDS["emoji"], denoiser=folder, scorers=kinds, judges=kinds, shapes=())
+    )
     monkeypatch.setattr(load, "scorer", lambda model, kind, **_: Seen(kind, emoji.vectors(), bent=True))
     monkeypatch.setattr(load, "judge", lambda model, kind, **_: Seen(kind, emoji.vectors()))
     Image.new("RGB", (32, 32), "teal").save("openmoji.png")

@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from symguide import networks
 from symguide.errors import ConfigError, WeightsError
@@ -119,9 +120,9 @@ def test_what_a_vector_unet_is_not_told_is_null(side):
         ({"text": torch.zeros(1, 6)}, r"text must be 2 rows of 6 numbers"),
         ({"text": torch.zeros(2, 6, dtype=torch.long)}, r"text must be 2 rows of 6 numbers"),
         ({"view": torch.zeros(2, 6)}, r"view must be 2 rows of 7 numbers, not \(2, 6\)"),
-        ({"style": torch.zeros(2)}, r"style must be 2 integers, not torch.float32"),
+        ({"style": torch.zeros(2)}, r"style must be 2 integers, one for each sample, not torch.float32"),
         ({"style": torch.zeros(3, dtype=torch.long)}, r"style must be 2 integers"),
-        ({"style": torch.tensor([0, 4])}, r"styles must be within 0\.\.3 \(3 is none\)"),
+        ({"style": torch.tensor([0, 4])}, r"styles must be within 0\.\.3 \(3 is none\), not 0\.\.4"),
         ({"style": torch.tensor([-1, 0])}, r"styles must be within 0\.\.3"),
     ],
 )
@@ -394,3 +395,16 @@ def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
     assert torch.allclose(turned, upright.rot90(-1, dims=(2, 3)), atol=1e-9)
     ground = torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64)[:, None, None]
     assert torch.allclose(upright, 2 * (drawn[:, :3] + (255 - drawn[:, 3:]) * ground) / 255 - 1)
+
+
+def test_a_sketch_costs_a_thirtieth_of_a_call():
+    """As docs/emoji.md and its docstring say: 5.5 of 192 million operations."""
+    with torch.device("meta"):
+        network, x = networks.VectorUNet(), torch.empty(1, 3, 32, 32)
+        text, style = torch.empty(1, 384), torch.empty(1, dtype=torch.long)
+        counted = []
+        for call in (lambda: network.sketch(text, style), lambda: network(x, torch.empty(1), text, style)):
+            with FlopCounterMode(display=False) as counter:
+                call()
+            counted.append(counter.get_total_flops() / 1e6)
+    assert counted == pytest.approx([5.49, 191.7], abs=0.1)

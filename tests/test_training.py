@@ -1,8 +1,10 @@
 """Training resumes exactly, and refuses checkpoints of other runs."""
 
+import argparse
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -242,3 +244,59 @@ def test_no_held_out_drawing_is_in_what_the_emoji_models_see(tmp_path, monkeypat
     assert len(held_out) == 3 * names.HELD_OUT + names.PAIRS
     assert found[True] == {(c, s) for c in range(600) for s in range(3)} - held_out
     assert found[False] == {(c, s) for c, s in held_out if len(listed[c].unseen) == 1}
+
+
+def test_a_folds_sketch_has_not_seen_its_characters(tmp_path, monkeypatch):
+    """Other drawings of the characters that it leaves out change nothing of it, and of the whole one everything."""
+    import emoji_data
+    import emoji_sketch
+
+    from symguide.networks.sketch import Sketch
+
+    monkeypatch.setattr(emoji_sketch, "Sketch", partial(Sketch, width=16, rank=4))
+    torch.manual_seed(0)
+    character = torch.arange(12).repeat(3)
+    sentences = nn.functional.normalize(torch.randn(12, emoji_data.PHRASINGS, 384), dim=2)
+    style = torch.arange(3).repeat_interleave(12)
+    layers = torch.randint(256, (36, 4, 64, 64), dtype=torch.uint8)
+    other = torch.where((emoji_sketch.fold(character) == 1)[:, None, None, None], 255 - layers, layers)
+
+    def made(drawn, number, place):
+        data = emoji_data.Drawings(drawn, style, sentences, character)
+        args = argparse.Namespace(seed=0, steps=6, minutes=None, checkpoints=tmp_path / place)
+        return emoji_sketch._trained(data, emoji_sketch.pictures(data), number, args)(
+            sentences[:, 0], torch.zeros(12).long()
+        )
+
+    assert torch.equal(made(layers, 1, "a"), made(other, 1, "b"))
+    for number in (None, 0):
+        assert not torch.allclose(made(layers, number, "a"), made(other, number, "b"), atol=1e-2)
+
+
+def test_sentences_and_styles_are_left_out_as_guidance_asks_for():
+    import emoji_data
+
+    torch.manual_seed(0)
+    text, style = emoji_data.told(torch.ones(100_000, 2), torch.ones(100_000, dtype=torch.long))
+    silent, bare = (text == 0).all(dim=1), style == 3
+    assert torch.equal(~silent, (text == 1).all(dim=1)) and torch.equal(~bare, style == 1)
+    shares = [(silent & bare), (silent & ~bare), (~silent & bare)]
+    assert [share.double().mean().item() for share in shares] == pytest.approx(emoji_data.DROP, abs=0.005)
+
+
+def test_the_floored_loss_is_that_of_clean_samples_with_weights_of_one_to_five():
+    """By x_0 = alpha x_t - sigma v: min(1 / sigma^2, 5) |x_0 - its estimate|^2 / d."""
+    from diffusion import floored_v_loss
+
+    from symguide.schedule import VP
+
+    schedule = VP.cosine()
+    torch.manual_seed(0)
+    x0, noise, v = torch.randn(3, 6, 1, 2, 2, dtype=torch.float64)
+    t = torch.linspace(0.02, 0.98, 6, dtype=torch.float64)
+    alpha, sigma = (part(t)[:, None, None, None] for part in (schedule.alpha, schedule.sigma))
+    estimate = alpha * (alpha * x0 + sigma * noise) - sigma * v
+    weight = (1 / schedule.sigma(t) ** 2).clamp_max(5.0)
+    expected = weight * (x0 - estimate).square().flatten(1).mean(dim=1)
+    assert weight.min() < 1.01 and weight.max() == 5
+    torch.testing.assert_close(floored_v_loss(lambda *told: v, schedule, x0, t, noise), expected)

@@ -108,10 +108,8 @@ class Drawings:
 def told(text: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
     """Sentences and styles with those left out that classifier-free guidance asks for, by `DROP`."""
     chance, (both, said, drawn) = torch.rand(len(text)), DROP
-    left = chance < both
-    return text * ~(left | ((chance >= both) & (chance < both + said)))[:, None], torch.where(
-        left | (chance >= 1 - drawn), len(STYLES), style
-    )
+    style = torch.where((chance < both) | (chance >= 1 - drawn), len(STYLES), style)
+    return text * (chance >= both + said)[:, None], style
 
 
 def load(checkpoints: Path, trained: bool = True) -> Drawings:

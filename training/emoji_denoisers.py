@@ -157,7 +157,7 @@ def finish(
         title=f"emoji: {name}",
         about="\n".join([kind.about, left, f"{began}{parts}."]),
         data=emoji_data.words(count),
-        command=f"python training/emoji.py {name} --seed {args.seed}",
+        command=f"python training/emoji.py {name} --seed {args.seed}{' --compile' * args.compile}",
         seed=args.seed,
         steps=sum(steps for steps, _ in rounds),
         hours=hours,

@@ -58,13 +58,13 @@ def _trained(data: emoji_data.Drawings, target: Tensor, number: int | None, args
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
-        some = rows[:: len(rows) // 500]
+        some = rows[:: max(len(rows) // 500, 1)]
         made = average(data.sentences[data.character[some], 0].float(), data.style[some]).flatten(1)
         return f"root mean square error {(made - target[some]).square().mean().sqrt():.4f} on trained drawings"
 
     name = "whole" if number is None else f"without-{number}"
     steps = max((args.steps or STEPS) // (1 if number is None else 2), 1)
-    checkpoint = args.checkpoints / f"emoji-sketch-{name}.safetensors"
+    checkpoint = args.checkpoints / f"emoji-sketch-{name}-{steps}-{args.seed}.safetensors"
     run = Run(steps, 1.5e-3, args.seed, checkpoint, True, decay=0.995, every=1000, minutes=args.minutes)
     average, _ = fit(network, loss, run, note)
     return average.requires_grad_(False)

@@ -10,9 +10,8 @@ With --keep 0.03 0.25 the average after 3 % and after 25 % of a denoiser's steps
 """
 
 import argparse
-import sys
-from pathlib import Path
 
+import options
 import scenes_autoencoder
 import scenes_consistency
 import scenes_denoisers
@@ -20,13 +19,12 @@ import scenes_gan
 import scenes_generator
 import torch
 from card import card, command
-from fit import Paused, Run, fit
+from fit import Run, fit
 from pool import POOL, data_words, pool
 from scenes_scorers import KINDS, VIEWS, Student, start
 from torch import Tensor, nn
 
 from symguide import networks
-from symguide.errors import SymguideError
 from symguide.worlds import scenes
 
 HELD_OUT, COMBINATIONS = 4096, 2048
@@ -97,19 +95,9 @@ MAKERS |= {"consistency": scenes_consistency.train, "generator": scenes_generato
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["all", *MAKERS], metavar="WHAT", help=f"all, {', '.join(MAKERS)}")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="training steps, instead of each model's own number")
+    parser = options.parser(__doc__, MAKERS, scenes.WEIGHTS)
     parser.add_argument("--pictures", type=int, default=POOL, help="training pictures; fewer to see that it runs")
-    parser.add_argument("--samples", type=int, help="how many pictures to measure by")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=scenes.WEIGHTS, help="where the model folders go")
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoints")
-    parser.add_argument("--minutes", type=float, help="end a training after so many minutes, to go on with --resume")
     parser.add_argument("--keep", type=float, nargs="+", default=[], metavar="PART", help="keep a denoiser on its way")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, torch's choice where not given")
-    parser.add_argument("--checkpoints", type=Path, default=Path(__file__).parent / "checkpoints")
     args = parser.parse_args()
     kinds = scenes_denoisers.KINDS
     if args.keep and set(args.what) - kinds.keys():
@@ -122,10 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Paused as pause:
-        print(pause)
-        sys.exit(75)
-    except SymguideError as error:
-        sys.exit(f"error: {error}")
+    options.run(main)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:  # --help imports no torch
     from symguide.denoiser import Denoiser
 
 ALL = ("scenes", "scenes-flow", "scenes-latent")
-WEIGHTS = {"scenes": 5.0, "emoji": 3.0}
-"""Of classifier-free guidance, by world."""
 DRAWN = "drawings"
 """The column of the true drawings."""
 
@@ -62,6 +60,7 @@ def evaluate(
     there is left out, and it is said which.
     """
     from symguide import values
+    from symguide.worlds import WORLDS
     from symguide.worlds.load import load
 
     where, names = values.device(device), list(dict.fromkeys(models or ALL))
@@ -70,7 +69,7 @@ def evaluate(
     if len(worlds) > 1:
         raise ConfigError(f"{' and '.join(names)} are of different worlds: evaluate each by itself")
     (world,) = worlds
-    weight = WEIGHTS[world] if cfg is None else cfg
+    weight = WORLDS[world].weight if cfg is None else cfg
     settings: dict[str, Any] = {"weight": weight, "steps": steps, "seed": seed, "batch": batch, "progress": True}
     found = (_emoji if world == "emoji" else _scenes)(denoisers, samples, where, settings)
     if json is not None:

@@ -20,9 +20,6 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Of settings that depend on the source; what a pipeline has defaults of its own for is left to it."""
 
-PROMPTED = {"emoji": 3.0}
-"""Weight of classifier-free guidance where a prompt is given and no weight, by the model's world; 5 for others."""
-
 FITTED = ("batch", "steps", "eta", "cfg", "rule")
 """Settings of both sources with values that suit one: not taken over from a config of the other."""
 
@@ -95,8 +92,10 @@ class Request:
 
 
 def _prompted(model: str) -> float:
-    """Without guidance captions are hardly followed."""
-    return PROMPTED.get(model.partition("-")[0], 5.0)
+    """Weight of classifier-free guidance where a prompt is given and no weight."""
+    from symguide.worlds import WORLDS, World
+
+    return WORLDS[model].weight if model in WORLDS else World.weight
 
 
 def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:

@@ -45,7 +45,7 @@ class Wish:
         weight: of classifier-free guidance.
     """
 
-    prompt: str = "a happy octopus"
+    prompt: str = "a red apple"
     style: str = "openmoji"
     weight: float = 3.0
 

@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from symguide.denoiser import Denoiser
 from symguide.errors import ConfigError, WeightsError
+from symguide.evaluation.drawing import Drawing
 from symguide.evaluation.emoji_album import DRAWINGS, GROUPS, SETS, TRAINED, Album, Pairs, with_or_without
-from symguide.loop import sample
-from symguide.prediction_guidance import CFG
 from symguide.report.quality import frechet, nearest, precision_recall
 from symguide.worlds.emoji.names import STYLES
 from symguide.worlds.load import judge, scorer
@@ -273,56 +272,24 @@ def _each(asked: Pairs) -> list[tuple[int, int]]:
     return list(zip(asked.character.tolist(), asked.style.tolist(), strict=True))
 
 
-class Evaluation:
+class Evaluation(Drawing):
     """Draws samples of a model of the emoji world.
 
     Args:
         denoiser: takes the conditions "text" and "style".
         album: with the vectors of the names.
         weight: of classifier-free guidance.
-        steps: sampling steps.
-        solver, eta: of the sampling.
-        seed: of the samples; no two groups share their noise.
-        batch: samples drawn at a time.
-        progress: show a bar.
+        settings: of `Drawing`; no two groups share their noise.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        album: Album,
-        *,
-        weight: float = 3.0,
-        steps: int = 25,
-        solver: str = "dpmpp_2m",
-        eta: float = 0.0,
-        seed: int = 0,
-        batch: int = 100,
-        progress: bool = False,
-    ) -> None:
-        self.denoiser, self.album = denoiser, album
-        self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
-        self.solver, self.eta = solver, eta
+    def __init__(self, denoiser: Denoiser, album: Album, *, weight: float = 3.0, **settings: Any) -> None:
+        super().__init__(denoiser, weight=weight, **settings)
+        self.album = album
 
-    @torch.no_grad()
     def samples(self, asked: Pairs, group: str) -> Tensor:
         """A picture of each; sample i of a group has the noise of index i and a million times the group's place."""
-        parts, first = [], 1_000_000 * GROUPS.index(group)
         told = {"text": self.album.vectors[asked.character], "style": asked.style}
-        for start in tqdm(range(0, len(asked), self.batch), desc=group, disable=not self.progress, unit="batch"):
-            rows = slice(start, min(start + self.batch, len(asked)))
-            drawn = sample(
-                self.denoiser,
-                steps=self.steps,
-                seed=self.seed,
-                condition={name: value[rows] for name, value in told.items()},
-                prediction=CFG(self.weight),
-                solver=self.solver,
-                eta=self.eta,
-                indices=range(first + rows.start, first + rows.stop),
-            ).samples
-            parts.append(self.denoiser.decode(drawn))
-        return torch.cat(parts)
+        return self.draw(told, group, 1_000_000 * GROUPS.index(group))
 
 
 @torch.no_grad()

@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from symguide.denoiser import Denoiser
-from symguide.loop import sample
-from symguide.prediction_guidance import CFG
+from symguide.evaluation.drawing import Drawing
 from symguide.report.quality import frechet, precision_recall
 from symguide.worlds.scenes.caption import captions, tokens
 from symguide.worlds.scenes.picture import PALETTE, render, second_tone
@@ -55,7 +53,7 @@ def plain(count: int, unseen: bool = False) -> Plain:
     return Plain(*torch.tensor(rows).reshape(-1, 3).unbind(1))
 
 
-class Evaluation:
+class Evaluation(Drawing):
     """Draws samples of a model and has them judged.
 
     Args:
@@ -63,30 +61,14 @@ class Evaluation:
         judge: the scenes world's judge of kind "classifier".
         segmenter: its judge of kind "segmenter", for captions of two objects.
         weight: of classifier-free guidance.
-        steps: sampling steps.
-        solver, eta: of the sampling.
-        seed: of the samples; no two sets share their noise.
-        batch: samples drawn at a time.
-        progress: show a bar.
+        settings: of `Drawing`; no two sets of samples share their noise.
     """
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        judge: Any,
-        segmenter: Any = None,
-        *,
-        weight: float = 5.0,
-        steps: int = 25,
-        solver: str = "dpmpp_2m",
-        eta: float = 0.0,
-        seed: int = 0,
-        batch: int = 100,
-        progress: bool = False,
+        self, denoiser: Denoiser, judge: Any, segmenter: Any = None, *, weight: float = 5.0, **settings: Any
     ) -> None:
-        self.denoiser, self.judge, self.segmenter = denoiser, judge, segmenter
-        self.weight, self.steps, self.seed, self.batch, self.progress = weight, steps, seed, batch, progress
-        self.solver, self.eta = solver, eta
+        super().__init__(denoiser, weight=weight, **settings)
+        self.judge, self.segmenter = judge, segmenter
 
     def figures(self, count: int) -> dict[str, dict[str, float]]:
         """Every figure below over `count` samples each, under the name of what was drawn."""
@@ -99,23 +81,7 @@ class Evaluation:
 
     def samples(self, texts: list[str], what: str, first: int = 0) -> Tensor:
         """One picture for each caption; sample i has the noise of index first + i."""
-        caption, parts = tokens(texts), []
-        bar = tqdm(range(0, len(texts), self.batch), desc=what, disable=not self.progress, unit="batch")
-        for start in bar:
-            rows = range(start, min(start + self.batch, len(texts)))
-            drawn = sample(
-                self.denoiser,
-                steps=self.steps,
-                seed=self.seed,
-                condition={"caption": caption[rows.start : rows.stop]},
-                solver=self.solver,
-                eta=self.eta,
-                prediction=CFG(self.weight),
-                indices=[first + row for row in rows],
-            )
-            with torch.no_grad():
-                parts.append(self.denoiser.decode(drawn.samples))
-        return torch.cat(parts)
+        return self.draw({"caption": tokens(texts)}, what, first)
 
     @torch.no_grad()
     def plain(self, count: int, unseen: bool = False) -> dict[str, float]:

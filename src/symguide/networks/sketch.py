@@ -11,9 +11,9 @@ class Sketch(nn.Module):
     """A sentence's vector and a style to layers (B, 4, 32, 32): colours times the opacity, then the opacity.
 
     An autoencoder's second half, of `rank` numbers, with a few layers of its own before it: it gives the mean of what
-    it takes to be asked for, sharp where it knows the drawing and a blur where it does not. It is a hundredth of a
-    denoiser's work, so training can show it every drawing several hundred times, and a denoiser that is shown what it
-    makes need not learn by heart which name is which picture.
+    it takes to be asked for, sharp where it knows the drawing and a blur where it does not. It costs a
+    thirtieth of a call of the emoji model that it stands in, so training can show it every drawing several hundred
+    times, and a denoiser that is shown what it makes need not learn by heart which name is which picture.
 
     Args:
         text: numbers of a sentence's vector, which has length 1; zeros mean "no text".

@@ -189,6 +189,22 @@ class Trunk(nn.Module):
             )
 
 
+def labels(given: Tensor, count: int, none: int, what: str) -> Tensor:
+    """A label for each of `count` samples, 0..none; ConfigError for anything else.
+
+    Asking a GPU for their values would wait for it, and a compiled network would fall apart: there the embedding's own
+    check has to do.
+    """
+    if given.shape != (count,) or given.is_floating_point() or given.is_complex():
+        raise ConfigError(
+            f"{what} must be {count} integers, one for each sample, not {given.dtype} of shape {tuple(given.shape)}"
+        )
+    looked_at = given.device.type == "cpu" and not torch.compiler.is_compiling()
+    if count and looked_at and not 0 <= given.min() <= given.max() <= none:
+        raise ConfigError(f"{what}s must be within 0..{none} ({none} is none), not {given.min()}..{given.max()}")
+    return given.long()
+
+
 @saveable
 class UNet(Trunk):
     """A U-Net that is told the noise level and, where it has classes, a label.
@@ -235,19 +251,9 @@ class UNet(Trunk):
         embedding = self.embed_time(timestep, len(x))
         if self.label is not None:
             null = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
-            embedding = embedding + self.label(null if label is None else self._checked(label, len(x)))
+            embedding = embedding + self.label(
+                null if label is None else labels(label, len(x), self.classes or 0, "label")
+            )
         elif label is not None:
             raise ConfigError("this network has no classes: call it without a label")
         return self.run(x, nn.functional.silu(embedding))
-
-    def _checked(self, label: Tensor, count: int) -> Tensor:
-        if label.shape != (count,) or label.is_floating_point() or label.is_complex():
-            raise ConfigError(
-                f"label must be {count} integers, one for each sample, not {label.dtype} of shape {tuple(label.shape)}"
-            )
-        most = self.classes or 0
-        # asking a GPU would wait for it, and a compiled network would fall apart; the embedding's own check is there
-        looked_at = label.device.type == "cpu" and not torch.compiler.is_compiling()
-        if count and looked_at and not 0 <= label.min() <= label.max() <= most:
-            raise ConfigError(f"labels must be within 0..{most} ({most} is none), not {label.min()}..{label.max()}")
-        return label.long()

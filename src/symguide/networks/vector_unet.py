@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from symguide.errors import ConfigError
 from symguide.networks.saveable import saveable
 from symguide.networks.sketch import Sketch, placed
-from symguide.networks.unet import Trunk
+from symguide.networks.unet import Trunk, labels
 
 VIEW = 7
 """Numbers that say how a picture was moved and what it stands on: see `sketch.placed`."""
@@ -84,7 +84,8 @@ class VectorUNet(Trunk):
         """
         self.check(x, timestep, self.in_channels, self.patch * self.factor)
         text, view = (self._rows(x, name, value) for name, value in (("text", text), ("view", view)))
-        style = torch.full((len(x),), self.styles, device=x.device) if style is None else self._styles(style, len(x))
+        none = torch.full((len(x),), self.styles, device=x.device)
+        style = none if style is None else labels(style, len(x), self.styles, "style")
         return self.refine(x, timestep, text, style, view, self.sketch(text, style))
 
     def refine(self, x: Tensor, timestep: Tensor, text: Tensor, style: Tensor, view: Tensor, layers: Tensor) -> Tensor:
@@ -104,11 +105,3 @@ class VectorUNet(Trunk):
         if value.shape != shape or not value.is_floating_point():
             raise ConfigError(f"{name} must be {shape[0]} rows of {shape[1]} numbers, not {tuple(value.shape)}")
         return value.to(x.dtype)
-
-    def _styles(self, style: Tensor, count: int) -> Tensor:
-        if style.shape != (count,) or style.is_floating_point() or style.is_complex():
-            raise ConfigError(f"style must be {count} integers, not {style.dtype} of shape {tuple(style.shape)}")
-        looked_at = style.device.type == "cpu" and not torch.compiler.is_compiling()  # as in UNet, for its labels
-        if count and looked_at and not 0 <= style.min() <= style.max() <= self.styles:
-            raise ConfigError(f"styles must be within 0..{self.styles} ({self.styles} is none)")
-        return style.long()

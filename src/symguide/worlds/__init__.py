@@ -23,6 +23,8 @@ class World:
     """For each kind a network of another build and training, which guidance never sees, to measure with."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of the samples that these know: first those of their training, then larger ones, which they see averaged."""
+    weight: float = 5.0
+    """Of classifier-free guidance, where a prompt is given and no weight: prompts are hardly followed without."""
     make: Callable[..., Denoiser] | None = None
     """(device, dtype) -> the denoiser, where it is of no model folder; its docstring is the model's card."""
 

@@ -25,20 +25,21 @@ register("world", "emoji")(
         {kind: WEIGHTS / "scorers" / kind for kind in ("classifier", "clip")},
         {kind: WEIGHTS / "judges" / kind for kind in ("classifier", "clip", "style", "name")},
         shapes=((3, 32, 32), (3, 64, 64)),
+        weight=3.0,
     )
 )
 
 
 def objective(name: str, *given: Any, **settings: Any) -> Objective:
-    """An objective for pictures of this world, (B, 3, 32, 32) or (B, 3, 64, 64), by the world's own scorer.
+    """An objective for pictures of this world, or of any size, by the world's own scorer.
 
     Args:
         name: "text", "image" or "style".
         given, settings: what the objective takes beside its network, see symguide.objectives; texts are sentences.
 
     Raises:
-        ConfigError: for an unknown name, a sentence that `text` refuses, and whatever the objective refuses; when
-            called, for pictures of other shapes. WeightsError: where the networks of others that the scorers stand on
+        ConfigError: for an unknown name, a sentence that `text` refuses, and whatever the objective refuses.
+            WeightsError: where the networks of others that the scorers stand on
             are not installed.
     """
     if name == "text":
