@@ -38,9 +38,9 @@ from benchmarks.papercell import CURVE, Plan
 from benchmarks.world import World, costs, loaded
 from symguide.denoiser import Denoiser
 from symguide.errors import WeightsError
-from symguide.evaluation.emoji import KINDS, evaluate, judges
+from symguide.evaluation.emoji import KINDS, before, evaluate, judges
 from symguide.evaluation.emoji_album import TRAINED, Pairs, album
-from symguide.evaluation.emoji_tasks import TASKS, Task, against_truth, task
+from symguide.evaluation.emoji_tasks import TASKS, Task, Truth, task
 from symguide.loop import Cost, sample
 from symguide.objectives import Balanced
 from symguide.prediction_guidance import CFG
@@ -119,22 +119,18 @@ class Emoji(World):
 
     def prepare(self, real: int) -> None:
         """Load the judges, all of them, and look at drawings that training saw."""
-        self.book, self.judges = album(), judges(device=self.device)
+        self.book, self.judges, self._truths = album(), judges(device=self.device), dict[int, Truth]()
         if missing := self.judges.missing:
             raise WeightsError("; ".join(missing.values()))
         assert all(kind in self.judges for kind in KINDS)
-        self.real = self.features(self.book.pictures(self.book.pairs(TRAINED)[:real], self.side))
-
-    def features(self, x: Tensor) -> Tensor:
-        """The judge's features of pictures."""
-        return self.judges.ask(self.judges.networks["classifier"].features, x)
+        self.real = self.judges.see(self.book.pictures(self.book.pairs(TRAINED)[:real], self.side))["classifier"]
 
     def made(self, name: str, indices: range) -> Task:
         return task(name, indices, self.side)
 
     def read(self, goal: Task, samples: Tensor) -> Tensor:
         """1 where the judge has the name among its first five, else 0."""
-        return (self.judges.names(self.denoiser.decode(samples), goal.character) < 5).double()
+        return (before(self.judges.see(self.denoiser.decode(samples))["name"], goal.character) < 5).double()
 
     def conditioning(self, goal: Task) -> dict[str, Any]:
         return {"condition": goal.condition, "prediction": CFG(self.weight) if goal.told else None}
@@ -163,6 +159,12 @@ class Emoji(World):
         assert x is not None
         return lambda noise, t: schedule.alpha(t) * x.to(self.device) + schedule.sigma(t) * noise.draw("start")
 
+    def truth(self, goal: Task) -> Truth:
+        """The true drawings of a task, looked at once."""
+        if id(goal) not in self._truths:
+            self._truths[id(goal)] = Truth(goal, self.judges)
+        return self._truths[id(goal)]
+
     @torch.no_grad()
     def figures(self, goal: Task, samples: Tensor, cost: Any) -> dict[str, Any]:
         return self.measured(goal, self.denoiser.decode(samples), cost)
@@ -170,7 +172,8 @@ class Emoji(World):
     @torch.no_grad()
     def measured(self, goal: Task, pictures: Tensor, cost: Any) -> dict[str, Any]:
         """Figures of pictures; nearer: the share that is nearer to the truth than any of the thing's other drawings."""
-        truth, known = against_truth(goal, pictures, self.judges), goal.seen.any(dim=1)
+        seen, known = self.judges.see(pictures), goal.seen.any(dim=1)
+        truth = self.truth(goal).against(pictures, seen)
         for key in ("pixels", "features"):
             copied = truth.pop(f"copied, {key}")
             if known.any():
@@ -179,7 +182,7 @@ class Emoji(World):
             "scorer": total(goal.scorer, pictures).mean().item(),
             "judge": goal.judge(pictures).mean().item(),
             **{key: value.mean().item() for key, value in truth.items()},
-            "frechet": frechet(self.features(pictures), self.real),
+            "frechet": frechet(seen["classifier"], self.real),
             **costs(cost),
         }
 

@@ -44,9 +44,24 @@ class Seen(nn.Module):
 
     def __init__(self, kind, vectors, bent=False):
         super().__init__()
-        self.kind, self.bent = kind, bent
+        self.kind, self.bent, self.stands_on, self.calls = kind, bent, "the mean colour", 0
         self.register_buffer("vectors", vectors)
         self.register_buffer("spread", torch.randn(6, 384, generator=torch.Generator().manual_seed(1 + bent)))
+
+    @property
+    def body(self):
+        return self
+
+    @body.setter
+    def body(self, shared):
+        assert shared.stands_on == self.stands_on
+
+    def maps_and_last(self, x):
+        self.calls += 1
+        return self.maps(x), x
+
+    def of(self, maps, last):
+        return {"classifier": self.features, "clip": self.image}.get(self.kind, self)(last)
 
     def features(self, x):
         mean = x.mean(dim=(2, 3))

@@ -12,7 +12,7 @@ from symguide import Denoiser, networks
 from symguide.cli import main
 from symguide.errors import ConfigError, WeightsError
 from symguide.evaluation import emoji
-from symguide.evaluation.emoji import DISTANCE, Evaluation, Measures, words
+from symguide.evaluation.emoji import DISTANCE, Evaluation, Judges, Measures, words
 from symguide.evaluation.emoji_album import CHARACTERS, DRAWINGS, GROUPS, SETS, TRAINED, Pairs
 from symguide.report import frechet
 from symguide.schedule import VP
@@ -85,7 +85,7 @@ def test_what_is_read_is_shared_out():
     book = album()
     x = plain((45.0, 10.0, 0.0), (46.0, 60.0, 0.0), (5.0, 60.0, 0.0), (225.0, 210.0, 0.0))
     asked = pairs((2, 0), (3, 1), (11, 2), (11, 4))
-    read = Measures(book, judges(book)).read(x, asked)
+    read = Measures(book, judges(book)).read(judges(book).see(x), asked)
     assert read["name"] == 0.5 and read["name among five"] == 0.75 and read["style"] == 0.75
     seen = Seen("clip", book.vectors).image(x)
     places = [
@@ -118,8 +118,8 @@ def test_copies_against_loops():
     tints[3] = colour(int(asked.character[0]), 0)
     tints[4] = tints[4] + torch.tensor([7.0, 0.0, 60.0])
     x = torch.stack(tints)[:, :, None, None].expand(-1, -1, 32, 32) / 127.5 - 1
-    found = Measures(book, judges(book)).copies(x, asked)
-    assert set(found) == {f"copies, in {space}" for space in judges(book).looks}
+    found = Measures(book, judges(book)).copies(judges(book).spaces(x), asked)
+    assert set(found) == {f"copies, in {space}" for space in judges(book).spaces(x)}
 
     known = [(c, s) for c in range(COUNT) for s in range(3) if STYLES[s] not in UNSEEN.get(c, ())]
     away = [[far(tint, colour(*pair)) for pair in known] for tint in tints]
@@ -145,7 +145,7 @@ def test_nearer_to_the_true_drawing_than_another_style_against_loops():
     shifts = [0.0, 49.0, 51.0]  # styles are 50 apart
     tints = [colour(c, s) + torch.tensor([0.0, d, 0.0]) for (c, s), d in zip(each(asked), shifts, strict=True)]
     x = torch.stack(tints)[:, :, None, None].expand(-1, -1, 32, 32) / 127.5 - 1
-    found = Measures(book, judges(book)).toward(x, asked)["the true drawing, in pixels"]
+    found = Measures(book, judges(book)).toward(judges(book).spaces(x), asked)["the true drawing, in pixels"]
     truths = [colour(*pair) for pair in each(asked)]
     others = [
         min(far(truth, colour(c, o)) for o in range(3) if o != s)
@@ -164,9 +164,11 @@ def test_distance_is_between_halves_that_share_no_drawing():
     x = book.pictures(book.pairs(TRAINED))
     network = judges(book).networks["classifier"]
     floor = frechet(network.features(book.pictures(first)), network.features(book.pictures(second)))
-    assert measures.distance(x)["Frechet distance"] == pytest.approx(floor, rel=1e-4)  # by heart is no better
+    assert measures.distance(network.features(x))["Frechet distance"] == pytest.approx(
+        floor, rel=1e-4
+    )  # by heart is no better
     assert measures.drawings(100)[DISTANCE]["Frechet distance"] == pytest.approx(floor, rel=1e-4)
-    assert measures.distance(-x)["Frechet distance"] > 2 * floor
+    assert measures.distance(network.features(-x))["Frechet distance"] > 2 * floor
 
 
 def test_what_is_missing_is_left_out(monkeypatch):
@@ -284,6 +286,25 @@ def test_on_the_command_line(folder, tmp_path, monkeypatch):
     assert line.split()[-3:] == ["style", f"{figures[TRAINED]['style']:.3f}", "1.000"]
     line = next(line for line in lines if line.startswith("copies, in pixels"))
     assert line.split()[-2:] == [f"{figures['copies, in pixels']['its own nearest']:.3f}", "-"]
+
+
+def test_judges_look_together():
+    book = album()
+    asked, x = judges(book), book.pictures(book.pairs(TRAINED))
+    seen = asked.see(x)
+    assert {kind: rows.shape for kind, rows in seen.items()} == {
+        "name": (len(x), COUNT),
+        "style": (len(x), len(SETS)),
+        "clip": (len(x), 384),
+        "classifier": (len(x), 6),
+    }
+    assert sum(network.calls for network in asked.networks.values()) == 1
+    few = Judges(asked.networks, batch=3).see(x)
+    assert all(torch.allclose(few[kind], rows) for kind, rows in seen.items())
+    assert judges(book, ()).see(x) == {} and list(judges(book, ()).spaces(x)) == ["pixels"]
+    asked.networks["style"].stands_on = "something else"
+    with pytest.raises(ConfigError, match="stand on one pretrained network"):
+        Judges(asked.networks)
 
 
 def test_models_of_two_worlds_do_not_compare(folder):

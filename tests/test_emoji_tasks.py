@@ -8,7 +8,7 @@ import symguide as sg
 from symguide.errors import ConfigError
 from symguide.evaluation import emoji_tasks
 from symguide.evaluation.emoji_album import CHARACTERS, DRAWINGS, SETS, Pairs
-from symguide.evaluation.emoji_tasks import TASKS, Task, against_truth, task
+from symguide.evaluation.emoji_tasks import TASKS, Task, Truth, task
 from symguide.worlds.emoji.names import STYLES
 
 DTYPE = torch.float32
@@ -60,8 +60,8 @@ def test_a_sample_has_the_same_task_in_any_batch(name):
     for told in ("condition", "upper"):
         mine, others = getattr(part, told) or {}, getattr(whole, told) or {}
         assert mine.keys() == others.keys() and all(torch.equal(mine[key], others[key][4:5]) for key in mine)
-    ahead = against_truth(whole, x, judges(album()))
-    for key, value in against_truth(part, x[4:5], judges(album())).items():
+    ahead = Truth(whole, judges(album())).against(x)
+    for key, value in Truth(part, judges(album())).against(x[4:5]).items():
         torch.testing.assert_close(value, ahead[key][4:5], equal_nan=True, rtol=1e-5, atol=1e-6)
 
 
@@ -171,7 +171,7 @@ def by_hand(**given):
 def test_distances_to_the_truth_by_hand():
     goal = by_hand()
     asked = judges(album())
-    found = against_truth(goal, goal.truth + torch.tensor([0.05, 0.0, -0.25])[:, None, None, None], asked)
+    found = Truth(goal, asked).against(goal.truth + torch.tensor([0.05, 0.0, -0.25])[:, None, None, None])
     assert found["pixels"].tolist() == pytest.approx([0.05, 0.0, 0.25], abs=1e-6)
     assert found["copied, pixels"][:2].tolist() == pytest.approx([0.1, 0.3], abs=1e-6)
     assert found["copied, pixels"][2].isnan() and found["copied, features"][2].isnan()
@@ -179,7 +179,7 @@ def test_distances_to_the_truth_by_hand():
     assert found["features"].tolist()[:2] == pytest.approx([3 * (0.05**2 + 0.05**4) / 6, 0.0], abs=1e-6)
     assert found["copied, features"][0].item() == pytest.approx(3 * (0.1**2 + 0.1**4) / 6, abs=1e-6)
     # red is 127.5, 153 and 178.5, which is 20 c + 5 of c = 6.1, 7.4 and 8.7
-    truths = against_truth(goal, goal.truth, asked)
+    truths = Truth(goal, asked).against(goal.truth)
     assert truths["name"].tolist() == [1.0, 1.0, 0.0] and truths["among five"].tolist() == [1.0, 1.0, 1.0]
     assert truths["style"].tolist() == [1.0, 0.0, 0.0]  # green is 110 in style 2 and 160 in style 3
-    assert "features" not in against_truth(goal, goal.truth, judges(album(), ("style",)))
+    assert "features" not in Truth(goal, judges(album(), ("style",))).against(goal.truth)

@@ -71,6 +71,19 @@ def test_samples_do_not_see_each_other_and_all_sizes_are_seen(package, kind):
         said(network, torch.zeros(2, 1, 32, 32))
 
 
+def test_heads_on_one_network_look_together(package):
+    torch.manual_seed(0)
+    networks, x = [made(kind).double() for kind in MADE], torch.rand(2, 3, 32, 32).double()
+    seen = networks[0].body.maps_and_last(x)
+    alone = [
+        network.features(x) if kind == "PretrainedClassifier" else said(network, x)
+        for kind, network in zip(MADE, networks, strict=True)
+    ]
+    for network, expected in zip(networks, alone, strict=True):
+        assert network.stands_on == ("efficientnet-lite0", 64)
+        torch.testing.assert_close(network.of(*seen), expected)
+
+
 @pytest.mark.parametrize("kind", ["MeanEmbedder", "AttentiveEmbedder"])
 def test_pictures_and_sentences_are_compared_by_their_cosine(package, kind):
     torch.manual_seed(0)

@@ -96,7 +96,7 @@ def read(wish: Wish, judge: Judges) -> Read:
         shown = f"{emojis()[other].name} of {wish.style}"
     elif Path(wish.style).suffix or Path(wish.style).exists():
         shown, reference = Path(wish.style).name, resized(wish.style, (3, 32, 32), said.append).float()
-        by = SETS[int(judge.styles(reference[None]))] if "style" in judge else None
+        by = SETS[int(judge.see(reference[None])["style"].argmax())] if "style" in judge else None
     else:
         raise ConfigError(f"--style is the file of a picture, or of these sets: {unknown('set', wish.style, SETS)}")
     truth = None
@@ -176,18 +176,17 @@ class InTheStyle(Panel):
     def quality(self, samples: Tensor) -> dict[str, Any]:
         """What scorer and judges say; of a judge that is not there nothing."""
         found: dict[str, Any] = {"scorer": self.scorer(samples).mean().item()}
-        if "classifier" in self.judges:
+        seen = self.judges.see(samples)
+        if "classifier" in seen:
             judge = self.judges.networks["classifier"]
             found["judge"] = Style(self.reference, judge)(samples).mean().item()
             if self.read.truth is not None:
                 truth = self.read.truth[None].to(samples)
                 found["truth"] = Features(truth, judge)(samples).mean().item()
-        if "name" in self.judges:
-            asked = torch.full((len(samples),), self.read.character)
-            found["name"] = (self.judges.names(samples, asked) < 1).double().mean().item()
-        if "style" in self.judges and self.read.drawn_by is not None:
-            by = SETS.index(self.read.drawn_by)
-            found["style"] = (self.judges.styles(samples) == by).double().mean().item()
+        if "name" in seen:
+            found["name"] = (seen["name"].argmax(dim=1) == self.read.character).double().mean().item()
+        if "style" in seen and self.read.drawn_by is not None:
+            found["style"] = (seen["style"].argmax(dim=1) == SETS.index(self.read.drawn_by)).double().mean().item()
         return found
 
     def others(self) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ Figures = dict[str, dict[str, float]]
 """Figures under the name of what they are about."""
 
 KINDS = ("name", "style", "clip", "classifier")
+SCORER, JUDGE = "the scorer's features", "the judge's features"
 NOVEL = 0.05
 """The share of new drawings that are as near to training drawings as what counts as a copy."""
 
@@ -44,38 +45,47 @@ class Judges:
     batch: int = 100
     progress: bool = False
 
+    def __post_init__(self) -> None:
+        if len({network.stands_on for network in self.networks.values()}) > 1:
+            raise ConfigError("judges that look together must stand on one pretrained network")
+
     def __contains__(self, kind: str) -> bool:
         return kind in self.networks
 
+    def see(self, x: Tensor, what: str = "look") -> dict[str, Tensor]:
+        """What every judge says of pictures, by kind, at one call of the network that all stand on; on the CPU."""
+        if not self.networks:
+            return {}
+        body = next(iter(self.networks.values())).body
+
+        def look(part: Tensor) -> dict[str, Tensor]:
+            seen = body.maps_and_last(part)
+            return {kind: network.of(*seen) for kind, network in self.networks.items()}
+
+        return self._in_parts(look, x, what)
+
+    def spaces(self, x: Tensor, seen: Mapping[str, Tensor] | None = None, what: str = "look") -> dict[str, Tensor]:
+        """Pictures (B, 3, side, side) as vectors (B, k) that they are compared by, under the names of these spaces.
+
+        Args:
+            x: the pictures.
+            seen: of them, where the judges have looked already.
+            what: the bar says.
+        """
+        found = {"pixels": x.flatten(1).cpu()}
+        if self.scorer is not None:
+            found |= self._in_parts(lambda part: {SCORER: self.scorer.features(part)}, x, f"{what}, scorer")
+        if "classifier" in self:
+            found[JUDGE] = (self.see(x, what) if seen is None else seen)["classifier"]
+        return found
+
     @torch.no_grad()
-    def ask(self, look: Callable[[Tensor], Tensor], x: Tensor, what: str = "look") -> Tensor:
-        """look(x), some pictures at a time; on the CPU."""
+    def _in_parts(self, look: Callable[[Tensor], dict[str, Tensor]], x: Tensor, what: str) -> dict[str, Tensor]:
+        """look(x), some pictures at a time."""
         parts = torch.split(x, self.batch)
         hidden = not self.progress or len(parts) < 10
-        bar = tqdm(parts, desc=what, disable=hidden, unit="batch")
-        return torch.cat([look(part.to(self.device)).cpu() for part in bar])
-
-    def names(self, x: Tensor, character: Tensor) -> Tensor:
-        """How many names the judge of names reads before the right one, (B,)."""
-        return before(self.ask(self.networks["name"], x), character)
-
-    def by_clip(self, x: Tensor, character: Tensor, vectors: Tensor) -> Tensor:
-        """How many names' vectors (N, 384) are nearer to a picture's than its own name's, (B,)."""
-        return before(self.ask(self.networks["clip"].image, x) @ vectors.T, character)
-
-    def styles(self, x: Tensor) -> Tensor:
-        """The style that is read, (B,), its place in `SETS`."""
-        return self.ask(self.networks["style"], x).argmax(dim=1)
-
-    @property
-    def looks(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """In what pictures are compared: (B, 3, side, side) -> (B, k) by name."""
-        found: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda x: x.flatten(1)}
-        if self.scorer is not None:
-            found["the scorer's features"] = self.scorer.features
-        if "classifier" in self:
-            found["the judge's features"] = self.networks["classifier"].features
-        return found
+        found = [look(part.to(self.device)) for part in tqdm(parts, desc=what, disable=hidden, unit="batch")]
+        return {key: torch.cat([each[key].cpu() for each in found]) for key in found[0]}
 
 
 def before(scores: Tensor, right: Tensor) -> Tensor:
@@ -101,6 +111,9 @@ def judges(model: str = "emoji", device: torch.device | str | None = None, progr
     load("classifier", scorer, "scorer")
     for kind in KINDS:
         load(kind, judge, kind)
+    bodies = {network.stands_on: network.body for whose, network in found.items() if whose != "scorer"}
+    for whose in found.keys() - {"scorer"}:  # one of each in memory
+        found[whose].body = bodies[found[whose].stands_on]
     missing = {" and ".join(whose): error for error, whose in why.items()}
     return Judges(found, found.pop("scorer", None), missing, device, progress=progress)
 
@@ -118,24 +131,24 @@ class Measures:
     album: Album
     judges: Judges
     side: int = 32
-    _known: dict[tuple[Any, ...], Tensor] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[Any, ...], dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
-    def read(self, x: Tensor, asked: Pairs) -> dict[str, float]:
-        """What the judges read in pictures of these characters and styles, as shares of the pictures.
+    def read(self, seen: Mapping[str, Tensor], asked: Pairs) -> dict[str, float]:
+        """What the judges read in pictures of these characters and styles, which they saw, as shares of the pictures.
 
         name: the judge of names, of all names in the world, reads the right one first. among five: it is one of its
         first five. by clip: the picture's embedding is nearer to the right name's vector than to any other's. style:
         the style is read as the one that was asked for, of all sets.
         """
         found: dict[str, float] = {}
-        if "name" in self.judges:
-            places = self.judges.names(x, asked.character)
+        if "name" in seen:
+            places = before(seen["name"], asked.character)
             found |= {"name": _share(places < 1), "name among five": _share(places < 5)}
-        if "clip" in self.judges:
-            places = self.judges.by_clip(x, asked.character, self.album.vectors)
+        if "clip" in seen:
+            places = before(seen["clip"] @ self.album.vectors.T, asked.character)
             found |= {"name by clip": _share(places < 1), "by clip among five": _share(places < 5)}
-        if "style" in self.judges:
-            found["style"] = _share(self.judges.styles(x) == asked.style)
+        if "style" in seen:
+            found["style"] = _share(seen["style"].argmax(dim=1) == asked.style)
         return found
 
     def halves(self, count: int) -> tuple[Pairs, Pairs]:
@@ -144,19 +157,19 @@ class Measures:
         half = min(count, len(asked) // 2)
         return asked[:half], asked[half : 2 * half]
 
-    def distance(self, x: Tensor) -> dict[str, float]:
-        """Pictures of the first of two `halves` against the true drawings of the other, in the judge's features.
+    def distance(self, features: Tensor) -> dict[str, float]:
+        """Pictures of the first of two `halves` against the true drawings of the other, by the judge's features.
 
         A model that has its drawings by heart gets what the true drawings of the first half get, which is the floor.
         """
-        (_, other), look = self.halves(len(x)), self.judges.looks["the judge's features"]
-        features = self.judges.ask(look, x[: len(other)])
-        target = self.judges.ask(look, self.album.pictures(other, self.side))
+        _, other = self.halves(len(features))
+        features = features[: len(other)]
+        target = self.judges.see(self.album.pictures(other, self.side), "drawings")["classifier"]
         precision, recall = precision_recall(features, target)
         return {"Frechet distance": frechet(features, target), "precision": precision, "recall": recall}
 
-    def copies(self, x: Tensor, asked: Pairs) -> Figures:
-        """Whether pictures of trained drawings are copies: in pixels and in features.
+    def copies(self, spaces: Mapping[str, Tensor], asked: Pairs) -> Figures:
+        """Whether pictures of trained drawings are copies, in the spaces of `Judges.spaces`.
 
         Distances are root mean squares. The training drawings are taken as they are, neither moved nor on a ground.
 
@@ -173,11 +186,11 @@ class Measures:
         rows = {pair: row for row, pair in enumerate(_each(training))}
         mine = torch.tensor([rows[pair] for pair in _each(asked)])
         found: Figures = {}
-        for space, look in self.judges.looks.items():
-            known = self._features(space, training)
-            away = _distances(self.judges.ask(look, x, space), known)
+        for space, x in spaces.items():
+            known = self._drawn(training)[space]
+            away = _distances(x, known)
             own, near = away.gather(1, mine[:, None])[:, 0], away.amin(dim=1)
-            fresh = nearest(self._features(space, new), known).quantile(NOVEL)
+            fresh = nearest(self._drawn(new)[space], known).quantile(NOVEL)
             figures = {
                 "its own nearest": _share(away.argmin(dim=1) == mine),
                 "nearer than 19 of 20 new drawings": _share(near < fresh),
@@ -186,13 +199,13 @@ class Measures:
                 has = self.album.drawn[asked.character, style]
                 if has.any():
                     theirs = Pairs(asked.character, torch.full_like(asked.style, style))[has]
-                    least = nearest(self._features(space, theirs), known)
+                    least = nearest(self._drawn(theirs)[space], known)
                     figures[f"to {SETS[style]}'s"] = (near[has] / least).median().item()
                     figures[f"own nearer than {SETS[style]}'s nearest"] = _share(own[has] < least)
             found[f"copies, in {space}"] = figures
         return found
 
-    def toward(self, x: Tensor, asked: Pairs) -> Figures:
+    def toward(self, spaces: Mapping[str, Tensor], asked: Pairs) -> Figures:
         """Whether pictures of `DRAWINGS` that training never saw are nearer to these than what training did see.
 
         nearer than another style: the share of the pictures that are nearer to the true drawing than any training
@@ -200,13 +213,13 @@ class Measures:
         to another style's: the median of the distance to the true drawing over the least of those.
         """
         found: Figures = {}
-        for space, look in self.judges.looks.items():
-            truth = self._features(space, asked)
-            away = _rms(self.judges.ask(look, x, space) - truth)
+        for space, x in spaces.items():
+            truth = self._drawn(asked)[space]
+            away = _rms(x - truth)
             least = torch.full_like(away, torch.inf)
             for style in range(len(STYLES)):
                 pairs = Pairs(asked.character, torch.full_like(asked.style, style))
-                theirs = _rms(self._features(space, pairs) - truth)
+                theirs = _rms(self._drawn(pairs)[space] - truth)
                 least = torch.where(self.album.seen[asked.character, style], torch.minimum(least, theirs), least)
             found[f"the true drawing, in {space}"] = {
                 "nearer than another style": _share(away < least),
@@ -218,12 +231,11 @@ class Measures:
         """What the true drawings get where samples are measured: the best that can be expected."""
         if not self.album.layers:
             return {}
-        found: Figures = {}
-        for group in GROUPS:
-            asked = self.album.pairs(group)[:count]
-            found[group] = self.read(self.album.pictures(asked, self.side), asked)
+        asked = {group: self.album.pairs(group)[:count] for group in GROUPS}
+        seen = {group: self.judges.see(self.album.pictures(each, self.side), group) for group, each in asked.items()}
+        found: Figures = {group: self.read(seen[group], asked[group]) for group in GROUPS}
         if "classifier" in self.judges:
-            found[DISTANCE] = self.distance(self.album.pictures(self.halves(count)[0], self.side))
+            found[DISTANCE] = self.distance(seen[TRAINED]["classifier"])
         return found
 
     def figures(self, draw: Callable[[Pairs, str], Tensor], count: int) -> Figures:
@@ -235,20 +247,20 @@ class Measures:
         """
         asked = {group: self.album.pairs(group)[:count] for group in GROUPS}
         x = {group: draw(asked[group], group) for group in GROUPS}
-        found: Figures = {group: self.read(x[group], asked[group]) for group in GROUPS}
+        seen = {group: self.judges.see(x[group], f"{group}, judges") for group in GROUPS}
+        found: Figures = {group: self.read(seen[group], asked[group]) for group in GROUPS}
         if self.album.layers:
             if "classifier" in self.judges:
-                found[DISTANCE] = self.distance(x[TRAINED])
-            found |= self.toward(x[DRAWINGS], asked[DRAWINGS])
-            found |= self.copies(x[TRAINED], asked[TRAINED])
+                found[DISTANCE] = self.distance(seen[TRAINED]["classifier"])
+            for group, measure in ((DRAWINGS, self.toward), (TRAINED, self.copies)):
+                found |= measure(self.judges.spaces(x[group], seen[group], group), asked[group])
         return {what: each for what, each in found.items() if each}
 
-    def _features(self, space: str, asked: Pairs) -> Tensor:
-        """What true drawings are in a space, kept for the next model."""
-        key = space, *_each(asked)
+    def _drawn(self, asked: Pairs) -> dict[str, Tensor]:
+        """True drawings in the spaces, kept for the next figure and the next model."""
+        key = tuple(_each(asked))
         if key not in self._known:
-            x = self.album.pictures(asked, self.side)
-            self._known[key] = self.judges.ask(self.judges.looks[space], x, f"drawings, {space}")
+            self._known[key] = self.judges.spaces(self.album.pictures(asked, self.side), what="drawings")
         return self._known[key]
 
 

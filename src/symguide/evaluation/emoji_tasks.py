@@ -4,7 +4,7 @@ Sample i of a task always has the same character, reference and truth, whatever 
 computed by the world's scorers, and by its judges how far a sample is from what was asked, and from the true drawing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symguide.errors import unknown
-from symguide.evaluation.emoji import Judges
+from symguide.evaluation.emoji import Judges, before
 from symguide.evaluation.emoji_album import CHARACTERS, DRAWINGS, SETS, TRAINED, Album, Pairs, album
 from symguide.evaluation.tasks import Features
 from symguide.objectives import Balanced, Edges, ImageSimilarity, Measurement, Palette, Region, Style
@@ -357,37 +357,47 @@ def task(name: str, indices: Sequence[int], side: int = 32, book: Album | None =
     return kind.make(Ask(book, asked, side, list(indices)))
 
 
-@torch.no_grad()
-def against_truth(goal: Task, x: Tensor, judges: Judges) -> dict[str, Tensor]:
-    """How near pictures of a task are to the true drawings, and what the judges still read in them; (B,) each.
+class Truth:
+    """The true drawings of a task as judges see them, to measure many pictures of it against."""
 
-    pixels: root mean square distance to the truth. features: |f(x) - f(truth)|² / |f(truth)|² in the judge's features.
-    copied, pixels and copied, features: the same of that of the character's drawings, which training saw in other
-    styles, that is nearest; NaN where it saw none. name, among five, style: 1 where judges read the character first, or
-    among the first five, and the style as the truth's, else 0.
-    """
-    spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": _rms_to(goal.truth)}
-    if "classifier" in judges:
-        look = judges.networks["classifier"].features
-        spaces["features"] = _relative_to(judges.ask(look, goal.truth), lambda y: judges.ask(look, y))
-    found = {}
-    for space, far in spaces.items():
-        found[space] = far(x)
-        each = torch.stack([far(goal.known[:, s]) for s in range(goal.known.shape[1])], dim=1)
-        least = torch.where(goal.seen, each, torch.inf).amin(dim=1)
-        found[f"copied, {space}"] = torch.where(least.isinf(), torch.nan, least)
-    if "name" in judges:
-        places = judges.names(x, goal.character)
-        found |= {"name": (places < 1).double(), "among five": (places < 5).double()}
-    if "style" in judges:
-        found["style"] = (judges.styles(x) == goal.style).double()
-    return found
+    def __init__(self, goal: Task, judges: Judges) -> None:
+        self.goal, self.judges = goal, judges
+        self.truth = self._spaces(goal.truth, judges.see(goal.truth))
+        styles = range(goal.known.shape[1])
+        known = [self._spaces(goal.known[:, s], judges.see(goal.known[:, s])) for s in styles]
+        self.copied = {}
+        for space in self.truth:
+            each = torch.stack([self._far(space, drawn[space]) for drawn in known], dim=1)
+            least = torch.where(goal.seen, each, torch.inf).amin(dim=1)
+            self.copied[space] = torch.where(least.isinf(), torch.nan, least)
 
+    def against(self, x: Tensor, seen: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """How near pictures of the task are to the true drawings, and what the judges still read in them; (B,) each.
 
-def _rms_to(truth: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda x: (x.cpu() - truth).double().square().flatten(1).mean(dim=1).sqrt()
+        pixels: root mean square distance to the truth. features: |f(x) - f(truth)|² / |f(truth)|² in the judge's
+        features. copied, pixels and copied, features: the same of that of the character's drawings, which training saw
+        in other styles, that is nearest; NaN where it saw none. name, among five, style: 1 where judges read the
+        character first, or among the first five, and the style as the truth's, else 0.
 
+        Args:
+            x: the pictures.
+            seen: what the judges see in them, where they have looked already.
+        """
+        seen, found = self.judges.see(x) if seen is None else seen, {}
+        for space, each in self._spaces(x, seen).items():
+            found |= {space: self._far(space, each), f"copied, {space}": self.copied[space]}
+        if "name" in seen:
+            places = before(seen["name"], self.goal.character)
+            found |= {"name": (places < 1).double(), "among five": (places < 5).double()}
+        if "style" in seen:
+            found["style"] = (seen["style"].argmax(dim=1) == self.goal.style).double()
+        return found
 
-def _relative_to(truth: Tensor, look: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    wanted = truth.double()
-    return lambda x: (look(x).double() - wanted).square().sum(dim=1) / wanted.square().sum(dim=1)
+    def _spaces(self, x: Tensor, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        spaces = {"pixels": x.cpu().double().flatten(1)}
+        return spaces | ({"features": seen["classifier"].double()} if "classifier" in seen else {})
+
+    def _far(self, space: str, each: Tensor) -> Tensor:
+        truth = self.truth[space]
+        gap = (each - truth).square()
+        return gap.mean(dim=1).sqrt() if space == "pixels" else gap.sum(dim=1) / truth.square().sum(dim=1)

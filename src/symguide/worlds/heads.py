@@ -33,7 +33,11 @@ class Standing(nn.Module):
 
     def __init__(self, body: str, side: int) -> None:
         super().__init__()
-        self.body = EfficientNetLite.installed(body, side)
+        self.stands_on, self.body = (body, side), EfficientNetLite.installed(body, side)
+
+    def of(self, maps: list[Tensor], last: Tensor) -> Tensor:
+        """What it says of pictures that its pretrained network made these of: its maps and the last one."""
+        raise NotImplementedError
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Of the head alone."""
@@ -58,6 +62,10 @@ class PretrainedClassifier(Standing):
         """(B, 3, H, W) -> (B, 1280)."""
         return self.body.features(x)
 
+    def of(self, maps: list[Tensor], last: Tensor) -> Tensor:
+        """The features."""
+        return last.mean(dim=(2, 3))
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits of ImageNet's classes, (B, 3, H, W) -> (B, 1000)."""
         return self.body(x)
@@ -70,9 +78,13 @@ class Embedder(Standing):
         """The pretrained network's last map (B, 1280, h, h) -> (B, width), of any length."""
         raise NotImplementedError
 
+    def of(self, maps: list[Tensor], last: Tensor) -> Tensor:
+        """The vectors, of length 1."""
+        return F.normalize(self.read(last), dim=1)
+
     def image(self, x: Tensor) -> Tensor:
         """Pictures' vectors of length 1, (B, 3, H, W) -> (B, width)."""
-        return F.normalize(self.read(self.body.last(x)), dim=1)
+        return self.of([], self.body.last(x))
 
     def text(self, vectors: Tensor) -> Tensor:
         """Sentences' vectors (M, width), of length 1."""
@@ -180,6 +192,10 @@ class NameReader(Standing):
         seen = self.head(last.mean(dim=(2, 3)))
         return self.factor * F.normalize(seen, dim=1) @ F.normalize(self.names, dim=1).T
 
+    def of(self, maps: list[Tensor], last: Tensor) -> Tensor:
+        """The logits."""
+        return self.read(last)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, classes)."""
         return self.read(self.body.last(x))
@@ -224,6 +240,10 @@ class StyleReader(Standing):
     def read(self, seen: Tensor) -> Tensor:
         """What `statistics` made of maps -> logits."""
         return self.head((seen - self.centre) / self.spread)
+
+    def of(self, maps: list[Tensor], last: Tensor) -> Tensor:
+        """The logits."""
+        return self.read(statistics(maps))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, classes)."""
