@@ -67,19 +67,25 @@ def test_the_page_shows_both_panels(ran):
 
 def test_without_the_extra_there_is_no_page_and_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    result = CliRunner().invoke(main, ["demo", "digits", "--num", "1", "--steps", "2", "--out", str(tmp_path)])
+    result = CliRunner().invoke(main, ["demo", "digits", "--num", "1", "--steps", "3", "--out", str(tmp_path)])
     assert result.exit_code == 0 and 'pip install "symguide[report]"' in result.output
     assert not (tmp_path / "index.html").exists() and (tmp_path / "steer.png").exists()
 
 
 def test_json_goes_to_stdout_alone(tmp_path):
-    arguments = ["demo", "digits", "--num", "1", "--steps", "2", "--out", str(tmp_path), "--json", "-"]
+    arguments = ["demo", "digits", "--num", "1", "--steps", "3", "--out", str(tmp_path), "--json", "-"]
     assert json.loads(RUNNER.invoke(main, arguments).stdout)["settings"]["num"] == 1
 
 
 def test_a_wrong_device_is_a_sentence(tmp_path):
     result = CliRunner().invoke(main, ["demo", "--device", "abacus", "--out", str(tmp_path)])
     assert result.exit_code == 2 and "'abacus'" in result.output and "use cpu" in result.output
+
+
+@pytest.mark.parametrize("world", ["tour", "digits"])
+def test_too_few_steps_are_refused_before_anything_is_drawn(world, tmp_path):
+    result = CliRunner().invoke(main, ["demo", world, "--steps", "2", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "--steps" in result.output and not (tmp_path / "out").exists()
 
 
 TASKS = ["identity", "text", "inpainting"]

@@ -77,6 +77,9 @@ def test_an_installed_wheel_finds_the_installed_weights_and_says_what_to_install
     assert all(
         (row["weights"] == "missing") == (not registry_of("world")[row["name"]].denoiser.exists()) for row in ours
     )
+    Path(next(row["folder"] for row in ours if row["name"] == "digits")).rename(tmp_path / "away")
+    refused = run(*sample, folder=tmp_path, check=False)  # as where the weights are those of an older version
+    assert refused.returncode == 2 and "pip install --upgrade symguide-worlds" in refused.stderr.splitlines()[-1]
 
 
 def test_the_wheel_of_the_worlds_has_every_file_of_theirs_and_says_whose_drawings_they_learned_from(wheels):

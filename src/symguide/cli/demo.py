@@ -6,7 +6,7 @@ from typing import Annotated
 
 import click
 
-from symguide.cli.command import Count, Device, Form, Json, Samples, command, write_json
+from symguide.cli.command import Device, Form, Json, Samples, command, write_json
 from symguide.errors import ConfigError
 from symguide.files import locked, sweep
 from symguide.values import Between, OneOf
@@ -32,7 +32,7 @@ def demo(
     ] = None,
     cfg: Annotated[float | None, "Weight of classifier-free guidance of emoji; 3."] = None,
     num: Annotated[Samples | None, "Samples of every method; 4, or 100 digits."] = None,
-    steps: Annotated[Count | None, "Sampling steps; 20, or 30 for digits."] = None,
+    steps: Annotated[int | None, Between(3, 1000), "Sampling steps; 20, or 30 for digits."] = None,
     quick: Annotated[bool, "Fewer samples and steps: rougher, in a few seconds."] = False,
     seed: Annotated[int, Between(0, 2**63 - 1), "Seed of all noise."] = 0,
     device: Device = "cpu",

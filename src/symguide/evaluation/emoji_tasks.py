@@ -383,7 +383,8 @@ class Truth:
             x: the pictures.
             seen: what the judges see in them, where they have looked already.
         """
-        seen, found = self.judges.see(x) if seen is None else seen, {}
+        seen = self.judges.see(x) if seen is None else seen
+        found: dict[str, Tensor] = {}
         for space, each in self._spaces(x, seen).items():
             found |= {space: self._far(space, each), f"copied, {space}": self.copied[space]}
         if "name" in seen:

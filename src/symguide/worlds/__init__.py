@@ -44,10 +44,15 @@ def installed(path: Path) -> Path:
     """The path itself.
 
     Raises:
-        WeightsError: if it belongs to an embedded world and these are not installed.
+        WeightsError: if it belongs to an embedded world and is not installed, or not that of this version.
     """
-    if path.is_relative_to(WEIGHTS) and not WEIGHTS.is_dir():
-        raise WeightsError('the weights of the embedded models are not installed: pip install "symguide[worlds]"')
+    if path.is_relative_to(WEIGHTS):
+        if not WEIGHTS.is_dir():
+            raise WeightsError('the weights of the embedded models are not installed: pip install "symguide[worlds]"')
+        if not path.exists():
+            raise WeightsError(
+                f"{path} is not there, the package of weights is an older one: pip install --upgrade symguide-worlds"
+            )
     return path
 
 

@@ -51,7 +51,7 @@ def emojis() -> tuple[Emoji, ...]:
     Raises:
         WeightsError: where the world's files are not installed.
     """
-    path = installed(WEIGHTS) / "names.json"
+    path = installed(WEIGHTS / "names.json")
     try:
         listed = json.loads(path.read_text())
         return tuple(
@@ -87,7 +87,7 @@ def vectors() -> Tensor:
     Raises:
         WeightsError: where the world's files are not installed, or are of different versions.
     """
-    path = installed(WEIGHTS) / "vectors.safetensors"
+    path = installed(WEIGHTS / "vectors.safetensors")
     try:
         found = torch.nn.functional.normalize(safetensors.torch.load_file(path)["name"].float(), dim=1)
     except (OSError, KeyError, safetensors.SafetensorError) as error:
