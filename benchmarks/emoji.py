@@ -2,9 +2,9 @@
 
     python benchmarks/emoji.py [WORD ...] [--quick] [--fresh] [--report] [--device cuda] [--threads 2]
 
-WORD: model, which measures the model as `symguide evaluate emoji` does; cell, the SAG paper's cell on this world; or a
-task: style, line-art, text, personalisation, palette, edges, inpainting, super-resolution, translation, composed. Where
-none is given: model, cell, line-art, style and text.
+WORD: model, which measures the model as `symguide evaluate emoji` does and draws sheets of it, docs/images/emoji-*.png;
+cell, the SAG paper's cell on this world; or a task: style, line-art, text, personalisation, palette, edges, inpainting,
+super-resolution, translation, composed. Where none is given: model, cell, line-art, style and text.
 
 Tasks are tuned as those of paper.py are: every method by `symguide.tune` within 20,000 network calls on 8 samples of
 each of the seeds 1000 and 1001 (style: twice of both), for the judge, among settings where the judge still reads the
@@ -32,22 +32,25 @@ from tqdm import tqdm
 
 import symguide as sg
 from benchmarks import paper, papercell
-from benchmarks.common import Cells, arguments, save, table
+from benchmarks.common import RESULTS, Cells, arguments, save, table
 from benchmarks.paper import COMMON, FAST, FOLDER, RATE, REPEATS, WHEN, Bench, Size
 from benchmarks.papercell import CURVE, Plan
 from benchmarks.world import World, costs, loaded
 from symguide.denoiser import Denoiser
 from symguide.errors import WeightsError
-from symguide.evaluation.emoji import KINDS, before, evaluate, judges
+from symguide.evaluation import emoji_sheets
+from symguide.evaluation.emoji import KINDS, Evaluation, before, evaluate, judges
 from symguide.evaluation.emoji_album import TRAINED, Pairs, album
 from symguide.evaluation.emoji_tasks import TASKS, Task, Truth, task
 from symguide.loop import Cost, sample
 from symguide.objectives import Balanced
 from symguide.prediction_guidance import CFG
-from symguide.report import frechet
+from symguide.report import frechet, png, write
 from symguide.solver import get_grid
 from symguide.tuning import Choice
+from symguide.worlds import WORLDS
 
+IMAGES = RESULTS.parents[1] / "docs" / "images"
 TRUTH, COPY, TOLD = "the true drawing", "another style's drawing", "unguided, style told"
 NOISED, BEGIN = "unguided, from the drawing", 0.6
 """SDEdit (2108.01073): the reference is noised to a time, and sampled from there."""
@@ -257,6 +260,11 @@ def model(given: Any) -> dict[str, Any]:
         raise WeightsError("; ".join(missing.values()))
     styles = told_apart(count if given.quick else 64)
     print(f"\n{table(model_rows(figures['emoji'], drawings))}\n\n{table(styles)}")
+    drawing = Evaluation(denoiser, album(), weight=WORLDS["emoji"].weight, **settings)
+    pages = {"trained": emoji_sheets.trained(drawing), "unseen": emoji_sheets.unseen(drawing)}
+    for name, page in pages.items():
+        folder = FOLDER / "emoji-quick" if given.quick else IMAGES
+        print("written:", write(folder / f"emoji-{name}.png", png(page)))
     return {"samples": count, "model": figures["emoji"], "drawings": drawings, "styles": styles}
 
 

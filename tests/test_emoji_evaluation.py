@@ -3,6 +3,7 @@
 import json
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -11,10 +12,10 @@ from emoji_stand_ins import COUNT, UNSEEN, Seen, album, colour, judges, model, n
 from symguide import Denoiser, networks
 from symguide.cli import main
 from symguide.errors import ConfigError, WeightsError
-from symguide.evaluation import emoji
+from symguide.evaluation import emoji, emoji_sheets
 from symguide.evaluation.emoji import DISTANCE, Evaluation, Judges, Measures, words
 from symguide.evaluation.emoji_album import CHARACTERS, DRAWINGS, GROUPS, SETS, TRAINED, Pairs
-from symguide.report import frechet
+from symguide.report import frechet, grid
 from symguide.schedule import VP
 from symguide.worlds.emoji.names import STYLES
 
@@ -305,6 +306,20 @@ def test_judges_look_together():
     asked.networks["style"].stands_on = "something else"
     with pytest.raises(ConfigError, match="stand on one pretrained network"):
         Judges(asked.networks)
+
+
+def test_sheets_show_what_is_measured():
+    """A model that draws by heart: the rows of the true drawings and of its samples are alike."""
+    book = album()
+    drawing = Evaluation(drawer(book), book, weight=1.0, steps=2)
+    page = np.asarray(emoji_sheets.trained(drawing, count=6, columns=3, cell=32))
+    own = grid(drawing.samples(book.pairs(TRAINED)[:6], TRAINED), columns=3, cell=32)
+    assert np.array_equal(page, np.asarray(own)) and len(np.unique(page.reshape(-1, 3), axis=0)) > 6
+    page = np.asarray(emoji_sheets.unseen(drawing, count=2, cell=32)).astype(int)
+    truths = [book.pictures(book.pairs(group)[:2]) for group in (DRAWINGS, CHARACTERS)]
+    rows = [truths[0], truths[0], truths[1], truths[1]]
+    best = np.asarray(grid(rows, [emoji_sheets.TRUE, emoji_sheets.MODEL] * 2, cell=32)).astype(int)
+    assert page.shape == best.shape and np.abs(page - best).max() <= 2
 
 
 def test_models_of_two_worlds_do_not_compare(folder):

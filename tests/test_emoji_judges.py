@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,20 @@ def test_a_head_learns_its_answers(training, monkeypatch, tmp_path, key):
     seen = training.Seen(maps, statistics, character, style)
     args = argparse.Namespace(seed=0, steps=40, checkpoints=tmp_path, resume=False)
     head, _ = training.fitted(made, seen, "head", args)
-    rows = training.table(
-        made, head, {"here": seen}, {"all": lambda one: one.style >= 0, "few": lambda one: one.style < 1}
-    )
+    groups = {"all": training.Group(lambda one: one.style >= 0), "few": training.Group(lambda one: one.style < 1)}
+    rows = training.table(made, head, {"here": seen}, groups)
     assert rows == [
         " | ".join([f"| here, {name}", count, *["1.000"] * len(made.ranks)]) + " |"
         for name, count in (("all", "60"), ("few", "12"))
     ]
     assert all(torch.equal(value, value.half().float()) for value in head.state_dict().values())
+
+
+def test_answers_are_chosen_among_those_of_a_group(training):
+    """The right answer's place is the second of all three, and the first of two."""
+    made = replace(training.KINDS["judge", "name"], scores=lambda head, seen: torch.tensor([[0.2, 0.5, 0.1]]))
+    seen = training.Seen(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([0]), torch.tensor([0]))
+    all_ = training.Group(lambda one: one.style >= 0)
+    groups = {"all": all_, "two": replace(all_, among=torch.tensor([True, False, True]))}
+    rows = training.table(made, torch.nn.Identity(), {"here": seen}, groups)
+    assert rows == ["| here, all | 1 | 0.000 | 1.000 |", "| here, two | 1 | 1.000 | 1.000 |"]

@@ -92,6 +92,26 @@ def test_averages_on_the_way_are_those_of_the_checkpoints_and_change_nothing(tmp
     assert torch.equal(seen[1], first["average.0.weight"]) and not torch.equal(seen[1], seen[7])
 
 
+def test_rounds_go_on_from_the_average_of_the_one_before(tmp_path):
+    from fit import Run, in_rounds
+
+    runs = [Run(steps, 0.1, steps, tmp_path / f"{steps}.safetensors", keep=[2]) for steps in (4, 3)]
+    started, kept = [], {}
+
+    def begin(network):
+        started.append(network.weight.detach().clone())
+        return lambda step: (network(torch.randn(8, 3)) - 1).square().mean()
+
+    torch.manual_seed(0)
+    network, hours = in_rounds(
+        nn.Linear(3, 1), runs, begin, kept=lambda mean, step: kept.update({step: mean.weight.clone()})
+    )
+    first, second = (safetensors.torch.load_file(run.checkpoint) for run in runs)
+    assert torch.equal(started[1], first["average.weight"].half().float())
+    assert torch.equal(network.weight, second["average.weight"].half().float())
+    assert list(kept) == [2, 6] and hours > 0
+
+
 def test_a_denoiser_is_kept_on_its_way(tmp_path):
     """At the last step it is the model itself; folders are made for denoisers alone."""
     arguments = ["--steps", "2", "--pictures", "128", "--samples", "5", "--keep", "0.5", "1"]

@@ -10,15 +10,17 @@ import emoji_sketch
 import torch
 from card import card
 from diffusion import floored_v_loss, times
-from fit import Run, begin, fit
+from fit import Run, begin, in_rounds
 from torch import Tensor, nn
 
-from symguide import CFG, Denoiser, networks, sample
-from symguide.evaluation.emoji import measured
+from symguide import Denoiser, networks
+from symguide.evaluation import emoji_sheets
+from symguide.evaluation.emoji import Evaluation, measured
+from symguide.evaluation.emoji_album import with_or_without
 from symguide.files import write
-from symguide.report import grid, png
+from symguide.report import png
 from symguide.schedule import VP, Schedule, to_spec
-from symguide.worlds.emoji import STYLES, emojis, vectors
+from symguide.worlds.emoji import STYLES
 
 UNSURE = 0.25  # of the training shows the sketch of a fold that has not seen the character
 BATCH = 32
@@ -113,23 +115,32 @@ def train(name: str, args: argparse.Namespace) -> None:
             said.append(losses(average.refine, known, 256, plain=True).item())
         return "loss {:.5f} on trained drawings, {:.5f} on held-out ones of trained characters".format(*said)
 
-    hours = 0.0
-    rounds = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
-    for number, (steps, rate) in enumerate(rounds):
-        checkpoint = args.checkpoints / f"emoji-{name}-{number + 1}.safetensors"
-        run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
-        network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
+    def start(network: nn.Module) -> Callable[[int], Tensor]:
         network.sketch.requires_grad_(False)
         called = torch.compile(network.refine) if args.compile else network.refine
-        average, spent = fit(network, lambda step, called=called: losses(called, data, BATCH), run, note)
-        network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
-    finish(network, name, rounds, hours, len(data), args)
+        return lambda step: losses(called, data, BATCH)
+
+    parts = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
+    runs = [
+        Run(
+            steps,
+            rate,
+            args.seed + number,
+            args.checkpoints / f"emoji-{name}-{number + 1}.safetensors",
+            args.resume,
+            decay=0.9995,
+            minutes=args.minutes,
+        )
+        for number, (steps, rate) in enumerate(parts)
+    ]
+    network, hours = in_rounds(network, runs, start, note, device=args.device)
+    finish(network, name, parts, hours, len(data), args)
 
 
 def finish(
     network: nn.Module,
     name: str,
-    rounds: tuple[tuple[int, float], ...],
+    parts: tuple[tuple[int, float], ...],
     hours: float,
     count: int,
     args: argparse.Namespace,
@@ -140,14 +151,15 @@ def finish(
     model = Denoiser(network.eval(), kind.schedule, "v", shape=kind.shape, null=NULL, decoder=decoder)
     save = partial(networks.save, network, args.out / name, dtype=torch.float16, denoiser=settings(kind))
     save()  # before it is measured, which takes minutes
-    sheet(model, name, args)
-    parts = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in rounds)
+    drawn = emoji_sheets.trained(Evaluation(model, with_or_without()[0]))
+    write(args.checkpoints / f"emoji-{name}.png", png(drawn))
+    said = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in parts)
     began = (
         f"Started from the weights of `{kind.start}`, where they fit; trained for " if kind.start else "Trained for "
     )
-    both, said, drawn = emoji_data.DROP
+    both, told, drawn = emoji_data.DROP
     left = (
-        f"Text and style were left out in {both:.0%} of the training, the text alone in {said:.0%} and the style alone "
+        f"Text and style were left out in {both:.0%} of the training, the text alone in {told:.0%} and the style alone "
         f"in {drawn:.0%},\nfor classifier-free guidance; {UNSURE:.0%} of it was shown sketches that had not seen the "
         "character."
     )
@@ -155,23 +167,14 @@ def finish(
         network,
         args.device,
         title=f"emoji: {name}",
-        about="\n".join([kind.about, left, f"{began}{parts}."]),
+        about="\n".join([kind.about, left, f"{began}{said}."]),
         data=emoji_data.words(count),
         command=f"python training/emoji.py {name} --seed {args.seed}{' --compile' * args.compile}",
         seed=args.seed,
-        steps=sum(steps for steps, _ in rounds),
+        steps=sum(steps for steps, _ in parts),
         hours=hours,
         measured=measured(model, args.samples or 1000, device=args.device),
         stored="float16",
     )
     save(card=text)
     print(text)
-
-
-def sheet(model: Denoiser, name: str, args: argparse.Namespace) -> None:
-    """64 samples of trained characters at CFG 3, in the styles in turn."""
-    known = [row for row, one in enumerate(emojis()) if not one.unseen]
-    rows = torch.tensor(known)[torch.linspace(0, len(known) - 1, 64).long()]
-    condition = {"text": vectors()[rows], "style": torch.arange(64) % len(STYLES)}
-    drawn = sample(model, batch=64, condition=condition, prediction=CFG(3.0), steps=25, seed=0).samples
-    write(args.checkpoints / f"emoji-{name}.png", png(grid(model.decode(drawn), columns=8, cell=64)))

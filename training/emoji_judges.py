@@ -208,16 +208,19 @@ def train(role: str, kind: str, args: argparse.Namespace) -> None:
     lines += ["| --- " * (2 + len(made.ranks)) + "|"]
     if (role, kind) == ("judge", "clip"):
         head, _ = fitted(made, seen[~unseen[seen.character]], f"{role}-{kind}-without", args)
-        lines += table(made, head, tests, {"150 characters, trained without": lambda one: unseen[one.character]})
+        left = Group(lambda one: unseen[one.character])
+        lines += table(made, head, tests, {"150 characters, trained without": left})
+        lines += table(made, head, tests, {"the same, among their 150 names": replace(left, among=unseen)})
     head, hours = fitted(made, seen, f"{role}-{kind}", args)
-    groups: dict[str, Callable[[Seen], Tensor]] = {"all": lambda one: torch.ones(len(one), dtype=torch.bool)}
+    groups = {"all": Group(lambda one: torch.ones(len(one), dtype=torch.bool))}
     if role == "scorer":
         groups = {
-            "drawings of its training": lambda one: seen_in_training(one.character, one.style),
-            "characters that it never saw": lambda one: unseen[one.character],
+            "drawings of its training": Group(lambda one: seen_in_training(one.character, one.style)),
+            "characters that it never saw": Group(lambda one: unseen[one.character]),
+            "the same, among their 150 names": Group(lambda one: unseen[one.character], unseen),
         }
     for number, name in enumerate(drawings.SETS):
-        groups[name] = lambda one, number=number: one.style == number
+        groups[name] = Group(lambda one, number=number: one.style == number)  # type: ignore[misc]
     lines += table(made, head, tests, groups)
     finish(role, kind, head, "\n".join(lines), hours, len(seen), args)
 
@@ -240,17 +243,23 @@ def fitted(made: Kind, seen: Seen, name: str, args: argparse.Namespace) -> tuple
     return head, hours
 
 
+@dataclass(frozen=True)
+class Group:
+    """Drawings that a head is measured on; `among` says which answers are to choose from, all where not given."""
+
+    choose: Callable[[Seen], Tensor]
+    among: Tensor | None = None
+
+
 @torch.no_grad()
-def table(
-    made: Kind, head: nn.Module, tests: dict[str, Seen], groups: dict[str, Callable[[Seen], Tensor]]
-) -> list[str]:
+def table(made: Kind, head: nn.Module, tests: dict[str, Seen], groups: dict[str, Group]) -> list[str]:
     """Rows: how often the right answer is the first, and among the first five, in views that training had not."""
     lines = []
     for view, test in tests.items():
         scores = made.scores(head, test)
-        place = (scores > scores.gather(1, made.right(test)[:, None])).sum(dim=1)
-        for name, choose in groups.items():
-            each = place[choose(test)]
+        ahead = scores > scores.gather(1, made.right(test)[:, None])
+        for name, group in groups.items():
+            each = (ahead if group.among is None else ahead & group.among).sum(dim=1)[group.choose(test)]
             right = [f"{(each < rank).double().mean().item():.3f}" for rank in made.ranks]
             lines.append(" | ".join([f"| {view}, {name}", str(len(each)), *right]) + " |")
     return lines

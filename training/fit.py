@@ -8,7 +8,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +114,34 @@ def fit(
         if over:
             raise Paused(f"{run.checkpoint.stem} stands at step {step + 1} of {run.steps}: go on with --resume")
     return average, spent + (time.perf_counter() - began) / 3600
+
+
+def in_rounds(
+    network: nn.Module,
+    runs: Sequence[Run],
+    begin: Callable[[nn.Module], Callable[[int], Tensor]],
+    note: Callable[[nn.Module], str] | None = None,
+    kept: Callable[[nn.Module, int], None] | None = None,
+    device: str = "cpu",
+) -> tuple[nn.Module, float]:
+    """Several trainings, each from the average that the one before left; the last average, and the hours of all.
+
+    An average is rounded to the half precision that it is stored in, so that what is measured is what ships.
+
+    Args:
+        network: of the first.
+        runs: the settings of each.
+        begin: makes a round's network ready and gives its loss.
+        note, kept: of `fit`; steps are counted from the first round's start.
+        device: where to train.
+    """
+    hours, done = 0.0, 0
+    for run in runs:
+        network = network.to(device, memory_format=torch.channels_last).requires_grad_()
+        shown = None if kept is None else lambda average, step, done=done: kept(average, done + step)
+        average, spent = fit(network, begin(network), run, note, shown)
+        network, hours, done = average.half().float(), hours + spent, done + run.steps
+    return network, hours
 
 
 def begin(network: nn.Module, start: nn.Module) -> None:

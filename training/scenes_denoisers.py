@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from card import card, command
 from diffusion import LOSSES, times
-from fit import Run, begin, fit
+from fit import Run, begin, in_rounds
 from pool import data_words, pool
 from scenes_autoencoder import latents
 from torch import Tensor, nn
@@ -127,27 +127,26 @@ def train(name: str, args: argparse.Namespace) -> None:
         x0, t, noise, caption = (z.to(args.device) for z in (data.pictures(rows), t, noise, caption))
         return lossy(network, kind.schedule, x0, t, noise, caption).mean()
 
-    hours = 0.0
     rounds = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
+    total, runs = sum(steps for steps, _ in rounds), []
     for number, (steps, rate) in enumerate(rounds):
-        before, total = sum(steps for steps, _ in rounds[:number]), sum(steps for steps, _ in rounds)
-
-        def kept(average: nn.Module, step: int, before: int = before) -> None:
-            folder = args.checkpoints / f"scenes-{name}-at-{before + step:05d}"
-            networks.save(average, folder, dtype=torch.float16, denoiser=settings(kind))
-
-        checkpoint = args.checkpoints / f"scenes-{name}-{number + 1}.safetensors"
+        checkpoint, before = args.checkpoints / f"scenes-{name}-{number + 1}.safetensors", sum(r.steps for r in runs)
         run = Run(steps, rate, args.seed + number, checkpoint, args.resume, decay=0.9995, minutes=args.minutes)
         run.keep = [round(part * total) - before for part in args.keep]
-        network = network.to(args.device, memory_format=torch.channels_last).requires_grad_()
-        average, spent = fit(
-            network,
-            lambda step, network=network: batch(network),
-            run,
-            lambda mean: held_out_loss(mean, kind, lossy, args),
-            kept,
-        )
-        network, hours = average.half().float(), hours + spent  # as it is stored, so that what is measured is shipped
+        runs.append(run)
+
+    def kept(average: nn.Module, step: int) -> None:
+        folder = args.checkpoints / f"scenes-{name}-at-{step:05d}"
+        networks.save(average, folder, dtype=torch.float16, denoiser=settings(kind))
+
+    network, hours = in_rounds(
+        network,
+        runs,
+        lambda network: lambda step: batch(network),
+        lambda mean: held_out_loss(mean, kind, lossy, args),
+        kept,
+        args.device,
+    )
     finish(network, name, rounds, hours, data_words(len(data), data.side), args)
 
 

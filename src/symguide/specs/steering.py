@@ -13,7 +13,7 @@ from symguide.specs import own
 from symguide.specs.grammar import Term, parse, show
 from symguide.specs.kinds import KINDS, Context, Kind, Loss, Maker
 from symguide.specs.pictures import Say
-from symguide.worlds import WORLDS, emoji, load
+from symguide.worlds import WORLDS, load
 from symguide.worlds.scorers import ASKS
 
 NAMES = frozenset({*OBJECTIVES, *KINDS})
@@ -100,7 +100,7 @@ class Steering:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.context, self.black_box = model, Context(tuple(shape), say), black_box
-        if model.partition("-")[0] == "emoji" and model in WORLDS:
+        if model in WORLDS and WORLDS[model].reads is not None:
             self.context = replace(self.context, read=self._read)
         self.scored: list[Scored] = []
         self.sentences: list[str] = []
@@ -130,8 +130,10 @@ class Steering:
         return at
 
     def _read(self, sentences: Sequence[str]) -> Tensor:
+        reads = WORLDS[self.model].reads
+        assert reads is not None
         self.sentences += sentences
-        return emoji.text(sentences, self.context.say)
+        return reads(sentences, self.context.say)
 
     def _term(self, term: Term) -> tuple[float, Callable[[Sequence[int]], Loss], Scored | None]:
         """A term's factor, its objective by index, and what judges it where it is scored by an embedded network."""

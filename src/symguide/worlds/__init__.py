@@ -1,9 +1,11 @@
 """Embedded worlds: data, denoisers, scorers to guide with and judges to measure with, in one folder each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+
+from torch import Tensor
 
 from symguide.denoiser import Denoiser
 from symguide.errors import WeightsError
@@ -25,6 +27,8 @@ class World:
     """Of the samples that these know: first those of their training, then larger ones, which they see averaged."""
     weight: float = 5.0
     """Of classifier-free guidance, where a prompt is given and no weight: prompts are hardly followed without."""
+    reads: Callable[[Sequence[str], Callable[[str], None]], Tensor] | None = None
+    """Sentences, and what hears how they were taken, to what its scorers compare pictures with; None: tokens."""
     make: Callable[..., Denoiser] | None = None
     """(device, dtype) -> the denoiser, where it is of no model folder; its docstring is the model's card."""
 
