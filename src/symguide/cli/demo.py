@@ -24,7 +24,7 @@ EXAMPLES = [
 def demo(
     world: Annotated[str, OneOf("demo", "symguide.demo.shows:SHOWS"), "What is drawn."] = "tour",
     *,
-    prompt: Annotated[str | None, "What emoji show, a sentence; 'a red apple'."] = None,
+    prompt: Annotated[str | None, "What emoji show, a sentence; 'a penguin'."] = None,
     style: Annotated[
         str | None,
         Form("PICTURE"),

@@ -28,8 +28,8 @@ from symguide.worlds.emoji.sentences import text
 from symguide.worlds.emoji.views import picture
 from symguide.worlds.load import scorer
 
-STRENGTH = Strength(0.1, 0.1, 0.1)
-"""Chosen by eye: a heart and a cat stay what they are, and at twice that FreeDoM begins to break them up."""
+STRENGTH = Strength(0.07, 0.1, 0.1)
+"""At these the three are equally far from the style by the judge, 1.91 to 1.92, where nothing else is asked for."""
 GIVEN, TRUTH = "the style", "drawn by a person"
 CALLS, SHARES = (1, 4), (0.0, 0.2, 0.4, 0.6, 0.8)
 """Of an estimate; and of the steps that are done when it is made."""
@@ -45,7 +45,7 @@ class Wish:
         weight: of classifier-free guidance.
     """
 
-    prompt: str = "a red apple"
+    prompt: str = "a penguin"
     style: str = "openmoji"
     weight: float = 3.0
 
