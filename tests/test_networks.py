@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import safetensors.torch
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from symguide import networks
 from symguide.errors import ConfigError, WeightsError
-from symguide.networks.sketch import placed
+from symguide.networks.sketch import Sketch, placed
 from symguide.worlds import emoji
 
 
@@ -43,7 +44,15 @@ def filled(network):
 
 def vector_unet(**changes):
     torch.manual_seed(0)
-    arguments = {"in_channels": 1, "channels": (8, 16), "attention": (False, True), "heads": 2, "groups": 4, "text": 6}
+    arguments = {
+        "in_channels": 1,
+        "channels": (8, 16),
+        "attention": (False, True),
+        "heads": 2,
+        "groups": 4,
+        "text": 6,
+        "entries": 4,
+    }
     return filled(networks.VectorUNet(**(arguments | changes)))
 
 
@@ -377,34 +386,76 @@ def test_a_segmenter_of_larger_pictures_labels_all_their_pixels():
 
 
 def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
-    """Its output is that of `refine` with the sketch's layers, and layers move and change ground as drawings do."""
+    """Its output is `refine`'s with what the sketch remembers, and layers move and change ground as drawings do."""
     network, (x, t, text, style, view) = everything()["VectorUNet"]
     network, told = network.double(), (x, t, text, style, 0.1 * view)
-    layers = network.sketch(text, style)
-    assert torch.equal(network(*told), network.refine(*told, layers))
-    other = network.refine(*told, layers.roll(1, dims=0))
-    assert bool(((other - network(*told)).flatten(1).norm(dim=1) > 1e-4).all())
+    layers, known, sure = network.sketch(text)
+    assert torch.equal(network(*told), network.refine(*told, layers, known, sure))
+    for other in ((layers.roll(1, dims=0), known, sure), (layers, 0 * known, sure), (layers, known, -sure)):
+        gap = network.refine(*told, *other) - network(*told)
+        assert bool((gap.flatten(1).norm(dim=1) > 1e-4).all())
 
     drawn = torch.rand(5, 4, 32, 32, dtype=torch.float64) * 255
     drawn[:, :3] *= drawn[:, 3:] / 255
+    both = torch.stack([drawn, drawn.flip(0)], dim=1) / 255
     view = 0.2 * torch.rand(5, 7, dtype=torch.float64)
     quarter = torch.tensor([[0.0, 0, 0, torch.pi / 2, 0.3, 0.5, 0.7]], dtype=torch.float64)
-    assert torch.allclose(placed(drawn / 255, view).float(), emoji.picture(drawn, view), atol=1e-5)
-    turned = placed(drawn / 255, torch.cat([quarter] * 5))
-    upright = placed(drawn / 255, torch.cat([quarter * torch.tensor([1.0, 1, 1, 0, 1, 1, 1])] * 5))
-    assert torch.allclose(turned, upright.rot90(-1, dims=(2, 3)), atol=1e-9)
+    for which, each in enumerate((drawn, drawn.flip(0))):
+        assert torch.allclose(placed(both, view)[:, which].float(), emoji.picture(each, view), atol=1e-5)
+    turned = placed(both, torch.cat([quarter] * 5))
+    upright = placed(both, torch.cat([quarter * torch.tensor([1.0, 1, 1, 0, 1, 1, 1])] * 5))
+    assert torch.allclose(turned, upright.rot90(-1, dims=(3, 4)), atol=1e-9)
     ground = torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64)[:, None, None]
-    assert torch.allclose(upright, 2 * (drawn[:, :3] + (255 - drawn[:, 3:]) * ground) / 255 - 1)
+    assert torch.allclose(upright[:, 0], 2 * (drawn[:, :3] + (255 - drawn[:, 3:]) * ground) / 255 - 1)
 
 
-def test_a_sketch_costs_a_thirtieth_of_a_call():
-    """As docs/emoji.md and its docstring say: 5.5 of 192 million operations."""
+def test_a_network_is_shown_the_drawing_in_the_style_asked_for_once_more():
+    network, (_, _, text, style, view) = everything()["VectorUNet"]
+    layers, known, sure = network.double().sketch(text)
+    hint = network._hint(style, 0 * view, layers, known, sure)
+    pictures, said = nn.functional.pixel_shuffle(hint[:, :48], 2).unflatten(1, (4, 3)), hint[:, 48:]
+    assert torch.allclose(pictures[:, :3], placed(layers, 0 * view))
+    assert torch.equal(said, said[:, :, :1, :1].expand(-1, -1, 16, 16))
+    for i, s in enumerate(style.tolist()):
+        assert torch.equal(pictures[i, 3], pictures[i, s] if s < 3 else torch.ones(3, 32, 32).double())
+        assert said[i, 3, 0, 0] == (known[i, s] if s < 3 else 0)
+    assert torch.equal(said[:, :3, 0, 0], known) and torch.equal(said[:, 4, 0, 0], sure)
+
+
+def test_a_sketch_gives_what_is_asked_for_between_the_nearest_names_and_leaves_out_what_it_does_not_know():
+    torch.manual_seed(0)
+    sketch = filled(Sketch(text=6, entries=4, keys=6)).double()
+    sketch.query.weight.copy_(torch.eye(6))
+    sketch.keys.copy_(torch.eye(6)[:4])
+    sketch.known[2, 1] = 0
+    sketch.scale.fill_(math.log(200.0))
+    drawings = sketch.decode(sketch.codes)
+    drawings[2, 1] = 0
+    layers, known, sure = sketch(torch.eye(6).double()[:4])
+    torch.testing.assert_close(layers, drawings)
+    torch.testing.assert_close(known, sketch.known)
+    torch.testing.assert_close(sure, torch.ones(4).double())
+
+    between = nn.functional.normalize(torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]]).double(), dim=1)
+    layers, known, sure = sketch(between)
+    torch.testing.assert_close(layers[0], sketch.decode(sketch.codes[:2].mean(dim=0, keepdim=True))[0])
+    torch.testing.assert_close(sure[0], torch.tensor(3**-0.5).double())
+    assert not layers[1].any() and not known[1].any() and sure[1] == 0
+
+    asked = torch.tensor([[1.0, 0.9, 0, 0, 0, 0]]).double()
+    layers, _, sure = sketch(asked, torch.tensor([0]))
+    torch.testing.assert_close(layers[0], drawings[1])
+    assert sure[0] < sketch(asked)[2][0] and torch.equal(sketch(asked, torch.tensor([-1]))[0], sketch(asked)[0])
+
+
+def test_a_sketch_costs_a_quarter_of_a_call():
+    """As docs/emoji.md and its docstring say."""
     with torch.device("meta"):
         network, x = networks.VectorUNet(), torch.empty(1, 3, 32, 32)
         text, style = torch.empty(1, 384), torch.empty(1, dtype=torch.long)
         counted = []
-        for call in (lambda: network.sketch(text, style), lambda: network(x, torch.empty(1), text, style)):
+        for call in (lambda: network.sketch(text), lambda: network(x, torch.empty(1), text, style)):
             with FlopCounterMode(display=False) as counter:
                 call()
             counted.append(counter.get_total_flops() / 1e6)
-    assert counted == pytest.approx([5.49, 191.7], abs=0.1)
+    assert counted == pytest.approx([58.7, 254.0], abs=0.1)

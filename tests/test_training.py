@@ -266,31 +266,41 @@ def test_no_held_out_drawing_is_in_what_the_emoji_models_see(tmp_path, monkeypat
     assert found[False] == {(c, s) for c, s in held_out if len(listed[c].unseen) == 1}
 
 
-def test_a_folds_sketch_has_not_seen_its_characters(tmp_path, monkeypatch):
-    """Other drawings of the characters that it leaves out change nothing of it, and of the whole one everything."""
+def test_a_sketch_learns_what_training_saw_and_nothing_of_the_rest(tmp_path, monkeypatch):
+    """Entries are the trained characters; drawings that training never saw are empty, and change nothing of it."""
     import emoji_data
     import emoji_sketch
 
     from symguide.networks.sketch import Sketch
 
-    monkeypatch.setattr(emoji_sketch, "Sketch", partial(Sketch, width=16, rank=4))
+    monkeypatch.setattr(emoji_sketch, "Sketch", partial(Sketch, keys=8, channels=(4, 8, 8), blocks=1))
     torch.manual_seed(0)
-    character = torch.arange(12).repeat(3)
-    sentences = nn.functional.normalize(torch.randn(12, emoji_data.PHRASINGS, 384), dim=2)
-    style = torch.arange(3).repeat_interleave(12)
-    layers = torch.randint(256, (36, 4, 64, 64), dtype=torch.uint8)
-    other = torch.where((emoji_sketch.fold(character) == 1)[:, None, None, None], 255 - layers, layers)
+    character, style = torch.tensor([[1, 0], [1, 1], [1, 2], [4, 1], [4, 2], [5, 0]]).unbind(1)
+    sentences = nn.functional.normalize(torch.randn(6, emoji_data.PHRASINGS, 384), dim=2)
+    layers = torch.randint(256, (6, 4, 1, 1), dtype=torch.uint8).expand(-1, -1, 64, 64)  # plain colours
+    data = emoji_data.Drawings(layers, style, sentences, character)
+    kept = emoji_sketch.entries(data)
+    assert kept.of.tolist() == [-1, 0, -1, -1, 1, 2]
+    assert kept.known.tolist() == [[1, 1, 1], [0, 1, 1], [1, 0, 0]]
+    assert not kept.layers[1, 0].any() and not kept.layers[2, 1:].any()
+    torch.testing.assert_close(kept.layers[1, 2] * 255, nn.functional.avg_pool2d(layers[4].float(), 2))
 
-    def made(drawn, number, place):
-        data = emoji_data.Drawings(drawn, style, sentences, character)
-        args = argparse.Namespace(seed=0, steps=6, minutes=None, checkpoints=tmp_path / place)
-        return emoji_sketch._trained(data, emoji_sketch.pictures(data), number, args)(
-            sentences[:, 0], torch.zeros(12).long()
-        )
+    def made(place, junk):
+        known = emoji_sketch.entries(data)
+        gone = known.known[:, :, None, None, None] == 0
+        filled = emoji_sketch.Entries(torch.where(gone, junk, known.layers), known.known, known.of)
+        args = argparse.Namespace(seed=0, steps=150, minutes=None, checkpoints=tmp_path / place, compile=False)
+        monkeypatch.setattr(emoji_data, "load", lambda checkpoints: data)
+        with monkeypatch.context() as patched:
+            patched.setattr(emoji_sketch, "entries", lambda data: filled)
+            return emoji_sketch.trained(args)
 
-    assert torch.equal(made(layers, 1, "a"), made(other, 1, "b"))
-    for number in (None, 0):
-        assert not torch.allclose(made(layers, number, "a"), made(other, number, "b"), atol=1e-2)
+    sketch = made("a", 0.0)
+    assert all(map(torch.equal, sketch.state_dict().values(), made("b", 1.0).state_dict().values()))
+    made_of, known, _ = sketch(sentences[(1, 4, 5), 0])
+    torch.testing.assert_close(known, kept.known, atol=0.3, rtol=0)
+    expected = kept.layers * known[:, :, None, None, None]
+    assert (made_of - expected).square().mean() < 0.5 * (expected - expected.mean(dim=0)).square().mean()
 
 
 def test_sentences_and_styles_are_left_out_as_guidance_asks_for():

@@ -8,6 +8,7 @@ from functools import partial
 import emoji_data
 import emoji_sketch
 import torch
+import torch.nn.functional as F
 from card import card
 from diffusion import floored_v_loss, times
 from fit import Run, begin, in_rounds
@@ -22,7 +23,8 @@ from symguide.report import png
 from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES
 
-UNSURE = 0.25  # of the training shows the sketch of a fold that has not seen the character
+UNSURE = 0.15  # of the training shows what the sketch would remember if it did not know the character
+HIDDEN = 0.2  # of the training does not show what it remembers of the drawing itself, as of one that it never saw
 BATCH = 32
 NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
 CONDITIONS = {
@@ -56,7 +58,7 @@ KINDS = {
         "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
         VP.cosine(),
         (48, 96, 96),
-        ((10_000, 1.5e-3), (20_000, 1e-3)),
+        ((16_000, 1.5e-3),),
     ),
     "latent": Kind(
         "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",
@@ -88,24 +90,31 @@ def train(name: str, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     data, unseen = emoji_data.load(args.checkpoints), emoji_data.load(args.checkpoints, trained=False)
     network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
-    sketches = emoji_sketch.trained(args)
-    network.sketch.load_state_dict(sketches[0].state_dict())
+    sketch = emoji_sketch.trained(args)
+    network.sketch.load_state_dict(sketch.state_dict())
+    entry = emoji_sketch.entries(data).of
+    recall = torch.compile(sketch) if args.compile else sketch
     if kind.start is not None:
         begin(network, networks.load(args.out / kind.start)[0])
     encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
-    def losses(refine: Callable[..., Tensor], known: emoji_data.Drawings, count: int, plain: bool = False) -> Tensor:
+    def losses(called: Callable[..., Tensor], known: emoji_data.Drawings, count: int, plain: bool = False) -> Tensor:
         x0, text, style, view, rows = known.batch(count, kind.side)
         if not plain:
             text, style = emoji_data.told(text, style)
-        unsure = (torch.rand(count) < (0.0 if plain else UNSURE)) * (1 + emoji_sketch.fold(known.character[rows]))
         t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
+        chance = torch.rand(count) + plain
+        own = torch.where(chance < UNSURE, entry[known.character[rows]], -1)
+        hidden = (chance >= UNSURE) & (chance < UNSURE + HIDDEN)
+        kept = 1 - hidden[:, None] * F.one_hot(known.style[rows], len(STYLES))
+        x0, text, style, view, own, kept, t, noise = (
+            z.to(args.device) for z in (x0, text, style, view, own, kept, t, noise)
+        )
         with torch.no_grad():
-            layers = torch.stack([sketch(text, style) for sketch in sketches])[unsure, torch.arange(count)]
-            told = [z.to(args.device) for z in (text, style, view, layers)]
-            x0, t, noise = (z.to(args.device) for z in (x0, t, noise))
+            layers, shares, sure = recall(text, own)
+            told = text, style, view, layers * kept[:, :, None, None, None], shares * kept, sure
             x0 = x0 if encoder is None else encoder(x0)
-        return floored_v_loss(refine, kind.schedule, x0, t, noise, *told).mean()
+        return floored_v_loss(called, kind.schedule, x0, t, noise, *told).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
@@ -160,8 +169,8 @@ def finish(
     both, told, drawn = emoji_data.DROP
     left = (
         f"Text and style were left out in {both:.0%} of the training, the text alone in {told:.0%} and the style alone "
-        f"in {drawn:.0%},\nfor classifier-free guidance; {UNSURE:.0%} of it was shown sketches that had not seen the "
-        "character."
+        f"in {drawn:.0%},\nfor classifier-free guidance. {UNSURE:.0%} of it was shown what the sketch makes of a name "
+        f"that it does not know, and {HIDDEN:.0%} not\nwhat it remembers of the drawing itself."
     )
     text = card(
         network,

@@ -21,8 +21,9 @@ class VectorUNet(Trunk):
     """A U-Net that is told the noise level, a sentence's vector, a style and how the picture was moved.
 
     All four become one embedding, their sum, which scales and shifts the channels of every block. Beside the noisy
-    sample it is shown a `Sketch` of the sentence and the style, moved and on a ground as the view says. Pixels go in
-    and out in blocks of `patch` x `patch`, so that the finest level works on sides smaller by that factor.
+    sample it is shown what its `Sketch` remembers of the sentence, in every style and once more in the style asked
+    for, moved and on a ground as the view says. Pixels go in and out in blocks of `patch` x `patch`, so that the finest
+    level works on sides smaller by that factor.
 
     Args:
         in_channels: channels of x.
@@ -35,7 +36,7 @@ class VectorUNet(Trunk):
         dropout: rate inside the blocks while training.
         text: numbers of a sentence's vector, which has length 1; zeros mean "no text".
         styles: number of styles; style == styles means "no style".
-        rank: of the sketch.
+        entries: characters that the sketch remembers.
 
     Raises:
         ConfigError: for arguments that do not fit together, and for inputs of the wrong shape.
@@ -53,7 +54,7 @@ class VectorUNet(Trunk):
         dropout: float = 0.0,
         text: int = 384,
         styles: int = 3,
-        rank: int = 256,
+        entries: int = 1444,
     ) -> None:
         super().__init__(in_channels * patch**2, channels, blocks, attention, heads, groups, dropout, lean=True)
         self.in_channels, self.patch = in_channels, patch
@@ -62,8 +63,8 @@ class VectorUNet(Trunk):
         self.text = nn.Sequential(nn.Linear(text, wide), nn.SiLU(), nn.Linear(wide, wide))
         self.style = nn.Embedding(styles + 1, wide)
         self.view = nn.Linear(VIEW, wide, bias=False)
-        self.sketch = Sketch(text, styles, rank=rank)
-        self.look = nn.Conv2d(3 * BLOCK**2, channels[0], 3, padding=1)
+        self.sketch = Sketch(text, styles, entries)
+        self.look = nn.Conv2d((styles + 1) * (3 * BLOCK**2 + 1) + 1, channels[0], 3, padding=1)
 
     def forward(
         self,
@@ -86,17 +87,39 @@ class VectorUNet(Trunk):
         text, view = (self._rows(x, name, value) for name, value in (("text", text), ("view", view)))
         none = torch.full((len(x),), self.styles, device=x.device)
         style = none if style is None else labels(style, len(x), self.styles, "style")
-        return self.refine(x, timestep, text, style, view, self.sketch(text, style))
+        return self.refine(x, timestep, text, style, view, *self.sketch(text))
 
-    def refine(self, x: Tensor, timestep: Tensor, text: Tensor, style: Tensor, view: Tensor, layers: Tensor) -> Tensor:
-        """`forward` with all of its conditions, and layers (B, 4, 32, 32) in place of its own sketch."""
+    def refine(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        style: Tensor,
+        view: Tensor,
+        layers: Tensor,
+        known: Tensor,
+        sure: Tensor,
+    ) -> Tensor:
+        """`forward` with all of its conditions, and with what is remembered in place of its own sketch's."""
         told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view)
         embedding = nn.functional.silu(self.embed_time(timestep, len(x)) + told)
         blocks = nn.functional.pixel_unshuffle(x, self.patch)
-        hint = nn.functional.pixel_unshuffle(placed(layers, view), BLOCK)
+        hint = self._hint(style, view, layers, known, sure)
         if blocks.shape[2:] != hint.shape[2:]:
             hint = nn.functional.interpolate(hint, blocks.shape[2:], mode="bilinear")
         return nn.functional.pixel_shuffle(self.run(blocks, embedding, hint=self.look(hint)), self.patch)
+
+    def _hint(self, style: Tensor, view: Tensor, layers: Tensor, known: Tensor, sure: Tensor) -> Tensor:
+        """Channels at half of the sketch's sides: its pictures, the one in the style last, and how far it knows them.
+
+        In no style that one is empty.
+        """
+        rows = torch.arange(len(style), device=style.device)
+        layers, known = (torch.cat([z, z.new_zeros(z[:, :1].shape)], dim=1) for z in (layers, known))
+        layers, known = (torch.cat([z[:, :-1], z[rows, style, None]], dim=1) for z in (layers, known))
+        shown = nn.functional.pixel_unshuffle(placed(layers, view).flatten(1, 2), BLOCK)
+        said = torch.cat([known, sure[:, None]], dim=1)[:, :, None, None]
+        return torch.cat([shown, said.expand(-1, -1, *shown.shape[2:])], dim=1)
 
     def _rows(self, x: Tensor, name: str, value: Tensor | None) -> Tensor:
         shape = (len(x), self.widths[name])
