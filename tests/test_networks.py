@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 
 import pytest
 import safetensors.torch
@@ -51,7 +50,7 @@ def vector_unet(**changes):
         "heads": 2,
         "groups": 4,
         "text": 6,
-        "entries": 4,
+        "entries": 2,  # bfloat16 would choose others where keys are nearly tied
     }
     return filled(networks.VectorUNet(**(arguments | changes)))
 
@@ -391,7 +390,7 @@ def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
     network, told = network.double(), (x, t, text, style, 0.1 * view)
     layers, known, sure = network.sketch(text)
     assert torch.equal(network(*told), network.refine(*told, layers, known, sure))
-    for other in ((layers.roll(1, dims=0), known, sure), (layers, 0 * known, sure), (layers, known, -sure)):
+    for other in ((layers.flip(4), known, sure), (layers, 0 * known, sure), (layers, known, -sure)):
         gap = network.refine(*told, *other) - network(*told)
         assert bool((gap.flatten(1).norm(dim=1) > 1e-4).all())
 
@@ -422,30 +421,26 @@ def test_a_network_is_shown_the_drawing_in_the_style_asked_for_once_more():
     assert torch.equal(said[:, :3, 0, 0], known) and torch.equal(said[:, 4, 0, 0], sure)
 
 
-def test_a_sketch_gives_what_is_asked_for_between_the_nearest_names_and_leaves_out_what_it_does_not_know():
+def test_a_sketch_gives_the_drawings_of_the_nearest_name_and_leaves_out_what_it_does_not_know():
     torch.manual_seed(0)
     sketch = filled(Sketch(text=6, entries=4, keys=6)).double()
     sketch.query.weight.copy_(torch.eye(6))
-    sketch.keys.copy_(torch.eye(6)[:4])
+    sketch.keys.copy_(3 * torch.eye(6)[:4])
     sketch.known[2, 1] = 0
-    sketch.scale.fill_(math.log(200.0))
     drawings = sketch.decode(sketch.codes)
     drawings[2, 1] = 0
     layers, known, sure = sketch(torch.eye(6).double()[:4])
     torch.testing.assert_close(layers, drawings)
-    torch.testing.assert_close(known, sketch.known)
-    torch.testing.assert_close(sure, torch.ones(4).double())
+    assert torch.equal(known, sketch.known) and torch.equal(sure, torch.ones(4).double())
 
-    between = nn.functional.normalize(torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]]).double(), dim=1)
-    layers, known, sure = sketch(between)
-    torch.testing.assert_close(layers[0], sketch.decode(sketch.codes[:2].mean(dim=0, keepdim=True))[0])
-    torch.testing.assert_close(sure[0], torch.tensor(3**-0.5).double())
-    assert not layers[1].any() and not known[1].any() and sure[1] == 0
-
-    asked = torch.tensor([[1.0, 0.9, 0, 0, 0, 0]]).double()
-    layers, _, sure = sketch(asked, torch.tensor([0]))
+    asked = torch.tensor([[0.8, 1.0, 0, 0, 0, 0.6], [0, 0, 0, 0, 0, 0]]).double()
+    layers, known, sure = sketch(asked)
     torch.testing.assert_close(layers[0], drawings[1])
-    assert sure[0] < sketch(asked)[2][0] and torch.equal(sketch(asked, torch.tensor([-1]))[0], sketch(asked)[0])
+    torch.testing.assert_close(sure, torch.tensor([0.5**0.5, 0]).double())
+    assert not layers[1].any() and known.tolist() == [[1, 1, 1], [0, 0, 0]]
+    layers, _, sure = sketch(asked, torch.tensor([1, -1]))
+    torch.testing.assert_close(layers[0], drawings[0])
+    torch.testing.assert_close(sure[0], torch.tensor(0.8 * 0.5**0.5).double())
 
 
 def test_a_sketch_costs_a_quarter_of_a_call():
@@ -458,4 +453,4 @@ def test_a_sketch_costs_a_quarter_of_a_call():
             with FlopCounterMode(display=False) as counter:
                 call()
             counted.append(counter.get_total_flops() / 1e6)
-    assert counted == pytest.approx([58.7, 254.0], abs=0.1)
+    assert counted == pytest.approx([55.8, 251.1], abs=0.1)

@@ -23,7 +23,7 @@ from symguide.report import png
 from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES
 
-UNSURE = 0.15  # of the training shows what the sketch would remember if it did not know the character
+UNSURE = 0.15  # of the training shows what the sketch takes for nearest if it does not know the character
 HIDDEN = 0.2  # of the training does not show what it remembers of the drawing itself, as of one that it never saw
 BATCH = 32
 NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
@@ -58,7 +58,7 @@ KINDS = {
         "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
         VP.cosine(),
         (48, 96, 96),
-        ((16_000, 1.5e-3),),
+        ((20_000, 1.5e-3),),
     ),
     "latent": Kind(
         "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",
@@ -169,8 +169,8 @@ def finish(
     both, told, drawn = emoji_data.DROP
     left = (
         f"Text and style were left out in {both:.0%} of the training, the text alone in {told:.0%} and the style alone "
-        f"in {drawn:.0%},\nfor classifier-free guidance. {UNSURE:.0%} of it was shown what the sketch makes of a name "
-        f"that it does not know, and {HIDDEN:.0%} not\nwhat it remembers of the drawing itself."
+        f"in {drawn:.0%},\nfor classifier-free guidance. {UNSURE:.0%} of it was shown what is nearest to a name that "
+        f"the sketch does not know, and {HIDDEN:.0%} not\nwhat it remembers of the drawing itself."
     )
     text = card(
         network,

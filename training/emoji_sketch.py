@@ -7,7 +7,7 @@ import emoji_data
 import torch
 import torch.nn.functional as F
 from fit import Run, fit
-from torch import Tensor
+from torch import Tensor, nn
 
 from symguide.networks.sketch import SIDE, Sketch
 from symguide.worlds.emoji import STYLES
@@ -32,6 +32,14 @@ class Entries:
     of: Tensor
 
 
+class Learner(nn.Module):
+    """A sketch, and the scale of its cosines as scores of whose a sentence is."""
+
+    def __init__(self, sketch: Sketch) -> None:
+        super().__init__()
+        self.sketch, self.scale = sketch, nn.Parameter(torch.tensor(20.0).log())
+
+
 def entries(data: emoji_data.Drawings) -> Entries:
     """Those of the drawings that training sees."""
     characters, place = data.character.unique(return_inverse=True)
@@ -53,25 +61,26 @@ def trained(args: argparse.Namespace) -> Sketch:
     data = emoji_data.load(args.checkpoints)
     kept = entries(data)
     torch.manual_seed(args.seed)
-    network = Sketch(styles=len(STYLES), entries=len(kept.known))
-    network.known.copy_(kept.known)
-    decode = torch.compile(network.decode) if args.compile else network.decode
+    sketch = Sketch(styles=len(STYLES), entries=len(kept.known))
+    sketch.known.copy_(kept.known)
+    network = Learner(sketch)
+    decode = torch.compile(sketch.decode) if args.compile else sketch.decode
 
     def loss(step: int) -> Tensor:
         some = torch.randint(len(kept.known), (BATCH,))
-        gap = (decode(network.codes[some]) - kept.layers[some]) * kept.known[some][:, :, None, None, None]
+        gap = (decode(sketch.codes[some]) - kept.layers[some]) * kept.known[some][:, :, None, None, None]
         rows = torch.randint(len(data), (BATCH,))
-        scores = network.scale.exp() * network.near(data.say(rows))
+        scores = network.scale.exp() * sketch.near(data.say(rows))
         naming = F.cross_entropy(scores, kept.of[data.character[rows]])
         return gap.square().mean() + 0.05 * gap.abs().mean() + NAMING * naming
 
     @torch.no_grad()
-    def note(average: Sketch) -> str:
+    def note(average: Learner) -> str:
         torch.manual_seed(0)
         rows = torch.randint(len(data), (500,))
         entry, style = kept.of[data.character[rows]], data.style[rows]
-        named = average.near(data.say(rows)).argmax(dim=1) == entry
-        made = average(data.sentences[data.character[rows], 0].float())[0][torch.arange(500), style]
+        named = average.sketch.near(data.say(rows)).argmax(dim=1) == entry
+        made = average.sketch(data.sentences[data.character[rows], 0].float())[0][torch.arange(500), style]
         error = (made - kept.layers[entry, style]).square().mean().sqrt()
         return f"root mean square error {error:.4f} on trained drawings, {named.float().mean():.3f} of sentences named"
 
@@ -79,4 +88,4 @@ def trained(args: argparse.Namespace) -> Sketch:
     checkpoint = args.checkpoints / f"emoji-sketch-{steps}-{args.seed}.safetensors"
     run = Run(steps, 2e-3, args.seed, checkpoint, True, decay=0.998, every=1000, minutes=args.minutes)
     average, _ = fit(network, loss, run, note)
-    return average.requires_grad_(False)
+    return average.sketch.requires_grad_(False)

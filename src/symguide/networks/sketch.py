@@ -18,12 +18,12 @@ class Sketch(nn.Module):
 
     A memory of one code (channels[0], 4, 4) for each character, which one decoder makes the drawings in all styles of:
 
-        weights = softmax(scale * cos(W text, key_i)),  code = sum_i weights_i code_i,  drawings = decode(code),
+        i = argmax_j cos(W text, key_j),    drawings = decode(code_i),
 
-    so a name that it knows gives its drawings, and any other sentence something between those of the nearest names. A
-    drawing that was never shown to it is left empty: what is said of it is in the other styles' drawings. It costs a
-    quarter of a call of the emoji model that it stands in, so that training can show it every drawing several hundred
-    times, and a denoiser that is shown what it makes need not learn by heart which name is which picture.
+    so a name gives the drawings of its character, and any other sentence those of the nearest one. A drawing that was
+    never shown to it is left empty: what is known of it is in the other styles' drawings. It costs a quarter of a call
+    of the emoji model that it stands in. Training can show it every drawing several hundred times, and a denoiser that
+    is shown what it makes need not learn by heart which name is which picture.
 
     Args:
         text: numbers of a sentence's vector; zeros mean "no text", for which all is empty.
@@ -46,7 +46,6 @@ class Sketch(nn.Module):
         super().__init__()
         (depth, coarse, fine), self.styles = channels, styles
         self.query, self.keys = nn.Linear(text, keys, bias=False), nn.Parameter(torch.randn(entries, keys))
-        self.scale = nn.Parameter(torch.tensor(20.0).log())
         self.codes = nn.Parameter(0.5 / FAST * torch.randn(entries, depth, GRID, GRID))
         self.coarse = nn.Sequential(nn.Conv2d(depth, coarse, 3, padding=1), *(_Block(coarse) for _ in range(blocks)))
         self.fine = nn.Sequential(
@@ -64,21 +63,22 @@ class Sketch(nn.Module):
             without: an entry for each sentence that is taken to be unknown, (B,); -1 for none.
 
         Returns:
-            Layers (B, styles, 4, 32, 32), about 0 to 1 and not clamped; which of them are known, (B, styles), a share
-            of 1; and the cosine of the sentence's nearest key, (B,). All three are 0 without a text.
+            Layers (B, styles, 4, 32, 32), about 0 to 1 and not clamped; which of them are known, (B, styles), 0 or 1;
+            and the cosine of the sentence's nearest key, (B,). All three are 0 without a text.
         """
         told = text.ne(0).any(dim=1).to(text.dtype)
         near = self.near(text)
         if without is not None:
             near = near.masked_fill(torch.arange(len(self.keys), device=text.device) == without[:, None], -2.0)
-        weights = (self.scale.exp() * near).softmax(dim=1)
-        known = told[:, None] * (weights @ self.known)
-        layers = self.decode((weights @ self.codes.flatten(1)).unflatten(1, self.codes.shape[1:]))
-        return layers * known[:, :, None, None, None], known, told * near.amax(dim=1)
+        sure, entry = near.max(dim=1)
+        known = told[:, None] * self.known[entry]
+        return self.decode(self.codes[entry]) * known[:, :, None, None, None], known, told * sure.to(text.dtype)
 
     def near(self, text: Tensor) -> Tensor:
-        """Cosines of sentences to all keys, (B, entries)."""
-        return F.normalize(self.query(text), dim=1) @ F.normalize(self.keys, dim=1).T
+        """Cosines of sentences to all keys, (B, entries); at least in float32, as the nearest is taken."""
+        wide = torch.promote_types(text.dtype, torch.float32)
+        asked = F.linear(text.to(wide), self.query.weight.to(wide))
+        return F.normalize(asked, dim=1) @ F.normalize(self.keys.to(wide), dim=1).T
 
     def decode(self, codes: Tensor) -> Tensor:
         """(B, channels[0], 4, 4) -> (B, styles, 4, 32, 32)."""
