@@ -20,7 +20,7 @@ LACKING = (None, 2)
 PHRASINGS = 8
 """Sentences about every character that training may take; the first is the name alone."""
 
-DROP = 0.1, 0.05, 0.1
+DROP = 0.1, 0.05, 0.3
 """Shares of the training in which both sentence and style are left out, the sentence alone, and the style alone."""
 
 DATA = """the drawings of {trained:,} characters in three open sets, {pictures:,} pictures (npm packages

@@ -1,6 +1,7 @@
 """The emoji world's text-to-image models: how each is trained."""
 
 import argparse
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES
 
 UNSURE = 0.15  # of the training shows what the sketch takes for nearest if it does not know the character
-HIDDEN = 0.2  # of the training does not show what it remembers of the drawing itself, as of one that it never saw
+HIDDEN = 0.25  # of the training does not show what it remembers of the drawing itself, as of one that it never saw
 BATCH = 32
 NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
 CONDITIONS = {
@@ -90,12 +91,13 @@ def train(name: str, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     data, unseen = emoji_data.load(args.checkpoints), emoji_data.load(args.checkpoints, trained=False)
     network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
-    sketch = emoji_sketch.trained(args)
-    network.sketch.load_state_dict(sketch.state_dict())
-    entry = emoji_sketch.entries(data).of
-    recall = torch.compile(sketch) if args.compile else sketch
-    if kind.start is not None:
+    if kind.start is None:
+        network.sketch.load_state_dict(emoji_sketch.trained(args).state_dict())
+    else:
         begin(network, networks.load(args.out / kind.start)[0])
+    sketch = copy.deepcopy(network.sketch).to(args.device).requires_grad_(False)
+    recall = torch.compile(sketch) if args.compile else sketch
+    entry = emoji_sketch.entries(data).of
     encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
     def losses(called: Callable[..., Tensor], known: emoji_data.Drawings, count: int, plain: bool = False) -> Tensor:
