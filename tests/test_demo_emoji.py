@@ -179,12 +179,12 @@ def test_estimates_begin_at_the_runs_noise_and_more_calls_see_more(ran):
 
 
 def test_without_judges_guidance_goes_on_and_it_is_said(world, monkeypatch):
-    monkeypatch.setattr(emoji, "judges", lambda device=None: Judges({}, missing=("by name: install it",)))
+    monkeypatch.setattr(emoji, "judges", lambda device=None: Judges({}, missing={"judge name": "install it"}))
     panel = InTheStyle(model(), 1, "cpu", Wish("octopus", "openmoji", 1.0))
     panel.run(lambda name, calls: None, 2, 0)
     assert [row["method"] for row in panel.rows][-1] == TRUTH and "judge" not in panel.rows[0]
     assert panel.rows[0]["forward_calls"] == 2  # at weight 1 there is one branch
-    assert "by name: install it" in panel.section().notes and "By the scorer" in panel.summary()
+    assert "Without judge name: install it" in panel.section().notes and "By the scorer" in panel.summary()
     assert isinstance(panel.methods[2].guidance, SAG)
 
 

@@ -32,6 +32,21 @@ def bare(monkeypatch):
     monkeypatch.setattr(minilm, "is_installed", lambda: False)
 
 
+# The model
+
+
+def test_every_trained_name_finds_its_own_drawings_in_the_models_memory():
+    """In the types that a model may have: of names.json, and those alone that training saw."""
+    seen = torch.tensor([[style not in one.unseen for style in names.STYLES] for one in names.emojis()])
+    trained = seen.any(dim=1)
+    sketch, vectors = sg.load("emoji", dtype=torch.float32).network.sketch, names.vectors()[trained]
+    rows = torch.arange(len(sketch.keys))
+    assert torch.equal(sketch.known > 0, seen[trained]) and torch.equal(sketch.near(vectors).argmax(dim=1), rows)
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = sg.load("emoji", dtype=dtype).network.sketch
+        assert torch.equal(narrow.near(vectors.to(dtype)).argmax(dim=1), rows)
+
+
 # Names
 
 

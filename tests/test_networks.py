@@ -410,6 +410,7 @@ def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
 
 def test_a_network_is_shown_the_drawing_in_the_style_asked_for_once_more():
     network, (_, _, text, style, view) = everything()["VectorUNet"]
+    network.sketch.known.copy_(torch.tensor([[1.0, 0, 1], [0, 1, 1]]))
     layers, known, sure = network.double().sketch(text)
     hint = network._hint(style, 0 * view, layers, known, sure)
     pictures, said = nn.functional.pixel_shuffle(hint[:, :48], 2).unflatten(1, (4, 3)), hint[:, 48:]
@@ -433,14 +434,12 @@ def test_a_sketch_gives_the_drawings_of_the_nearest_name_and_leaves_out_what_it_
     torch.testing.assert_close(layers, drawings)
     assert torch.equal(known, sketch.known) and torch.equal(sure, torch.ones(4).double())
 
-    asked = torch.tensor([[0.8, 1.0, 0, 0, 0, 0.6], [0, 0, 0, 0, 0, 0]]).double()
-    layers, known, sure = sketch(asked)
-    torch.testing.assert_close(layers[0], drawings[1])
-    torch.testing.assert_close(sure, torch.tensor([0.5**0.5, 0]).double())
-    assert not layers[1].any() and known.tolist() == [[1, 1, 1], [0, 0, 0]]
-    layers, _, sure = sketch(asked, torch.tensor([1, -1]))
-    torch.testing.assert_close(layers[0], drawings[0])
-    torch.testing.assert_close(sure[0], torch.tensor(0.8 * 0.5**0.5).double())
+    asked = torch.tensor([[0.8, 1.0, 0, 0, 0, 0.6]] * 2 + [[0] * 6]).double()
+    layers, known, sure = sketch(asked, torch.tensor([-1, 1, 1]))
+    torch.testing.assert_close(layers[:2], drawings[[1, 0]])
+    torch.testing.assert_close(sure, torch.tensor([0.5**0.5, 0.8 * 0.5**0.5, 0]).double())
+    assert not layers[2].any() and known.tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+    torch.testing.assert_close(sketch(asked)[0], sketch(asked, torch.tensor([-1, -1, -1]))[0])
 
 
 def test_a_sketch_costs_a_quarter_of_a_call():

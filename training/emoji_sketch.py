@@ -14,7 +14,7 @@ from symguide.worlds.emoji import STYLES
 
 BATCH, STEPS = 64, 16_000
 NAMING = 0.01
-"""Weight of the sentences' loss beside that of the drawings, which share no weights."""
+"""Weight of the sentences' loss: it shares no weights with the drawings' loss, but the limit of the gradient's norm."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,34 @@ def entries(data: emoji_data.Drawings) -> Entries:
     characters, place = data.character.unique(return_inverse=True)
     block = data.layers.shape[-1] // SIDE
     drawn = torch.cat([F.avg_pool2d(part.float() / 255, block) for part in data.layers.split(256)])
-    layers, known = drawn.new_zeros(len(characters), len(STYLES), 4, SIDE, SIDE), torch.zeros(len(characters), 3)
+    known = torch.zeros(len(characters), len(STYLES))
+    layers = torch.zeros(*known.shape, 4, SIDE, SIDE)
     layers[place, data.style], known[place, data.style] = drawn, 1.0
     of = torch.full((len(data.sentences),), -1)
     of[characters] = torch.arange(len(characters))
     return Entries(layers, known, of)
 
 
-def trained(args: argparse.Namespace) -> Sketch:
+@dataclass(frozen=True)
+class Trained:
+    """A sketch, and what a card says of it."""
+
+    network: Sketch
+    about: str
+
+
+def make(args: argparse.Namespace) -> None:
+    """Train the sketch alone; anew, unless it is to be resumed."""
+    data = emoji_data.load(args.checkpoints)
+    print(trained(args, data, entries(data), resume=args.resume).about)
+
+
+def trained(args: argparse.Namespace, data: emoji_data.Drawings, kept: Entries, resume: bool = True) -> Trained:
     """The sketch, trained where its checkpoint is not finished.
 
     For the mean square and a little of the mean absolute error of the layers; and for the cross-entropy of whose the
     sentences are, which makes queries and keys.
     """
-    data = emoji_data.load(args.checkpoints)
-    kept = entries(data)
     torch.manual_seed(args.seed)
     sketch = Sketch(styles=len(STYLES), entries=len(kept.known))
     sketch.known.copy_(kept.known)
@@ -75,17 +88,24 @@ def trained(args: argparse.Namespace) -> Sketch:
         return gap.square().mean() + 0.05 * gap.abs().mean() + NAMING * naming
 
     @torch.no_grad()
-    def note(average: Learner) -> str:
+    def note(average: nn.Module) -> str:
         torch.manual_seed(0)
         rows = torch.randint(len(data), (500,))
         entry, style = kept.of[data.character[rows]], data.style[rows]
         named = average.sketch.near(data.say(rows)).argmax(dim=1) == entry
         made = average.sketch(data.sentences[data.character[rows], 0].float())[0][torch.arange(500), style]
         error = (made - kept.layers[entry, style]).square().mean().sqrt()
-        return f"root mean square error {error:.4f} on trained drawings, {named.float().mean():.3f} of sentences named"
+        return (
+            f"root mean square error {error:.4f} of trained drawings, whose values are 0 to 1; "
+            f"{named.float().mean():.3f} of sentences named"
+        )
 
     steps = args.steps or STEPS
     checkpoint = args.checkpoints / f"emoji-sketch-{steps}-{args.seed}.safetensors"
-    run = Run(steps, 2e-3, args.seed, checkpoint, True, decay=0.998, every=1000, minutes=args.minutes)
-    average, _ = fit(network, loss, run, note)
-    return average.sketch.requires_grad_(False)
+    run = Run(steps, 2e-3, args.seed, checkpoint, resume, decay=0.998, every=1000, minutes=args.minutes)
+    average, hours = fit(network, loss, run, note)
+    about = (
+        f"Its sketch, which remembers the drawings that training saw, was trained before: {steps:,} steps at a rate of "
+        f"{run.rate:g} in {hours:.2f} hours;\n{note(average)}."
+    )
+    return Trained(average.sketch.requires_grad_(False), about)

@@ -230,13 +230,14 @@ class InTheStyle(Panel):
 
     def section(self) -> Section:
         """The panel as a part of a page."""
+        missing = [f"Without {what}: {why}" for what, why in self.judges.missing.items()]
         return Section(
             "Emoji: a sentence, and the style of a picture",
             f'Told to the model: "{self.wish.prompt}", and no style. The style is that of a picture, which guidance '
             f"alone asks for: {self.read.shown}. All methods start from the same noise. {self.summary()}",
             tiles=self.tiles(),
             table=self.table,
-            notes=(*self.read.remarks, *self.judges.missing, *self.notes()),
+            notes=(*self.read.remarks, *missing, *self.notes()),
         )
 
     def notes(self) -> list[str]:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIDE = 32
-GRID = 4
-"""Sides of a code."""
+GRID = SIDE // 8
+"""Sides of a code, which the decoder makes twice and then four times as large."""
 FAST = 10.0
 """Codes are kept at a tenth of what they are, so that Adam moves them ten times as fast as the other weights."""
 

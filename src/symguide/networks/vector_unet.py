@@ -110,7 +110,7 @@ class VectorUNet(Trunk):
         return nn.functional.pixel_shuffle(self.run(blocks, embedding, hint=self.look(hint)), self.patch)
 
     def _hint(self, style: Tensor, view: Tensor, layers: Tensor, known: Tensor, sure: Tensor) -> Tensor:
-        """Channels at half of the sketch's sides: its pictures, the one in the style last, and how far it knows them.
+        """Channels at half of the sketch's sides: its pictures, the one in the style last, and which of them it knows.
 
         In no style that one is empty.
         """

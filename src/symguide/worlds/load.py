@@ -17,7 +17,7 @@ from torch import nn
 
 from symguide import networks
 from symguide.denoiser import Denoiser
-from symguide.errors import ConfigError, unknown
+from symguide.errors import ConfigError, WeightsError, unknown
 from symguide.integrations.generator import from_generator
 from symguide.schedule import from_spec, to_spec
 from symguide.worlds import WORLDS, installed, scorers
@@ -48,7 +48,13 @@ def load(
         folder = installed(world.denoiser)
     elif not folder.exists() and len(folder.parts) == 1:
         raise unknown("model", name, WORLDS)
-    network, config = networks.load(folder, device=device, dtype=dtype)
+    try:
+        network, config = networks.load(folder, device=device, dtype=dtype)
+    except ConfigError as error:
+        if str(name) not in WORLDS:
+            raise
+        said = "the package of weights is of another version: pip install --upgrade symguide-worlds"
+        raise WeightsError(f"{error}; {said}") from error
     settings = config.get("denoiser")
     if isinstance(settings, dict):
         _check(settings, f"{folder}/config.json")
