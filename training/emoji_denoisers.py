@@ -57,7 +57,7 @@ KINDS = {
         "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
         VP.cosine(),
         (48, 96, 96),
-        ((20_000, 1.5e-3),),
+        ((16_000, 1.5e-3),),
     ),
     "latent": Kind(
         "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",

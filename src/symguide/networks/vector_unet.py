@@ -21,9 +21,14 @@ class VectorUNet(Trunk):
     """A U-Net that is told the noise level, a sentence's vector, a style and how the picture was moved.
 
     All four become one embedding, their sum, which scales and shifts the channels of every block. Beside the noisy
-    sample it is shown what its `Sketch` remembers of the sentence, in every style and once more in the style asked
-    for, moved and on a ground as the view says. Pixels go in and out in blocks of `patch` x `patch`, so that the finest
-    level works on sides smaller by that factor.
+    sample x it is shown what its `Sketch` remembers of the sentence: pictures s_k in every style, moved and on a ground
+    as the view says, and once more the one asked for, in a style that is said or else that x turns out to be in,
+
+        sum_k w_k s_k,      w = softmax_k(a <x, M s_k> - b |M s_k|^2 / 2),
+
+    which is a posterior mean where M is the identity, a = alpha / sigma^2 and b = alpha a; all three are learnt, a and
+    b of the noise level. Pixels go in and out in blocks of `patch` x `patch`, so that the finest level works on sides
+    smaller by that factor.
 
     Args:
         in_channels: channels of x.
@@ -65,6 +70,11 @@ class VectorUNet(Trunk):
         self.view = nn.Linear(VIEW, wide, bias=False)
         self.sketch = Sketch(text, styles, entries)
         self.look = nn.Conv2d((styles + 1) * (3 * BLOCK**2 + 1) + 1, channels[0], 3, padding=1)
+        self.match = nn.Conv2d(3 * BLOCK**2, in_channels * patch**2, 1, bias=False)
+        self.weigh = nn.Linear(wide, 2)
+        nn.init.dirac_(self.match.weight)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.constant_(self.weigh.bias, -4.0)  # at more nothing would be learnt of noise levels where x says nothing
 
     def forward(
         self,
@@ -101,25 +111,33 @@ class VectorUNet(Trunk):
         sure: Tensor,
     ) -> Tensor:
         """`forward` with all of its conditions, and with what is remembered in place of its own sketch's."""
+        time = self.embed_time(timestep, len(x))
         told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view)
-        embedding = nn.functional.silu(self.embed_time(timestep, len(x)) + told)
         blocks = nn.functional.pixel_unshuffle(x, self.patch)
-        hint = self._hint(style, view, layers, known, sure)
-        if blocks.shape[2:] != hint.shape[2:]:
-            hint = nn.functional.interpolate(hint, blocks.shape[2:], mode="bilinear")
-        return nn.functional.pixel_shuffle(self.run(blocks, embedding, hint=self.look(hint)), self.patch)
+        pictures = placed(layers, view)
+        shown = nn.functional.pixel_unshuffle(pictures.flatten(0, 1), BLOCK)
+        if shown.shape[2:] != blocks.shape[2:]:
+            shown = nn.functional.interpolate(shown, blocks.shape[2:], mode="bilinear")
+        shown = shown.unflatten(0, known.shape)
+        weights = self._asked_for(blocks, time, style, shown, known)
+        asked = (weights[:, :, None, None, None] * shown).sum(dim=1)
+        ground = (1 - 2 * view[:, 4:]).repeat_interleave(BLOCK**2, dim=1)[:, :, None, None]
+        left = 1 - weights.sum(dim=1, keepdim=True)
+        hint = torch.cat([shown.flatten(1, 2), asked + left[:, :, None, None] * ground], dim=1)
+        said = torch.cat([known, 1 - left, sure[:, None]], dim=1)[:, :, None, None].expand(-1, -1, *hint.shape[2:])
+        hint = self.look(torch.cat([hint, said], dim=1))
+        return nn.functional.pixel_shuffle(self.run(blocks, nn.functional.silu(time + told), hint=hint), self.patch)
 
-    def _hint(self, style: Tensor, view: Tensor, layers: Tensor, known: Tensor, sure: Tensor) -> Tensor:
-        """Channels at half of the sketch's sides: its pictures, the one in the style last, and which of them it knows.
-
-        In no style that one is empty.
-        """
-        rows = torch.arange(len(style), device=style.device)
-        layers, known = (torch.cat([z, z.new_zeros(z[:, :1].shape)], dim=1) for z in (layers, known))
-        layers, known = (torch.cat([z[:, :-1], z[rows, style, None]], dim=1) for z in (layers, known))
-        shown = nn.functional.pixel_unshuffle(placed(layers, view).flatten(1, 2), BLOCK)
-        said = torch.cat([known, sure[:, None]], dim=1)[:, :, None, None]
-        return torch.cat([shown, said.expand(-1, -1, *shown.shape[2:])], dim=1)
+    def _asked_for(self, blocks: Tensor, time: Tensor, style: Tensor, shown: Tensor, known: Tensor) -> Tensor:
+        """Weights (B, styles) of the known pictures in what is asked for: one, or what x says, or none at all."""
+        wide = torch.promote_types(blocks.dtype, torch.float32)
+        matched = self.match(shown.flatten(0, 1)).unflatten(0, known.shape).flatten(2).to(wide)
+        a, b = self.weigh(nn.functional.silu(time)).to(wide).exp()[:, :, None].unbind(dim=1)
+        scores = a * (matched @ blocks.flatten(1)[:, :, None].to(wide))[:, :, 0] - b * matched.square().sum(dim=2) / 2
+        scores = scores.masked_fill(known == 0, torch.finfo(scores.dtype).min)
+        told = nn.functional.one_hot(style, self.styles + 1)[:, :-1]
+        none = (style == self.styles)[:, None]
+        return torch.where(none, scores.softmax(dim=1).to(known.dtype), told.to(known.dtype)) * known
 
     def _rows(self, x: Tensor, name: str, value: Tensor | None) -> Tensor:
         shape = (len(x), self.widths[name])

@@ -1,6 +1,6 @@
 """The drawings of the emoji world: open sets of the same characters, read from npm packages and rendered here.
 
-Nothing of them ships with symguide. `npm pack` brings a package, its sha512 is checked, and no code of it is run.
+None of their files ships with symguide. `npm pack` brings a package, its sha512 is checked, and no code of it is run.
 """
 
 import functools
