@@ -11,6 +11,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from emoji_stand_ins import Seen, network
 
 import symguide as sg
+from symguide import report
 from symguide.errors import ConfigError, WeightsError
 from symguide.objectives import TextSimilarity
 from symguide.worlds import emoji, scorers
@@ -500,6 +502,22 @@ def test_drawings_are_drawn_once_and_lacking_ones_are_empty(cache, monkeypatch):
     kept.write_bytes(kept.read_bytes()[:-9])
     with pytest.raises(ConfigError, match=r"cannot be read .*delete it, and it is drawn again"):
         drawings.drawings("noto", listed)
+
+
+def test_one_drawing_by_the_name_of_what_it_shows(cache, monkeypatch):
+    pytest.importorskip("cairosvg", exc_type=ImportError)
+    npm(monkeypatch)
+    made = emoji.drawing("package", "noto", side=32)
+    assert torch.equal(made, emoji.picture(half()[None], side=32)[0]) and made.unique().tolist() == [-1, 1]
+    shown = np.asarray(report.picture(made))
+    assert shown.shape == (32, 32, 3) and shown[5, 5].tolist() == [255, 0, 0] and (shown[5, 25] == 255).all()
+    for name, by, why in (
+        ("packing", "noto", "unknown emoji 'packing'"),
+        ("package", "notto", "unknown set of emoji"),
+        ("octopus", "noto", "noto has no octopus: take another of noto, twemoji"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            emoji.drawing(name, by)
 
 
 def test_colours_are_kept_times_their_opacity():

@@ -22,10 +22,9 @@ from symguide.objectives import Style
 from symguide.prediction_guidance import CFG
 from symguide.report import Column, Section, Tile, grid
 from symguide.specs.references import resized
-from symguide.worlds.emoji import drawings
+from symguide.worlds.emoji import drawing, drawings
 from symguide.worlds.emoji.names import STYLES, emojis, vectors
 from symguide.worlds.emoji.sentences import text
-from symguide.worlds.emoji.views import picture
 from symguide.worlds.load import scorer
 
 STRENGTH = Strength(0.07, 0.1, 0.1)
@@ -104,7 +103,7 @@ def read(wish: Wish, judge: Judges) -> Read:
         said.append(f"which set draws like {shown} is for the judge of styles to say, which is not there")
     else:
         try:
-            truth = drawing(by, character)
+            truth = drawn(by, character)
         except WeightsError as missing:
             said.append(f"the true drawing is not shown: {missing}")
         else:
@@ -112,17 +111,16 @@ def read(wish: Wish, judge: Judges) -> Read:
     return Read(vector, character, reference, shown, by, truth, tuple(said))
 
 
-def drawing(by: str, place: int) -> Tensor | None:
+def drawn(by: str, place: int) -> Tensor | None:
     """How a set draws a character, (3, 32, 32); None where it does not.
 
     Raises:
         WeightsError: where its drawings cannot be had.
     """
-    svg = drawings.icons(by).get(emojis()[place].code)
-    if svg is None:
+    if emojis()[place].code not in drawings.icons(by):
         return None
     try:
-        return picture(drawings.render(svg)[None])[0]
+        return drawing(emojis()[place].name, by, side=32)
     except ConfigError as missing:  # the program that draws
         raise WeightsError(str(missing)) from missing
 
@@ -136,9 +134,9 @@ def another(place: int, by: str) -> tuple[int, Tensor]:
     at = order.index(place)
     for other in [*order[at + 1 :], *order[:at]]:
         if known[other].group == known[place].group and by not in known[other].unseen:
-            drawn = drawing(by, other)
-            if drawn is not None:
-                return other, drawn
+            found = drawn(by, other)
+            if found is not None:
+                return other, found
     raise ConfigError(f"{by} draws nothing like {known[place].name}: give another --style")
 
 

@@ -11,6 +11,7 @@ from symguide.report.page import Section as Section
 from symguide.report.page import Tile as Tile
 from symguide.report.page import render_page as render_page
 from symguide.report.pictures import grid as grid
+from symguide.report.pictures import picture as picture
 from symguide.report.pictures import png as png
 from symguide.report.quality import frechet as frechet
 from symguide.report.quality import judged as judged

@@ -87,6 +87,11 @@ def _split(names: Sequence[str]) -> list[str]:
     return [line for name in names for line in name.split("\n")]
 
 
+def picture(x: Tensor) -> Image.Image:
+    """A sample (1 or 3, H, W) in [-1, 1] as a picture of its own size."""
+    return _picture(x, 1, ink=False, smooth=False)
+
+
 def png(picture: Image.Image) -> bytes:
     """The picture as a PNG file's bytes."""
     buffer = io.BytesIO()

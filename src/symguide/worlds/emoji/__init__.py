@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from torch import Tensor
+
+from symguide.errors import ConfigError, unknown
 from symguide.objectives import Objective
 from symguide.registry import register
 from symguide.worlds import World, scorers
+from symguide.worlds.emoji import drawings as _drawings
 from symguide.worlds.emoji.names import STYLES as STYLES
 from symguide.worlds.emoji.names import WEIGHTS as WEIGHTS
 from symguide.worlds.emoji.names import Emoji as Emoji
@@ -29,6 +33,27 @@ register("world", "emoji")(
         reads=text,
     )
 )
+
+
+def drawing(name: str, by: str, side: int = 64) -> Tensor:
+    """How a set draws a character, (3, side, side) in [-1, 1], on white.
+
+    Args:
+        name: of the character, see `emojis`.
+        by: the set, of `drawings.SETS`.
+        side: a divisor of 64.
+
+    Raises:
+        ConfigError: for a name and a set that are unknown, a character that the set lacks, other sides, and where
+            cairosvg is not installed. WeightsError: where the set cannot be had.
+    """
+    codes = {one.name: one.code for one in emojis()}
+    if name not in codes:
+        raise unknown("emoji", name, codes)
+    svg = _drawings.icons(by).get(codes[name])
+    if svg is None:
+        raise ConfigError(f"{by} has no {name}: take another of {', '.join(_drawings.SETS)}")
+    return picture(_drawings.render(svg)[None], side=side)[0]
 
 
 def objective(name: str, *given: Any, **settings: Any) -> Objective:
