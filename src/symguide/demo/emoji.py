@@ -22,6 +22,7 @@ from symguide.objectives import Style
 from symguide.prediction_guidance import CFG
 from symguide.report import Column, Section, Tile, grid
 from symguide.specs.references import resized
+from symguide.worlds import WORLDS
 from symguide.worlds.emoji import drawing, drawings
 from symguide.worlds.emoji.names import STYLES, emojis, vectors
 from symguide.worlds.emoji.sentences import text
@@ -46,7 +47,7 @@ class Wish:
 
     prompt: str = "a penguin"
     style: str = "openmoji"
-    weight: float = 3.0
+    weight: float = WORLDS["emoji"].weight
 
 
 @dataclass(frozen=True)

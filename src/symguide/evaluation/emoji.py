@@ -13,12 +13,15 @@ from symguide.errors import ConfigError, WeightsError
 from symguide.evaluation.drawing import Drawing
 from symguide.evaluation.emoji_album import DRAWINGS, GROUPS, SETS, TRAINED, Album, Pairs, with_or_without
 from symguide.report.quality import frechet, nearest, precision_recall
+from symguide.worlds import WORLDS
 from symguide.worlds.emoji.names import STYLES
 from symguide.worlds.load import judge, scorer
 
 Figures = dict[str, dict[str, float]]
 """Figures under the name of what they are about."""
 
+WEIGHT = WORLDS["emoji"].weight
+"""Of classifier-free guidance."""
 KINDS = ("name", "style", "clip", "classifier")
 SCORER, JUDGE = "the scorer's features", "the judge's features"
 NOVEL = 0.05
@@ -294,7 +297,7 @@ class Evaluation(Drawing):
         settings: of `Drawing`; no two groups share their noise.
     """
 
-    def __init__(self, denoiser: Denoiser, album: Album, *, weight: float = 3.0, **settings: Any) -> None:
+    def __init__(self, denoiser: Denoiser, album: Album, *, weight: float = WEIGHT, **settings: Any) -> None:
         super().__init__(denoiser, weight=weight, **settings)
         self.album = album
 
@@ -339,7 +342,7 @@ def evaluate(
     return figures, measures[min(measures)].drawings(count), missing
 
 
-def words(figures: Figures, drawings: Figures, count: int, weight: float = 3.0, steps: int = 25) -> str:
+def words(figures: Figures, drawings: Figures, count: int, weight: float = WEIGHT, steps: int = 25) -> str:
     """What a model's card says of it."""
     head = [
         f"At most {count:,} samples of each, {steps} steps of dpmpp_2m, classifier-free guidance of weight {weight:g};",
@@ -360,7 +363,7 @@ def measured(
     model: Denoiser,
     count: int = 1000,
     *,
-    weight: float = 3.0,
+    weight: float = WEIGHT,
     steps: int = 25,
     device: torch.device | str | None = None,
     progress: bool = True,
