@@ -16,7 +16,8 @@ where guidance asks for a style that the model knows, unguided samples of the mo
 unguided samples that begin with the noised drawing, at t = 0.6.
 
 The cell is papercell.py's: 25 deterministic steps, text at CFG 3, guided from 0.3 to 0.7 of the steps, one strength for
-every n; then eta = 1, and a curve of strengths, for what is left at equal names.
+every n; then in the first third of the steps, where it is open which of the drawings that it knows a sample becomes; with
+eta = 1; and a curve of strengths, for what is left at equal names.
 
 Needs npm, cairosvg and the EfficientNet packages that the world's judges ask for. Trials and cells that are done are
 kept under out/benchmarks and not computed again; --fresh starts over, --report measures nothing more of the cell.
@@ -98,6 +99,11 @@ STRENGTHS = tuple(scale for scale in CURVE if scale != 0.3)  # that one has plan
 PARTS: papercell.Parts = {
     "cell": (_plans("style", (1, 2, 4, 0)), SEEDS, 64),
     "line-art": (_plans("line-art", (1, 2, 4, 0)), SEEDS, 64),
+    "early": (
+        [p for scale in (0.1, 0.3) for p in _plans("line-art", (1, 2, 4), scale=scale, window=(0.0, 0.35))],
+        SEEDS,
+        64,
+    ),
     "choices": (_plans("personalisation", (1, 2, 0)), SEEDS, 64),
     "noise": (_plans("style", (1, 2, 0), eta=1.0), SEEDS, 64),
     "own": (_plans("style", (2, 4), eta=1.0, path="own"), SEEDS, 64),
@@ -105,7 +111,19 @@ PARTS: papercell.Parts = {
     "strength": (papercell.curve("style", 0.0, STRENGTHS, "emoji"), SEEDS, 64),
 }
 """Plans, seeds and samples on each, the most important first."""
-CELL = ("task", "eta", "n", "path", "scale", *FIGURES, "scorer : one call", "judge : one call", "calls", "runs")
+CELL = (
+    "task",
+    "eta",
+    "n",
+    "path",
+    "scale",
+    "window",
+    *FIGURES,
+    "scorer : one call",
+    "judge : one call",
+    "calls",
+    "runs",
+)
 
 
 class Emoji(World):
