@@ -16,8 +16,8 @@ where guidance asks for a style that the model knows, unguided samples of the mo
 unguided samples that begin with the noised drawing, at t = 0.6.
 
 The cell is papercell.py's: 25 deterministic steps, text at CFG 3, guided from 0.3 to 0.7 of the steps, one strength for
-every n; then in the first third of the steps, where it is open which of the drawings that it knows a sample becomes; with
-eta = 1; and a curve of strengths, for what is left at equal names.
+every n; then in the first third of the steps, where it is open which known drawing a sample becomes; with eta = 1; and
+a curve of strengths, for what is left at equal names.
 
 Needs npm, cairosvg and the EfficientNet packages that the world's judges ask for. Trials and cells that are done are
 kept under out/benchmarks and not computed again; --fresh starts over, --report measures nothing more of the cell.
