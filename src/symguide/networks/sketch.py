@@ -83,7 +83,7 @@ class Sketch(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """(B, channels[0], 4, 4) -> (B, styles, 4, 32, 32)."""
         layers: Tensor = self.output(self.fine(self.coarse(FAST * codes)))
-        return layers.unflatten(1, (self.styles, 4))
+        return layers.reshape(len(layers), self.styles, 4, SIDE, SIDE)
 
 
 class _Block(nn.Module):
@@ -106,9 +106,9 @@ def placed(layers: Tensor, view: Tensor) -> Tensor:
     A view: right and down by parts of a side, log of the zoom, the turn in radians, clockwise, and 1 - the ground's
     red, green and blue in 0..1. It is zoomed and turned about its middle, then moved.
     """
-    count = layers.shape[1]
-    put, ground = moved(layers.flatten(1, 2), view).unflatten(1, (count, 4)), 1 - view[:, 4:]
-    return 2 * on(put.flatten(0, 1), ground.repeat_interleave(count, dim=0)).unflatten(0, (-1, count)) - 1
+    rows, count, _, *sides = layers.shape
+    put, ground = moved(layers.flatten(1, 2), view).reshape(-1, 4, *sides), 1 - view[:, 4:]
+    return 2 * on(put, ground.repeat_interleave(count, dim=0)).reshape(rows, count, 3, *sides) - 1
 
 
 def on(layers: Tensor, ground: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class VectorUNet(Trunk):
         shown = nn.functional.pixel_unshuffle(pictures.flatten(0, 1), BLOCK)
         if shown.shape[2:] != blocks.shape[2:]:
             shown = nn.functional.interpolate(shown, blocks.shape[2:], mode="bilinear")
-        shown = shown.unflatten(0, known.shape)
+        shown = shown.reshape(*known.shape, *shown.shape[1:])
         weights = self._asked_for(blocks, time, style, shown, known)
         asked = (weights[:, :, None, None, None] * shown).sum(dim=1)
         ground = (1 - 2 * view[:, 4:]).repeat_interleave(BLOCK**2, dim=1)[:, :, None, None]
@@ -131,7 +131,7 @@ class VectorUNet(Trunk):
     def _asked_for(self, blocks: Tensor, time: Tensor, style: Tensor, shown: Tensor, known: Tensor) -> Tensor:
         """Weights (B, styles) of the known pictures in what is asked for: one, or what x says, or none at all."""
         wide = torch.promote_types(blocks.dtype, torch.float32)
-        matched = self.match(shown.flatten(0, 1)).unflatten(0, known.shape).flatten(2).to(wide)
+        matched = self.match(shown.flatten(0, 1)).reshape(*known.shape, -1).to(wide)
         a, b = self.weigh(nn.functional.silu(time)).to(wide).exp()[:, :, None].unbind(dim=1)
         scores = a * (matched @ blocks.flatten(1)[:, :, None].to(wide))[:, :, 0] - b * matched.square().sum(dim=2) / 2
         scores = scores.masked_fill(known == 0, torch.finfo(scores.dtype).min)
