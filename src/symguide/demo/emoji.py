@@ -29,7 +29,7 @@ from symguide.worlds.emoji.sentences import text
 from symguide.worlds.load import scorer
 
 STRENGTH = Strength(0.07, 0.15, 0.1)
-"""At these all pictures stay whole: by the judge 2.94 from the style unguided, then 2.30, 2.61 and 2.65. Twice as strong
+"""At these all pictures stay whole: by the judge 2.94 from the style unguided, then 2.30, 2.61 and 2.65. At twice that
 they come apart, as the model knows no picture in between."""
 GIVEN, TRUTH = "the style", "drawn by a person"
 CALLS, SHARES = (1, 4), (0.0, 0.2, 0.4, 0.6, 0.8)
