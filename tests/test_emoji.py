@@ -1,11 +1,13 @@
 """The emoji world without its models: names and their split, sentences, pictures under a view, packages of drawings."""
 
+import dataclasses
 import hashlib
 import io
 import itertools
 import json
 import math
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,7 +24,7 @@ import symguide as sg
 from symguide import report
 from symguide.errors import ConfigError, WeightsError
 from symguide.objectives import TextSimilarity
-from symguide.worlds import emoji, scorers
+from symguide.worlds import WORLDS, emoji, scorers
 from symguide.worlds.emoji import drawings, minilm, names, sentences, views
 
 MINILM = pytest.mark.skipif(not minilm.is_installed(), reason=f"MiniLM is not installed: {minilm.INSTALL}")
@@ -47,6 +49,19 @@ def test_every_trained_name_finds_its_own_drawings_in_the_models_memory():
     for dtype in (torch.float16, torch.bfloat16):
         narrow = sg.load("emoji", dtype=dtype).network.sketch
         assert torch.equal(narrow.near(vectors.to(dtype)).argmax(dim=1), rows)
+
+
+def test_weights_of_another_version_are_named_as_such(tmp_path, monkeypatch):
+    folder = tmp_path / "denoiser"
+    shutil.copytree(WORLDS["digits"].denoiser, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["arguments"]["rank"] = 4
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="does not take these arguments"):
+        sg.load(folder)
+    monkeypatch.setitem(WORLDS.things, "digits", dataclasses.replace(WORLDS["digits"], denoiser=folder))
+    with pytest.raises(WeightsError, match=r"rank.*pip install --upgrade symguide-worlds"):
+        sg.load("digits")
 
 
 # Names

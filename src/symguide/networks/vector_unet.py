@@ -74,7 +74,7 @@ class VectorUNet(Trunk):
         self.weigh = nn.Linear(wide, 2)
         nn.init.dirac_(self.match.weight)
         nn.init.zeros_(self.weigh.weight)
-        nn.init.constant_(self.weigh.bias, -4.0)  # at more nothing would be learnt of noise levels where x says nothing
+        nn.init.constant_(self.weigh.bias, -4.0)  # small: at 0 the softmax chooses even in noise
 
     def forward(
         self,
