@@ -29,8 +29,8 @@ from symguide.worlds.emoji.sentences import text
 from symguide.worlds.load import scorer
 
 STRENGTH = Strength(0.07, 0.15, 0.1)
-"""Of a penguin, four pictures of seed 0, all stay whole at these: by the judge 2.94 from the style unguided, then 2.30,
-2.61 and 2.65. Of an octopus at 0.15, 0.3 and 0.3 hardly any does."""
+"""Of a penguin (four pictures, seed 0, MiniLM installed) all stay whole at these: by the judge 2.94 from the style
+unguided, then 2.30, 2.61 and 2.65. Of an octopus at 0.15, 0.3 and 0.3 hardly any does."""
 GIVEN, TRUTH = "the style", "drawn by a person"
 CALLS, SHARES = (1, 4), (0.0, 0.2, 0.4, 0.6, 0.8)
 """Of an estimate; and of the steps that are done when it is made."""
