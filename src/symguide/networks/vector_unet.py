@@ -6,29 +6,39 @@ import torch
 from torch import Tensor, nn
 
 from symguide.errors import ConfigError
+from symguide.networks.layers import LOOK, VIEW, placed
 from symguide.networks.saveable import saveable
-from symguide.networks.sketch import Sketch, placed
-from symguide.networks.unet import Trunk, labels
+from symguide.networks.sketch import Sketch
+from symguide.networks.unet import Residual, Trunk, labels
+from symguide.schedule import VP
 
-VIEW = 7
-"""Numbers that say how a picture was moved and what it stands on: see `sketch.placed`."""
 BLOCK = 2
 """Sides of the blocks of the sketch's pixels that become channels."""
+DETAIL = 24
+"""Channels of what looks at single pixels."""
+SCHEDULE, TIMESTEPS = VP.cosine(), 1000.0
 
 
 @saveable
 class VectorUNet(Trunk):
-    """A U-Net that is told the noise level, a sentence's vector, a style and how the picture was moved.
+    """A U-Net that is told the noise level, a sentence's vector, a style, a look and how the picture was moved.
 
-    All four become one embedding, their sum, which scales and shifts the channels of every block. Beside the noisy
-    sample x it is shown what its `Sketch` remembers of the sentence: pictures s_k in every style, moved and on a ground
-    as the view says, and once more the one asked for, in a style that is said or else that x turns out to be in,
+    All five become one embedding, their sum, which scales and shifts the channels of every block. Beside the noisy
+    sample x it is shown what its `Sketch` remembers of the sentence: pictures s_k in every style, coloured, moved and
+    on a ground as told, and once more the one asked for, in a style that is said or else that x turns out to be in,
 
-        sum_k w_k s_k,      w = softmax_k(a <x, M s_k> - b |M s_k|^2 / 2),
+        s = sum_k w_k s_k,      w = softmax_k(a <x, M s_k> - b |M s_k|^2 / 2),
 
     which is a posterior mean where M is the identity, a = alpha / sigma^2 and b = alpha a; all three are learnt, a and
-    b of the noise level. Pixels go in and out in blocks of `patch` x `patch`, so that the finest level works on sides
-    smaller by that factor.
+    b of the noise level. What is not remembered is the ground. Its output is v on the cosine schedule, for samples that
+    are normal about M s by a spread tau, plus what the U-Net F makes of it, in units of the error of that:
+
+        v = sigma (alpha (1 - tau^2) x - M s) / (alpha^2 tau^2 + sigma^2) + tau / sqrt(alpha^2 tau^2 + sigma^2) F,
+
+    with tau learnt for every pixel, of the noise level, of how much is remembered and of x (Karras et al., 2206.00364,
+    section 5, about a mean): what is remembered well, such as the ground, is not drawn anew with every noise. Pixels go
+    in and out in blocks of `patch` x `patch`, so that the finest level works on sides smaller by that factor; a last
+    residual block looks at single pixels, for the detail and for tau.
 
     Args:
         in_channels: channels of x.
@@ -63,18 +73,27 @@ class VectorUNet(Trunk):
     ) -> None:
         super().__init__(in_channels * patch**2, channels, blocks, attention, heads, groups, dropout, lean=True)
         self.in_channels, self.patch = in_channels, patch
-        self.widths, self.styles = {"text": text, "view": VIEW}, styles
+        self.widths, self.styles = {"text": text, "view": VIEW, "look": LOOK}, styles
         wide = 4 * channels[0]
         self.text = nn.Sequential(nn.Linear(text, wide), nn.SiLU(), nn.Linear(wide, wide))
         self.style = nn.Embedding(styles + 1, wide)
-        self.view = nn.Linear(VIEW, wide, bias=False)
+        self.view, self.look = nn.Linear(VIEW, wide, bias=False), nn.Linear(LOOK, wide, bias=False)
         self.sketch = Sketch(text, styles, entries)
-        self.look = nn.Conv2d((styles + 1) * (3 * BLOCK**2 + 1) + 1, channels[0], 3, padding=1)
+        self.shown = nn.Conv2d((styles + 1) * (3 * BLOCK**2 + 1) + 1, channels[0], 3, padding=1)
         self.match = nn.Conv2d(3 * BLOCK**2, in_channels * patch**2, 1, bias=False)
         self.weigh = nn.Linear(wide, 2)
         nn.init.dirac_(self.match.weight)
         nn.init.zeros_(self.weigh.weight)
         nn.init.constant_(self.weigh.bias, -4.0)  # small: at 0 the softmax chooses even in noise
+        self.spread = nn.Linear(wide + 3, 1)
+        nn.init.zeros_(self.spread.weight)
+        with torch.no_grad():  # tau: 0.97 where nothing is remembered, 0.15, and 0.3 where no style is told
+            self.spread.bias.fill_(3.5)
+            self.spread.weight[0, -3:] = torch.tensor([-5.2, 0.9, 0.0])
+        self.single = nn.Conv2d(3 * in_channels, DETAIL, 3, padding=1)
+        self.detail = Residual(DETAIL, DETAIL, wide, groups, dropout, attention=0)
+        self.finish = nn.Conv2d(DETAIL, in_channels + 1, 3, padding=1)
+        nn.init.zeros_(self.finish.weight)
 
     def forward(
         self,
@@ -83,6 +102,7 @@ class VectorUNet(Trunk):
         text: Tensor | None = None,
         style: Tensor | None = None,
         view: Tensor | None = None,
+        look: Tensor | None = None,
     ) -> Tensor:
         """The network's output, shaped as x.
 
@@ -91,42 +111,50 @@ class VectorUNet(Trunk):
             timestep: noise level in 0..1000, (B,), or one number for all.
             text: vectors of sentences, (B, text); zeros, or None, mean "no text".
             style: (B,) integers 0..styles; `styles`, or None, means "no style".
-            view: (B, view); zeros, or None, mean "as it is".
+            view: (B, 7); zeros, or None, mean "as it is".
+            look: (B, 4); zeros, or None, mean "as it is drawn"; without a style, "in any look".
         """
         self.check(x, timestep, self.in_channels, self.patch * self.factor)
-        text, view = (self._rows(x, name, value) for name, value in (("text", text), ("view", view)))
+        told = [self._rows(x, name, value) for name, value in (("text", text), ("view", view), ("look", look))]
         none = torch.full((len(x),), self.styles, device=x.device)
         style = none if style is None else labels(style, len(x), self.styles, "style")
-        return self.refine(x, timestep, text, style, view, *self.sketch(text))
+        return self.refine(x, timestep, style, *told, *self.sketch(told[0]))
 
     def refine(
         self,
         x: Tensor,
         timestep: Tensor,
-        text: Tensor,
         style: Tensor,
+        text: Tensor,
         view: Tensor,
+        look: Tensor,
         layers: Tensor,
         known: Tensor,
         sure: Tensor,
     ) -> Tensor:
         """`forward` with all of its conditions, and with what is remembered in place of its own sketch's."""
         time = self.embed_time(timestep, len(x))
-        told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view)
+        told = self.text(text * text.shape[1] ** 0.5) + self.style(style) + self.view(view) + self.look(look)
+        told = nn.functional.silu(time + told)
         blocks = nn.functional.pixel_unshuffle(x, self.patch)
-        pictures = placed(layers, view)
+        pictures = placed(layers, view, look)
         shown = nn.functional.pixel_unshuffle(pictures.flatten(0, 1), BLOCK)
         if shown.shape[2:] != blocks.shape[2:]:
             shown = nn.functional.interpolate(shown, blocks.shape[2:], mode="bilinear")
         shown = shown.reshape(*known.shape, *shown.shape[1:])
         weights = self._asked_for(blocks, time, style, shown, known)
-        asked = (weights[:, :, None, None, None] * shown).sum(dim=1)
+        share = weights.sum(dim=1, keepdim=True)
         ground = (1 - 2 * view[:, 4:]).repeat_interleave(BLOCK**2, dim=1)[:, :, None, None]
-        left = 1 - weights.sum(dim=1, keepdim=True)
-        hint = torch.cat([shown.flatten(1, 2), asked + left[:, :, None, None] * ground], dim=1)
-        said = torch.cat([known, 1 - left, sure[:, None]], dim=1)[:, :, None, None].expand(-1, -1, *hint.shape[2:])
-        hint = self.look(torch.cat([hint, said], dim=1))
-        return nn.functional.pixel_shuffle(self.run(blocks, nn.functional.silu(time + told), hint=hint), self.patch)
+        asked = (weights[:, :, None, None, None] * shown).sum(dim=1) + (1 - share)[:, :, None, None] * ground
+        said = torch.cat([known, share, sure[:, None]], dim=1)[:, :, None, None].expand(-1, -1, *asked.shape[2:])
+        hint = self.shown(torch.cat([shown.flatten(1, 2), asked, said], dim=1))
+        rest = nn.functional.pixel_shuffle(self.run(blocks, told, hint=hint), self.patch)
+        mean = nn.functional.pixel_shuffle(self.match(asked), self.patch)
+        detail = self.finish(self.detail(self.single(torch.cat([x, mean, rest], dim=1)), told))
+        about = share * (style == self.styles)[:, None]
+        spread = self.spread(torch.cat([nn.functional.silu(time), share, about, share * sure[:, None]], dim=1))
+        spread = (spread[:, :, None, None] + detail[:, -1:]).sigmoid()
+        return _about(x, mean, rest + detail[:, :-1], timestep, spread)
 
     def _asked_for(self, blocks: Tensor, time: Tensor, style: Tensor, shown: Tensor, known: Tensor) -> Tensor:
         """Weights (B, styles) of the known pictures in what is asked for: one, or what x says, or none at all."""
@@ -146,3 +174,13 @@ class VectorUNet(Trunk):
         if value.shape != shape or not value.is_floating_point():
             raise ConfigError(f"{name} must be {shape[0]} rows of {shape[1]} numbers, not {tuple(value.shape)}")
         return value.to(x.dtype)
+
+
+def _about(x: Tensor, mean: Tensor, rest: Tensor, timestep: Tensor, spread: Tensor) -> Tensor:
+    """v of samples that are normal about a mean, by a spread tau (B, 1, H, W), and the rest in units of its error."""
+    wide = timestep.to(torch.promote_types(x.dtype, torch.float32)).expand(len(x))[:, None, None, None]
+    t = wide / TIMESTEPS
+    alpha, sigma, tau = SCHEDULE.alpha(t), SCHEDULE.sigma(t), spread.to(wide.dtype)
+    variance = alpha**2 * tau**2 + sigma**2
+    v = sigma / variance * (alpha * (1 - tau**2) * x - mean) + tau * variance.rsqrt() * rest
+    return v.to(x.dtype)

@@ -14,9 +14,13 @@ from symguide.errors import ConfigError, unknown
 from symguide.specs.pictures import Say
 from symguide.worlds import emoji, scenes
 
-CAPTION, TEXT, STYLE, VIEW = "caption", "text", "style", "view"
-VIEWED = {name: p.default for name, p in inspect.signature(emoji.view).parameters.items()}
-"""The conditions that make up a view of the emoji world, with what each is where only others are given."""
+CAPTION, TEXT, STYLE = "caption", "text", "style"
+MADE: dict[str, Callable[..., list[float]]] = {"view": emoji.view, "look": emoji.look}
+"""The emoji world's conditions that are given by their parts."""
+PARTS = {
+    name: {part: p.default for part, p in inspect.signature(make).parameters.items()} for name, make in MADE.items()
+}
+"""These parts, with what each is where only others are given."""
 
 
 def given(denoiser: Denoiser, pairs: Sequence[tuple[str, Sequence[Any]]]) -> dict[str, Any]:
@@ -26,13 +30,15 @@ def given(denoiser: Denoiser, pairs: Sequence[tuple[str, Sequence[Any]]]) -> dic
         ConfigError: for a name that the model does not take, or one given twice, and for words where it has none.
     """
     (names, anything), of_emoji = _taken(denoiser), is_of_emoji(denoiser)
-    known = [*(name for name in names if name not in (TEXT, VIEW)), *VIEWED] if of_emoji else names
+    parts = [part for each in PARTS.values() for part in each]
+    known = [*(name for name in names if name not in (TEXT, *PARTS)), *parts] if of_emoji else names
     out: dict[str, Any] = {}
     for name, values in pairs:
         if of_emoji and name == TEXT:
             raise ConfigError("what this model shows is said by --prompt, such as --prompt 'a happy octopus'")
-        if of_emoji and name == VIEW:
-            raise ConfigError(f"a view is given by its parts, e.g. --condition ground=skyblue: {', '.join(VIEWED)}")
+        if of_emoji and name in PARTS:
+            example = {"view": "ground=skyblue", "look": "ink=1"}[name]
+            raise ConfigError(f"a {name} is given by its parts, e.g. --condition {example}: {', '.join(PARTS[name])}")
         if not anything and name not in known:
             raise unknown("condition", name, known)
         if name in out:
@@ -56,8 +62,8 @@ def rows(
         say: told what a sentence is taken for, where that is not itself.
 
     Raises:
-        ConfigError: for prompts that the model does not take or understand, styles that it has none of, and views that
-            are none.
+        ConfigError: for prompts that the model does not take or understand, styles that it has none of, and views
+            and looks that are none.
     """
     out = {name: value if isinstance(value, list) else [value] for name, value in condition.items()}
     if is_of_emoji(denoiser):
@@ -77,22 +83,23 @@ def readings(sentences: Sequence[str]) -> dict[str, str]:
 
 
 def is_of_emoji(denoiser: Denoiser) -> bool:
-    """Whether a model takes sentences, styles and views as those of the emoji world do."""
+    """Whether a model takes sentences, styles, views and looks as those of the emoji world do."""
     text, style = denoiser.null.get(TEXT), denoiser.null.get(STYLE)
-    if not {TEXT, STYLE, VIEW} <= set(_taken(denoiser)[0]) or text is None or style is None:
+    if not {TEXT, STYLE, *PARTS} <= set(_taken(denoiser)[0]) or text is None or style is None:
         return False
     return torch.as_tensor(text).shape[-1] == emoji.WIDTH and int(style) == len(emoji.STYLES)
 
 
 def _of_emoji(condition: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """Styles as numbers, and the parts of views as views."""
-    out = {name: values for name, values in condition.items() if name not in VIEWED}
+    """Styles as numbers, and the parts of views and of looks as these."""
+    out = {name: values for name, values in condition.items() if not any(name in parts for parts in PARTS.values())}
     if STYLE in out:
         out[STYLE] = [emoji.style(value) if isinstance(value, str) else value for value in out[STYLE]]
-    if len(out) < len(condition):
-        parts = {name: condition.get(name, [default]) for name, default in VIEWED.items()}
-        count = math.lcm(*map(len, parts.values()))
-        out[VIEW] = [emoji.view(**{name: each[i % len(each)] for name, each in parts.items()}) for i in range(count)]
+    for name, make in MADE.items():
+        if PARTS[name].keys() & condition.keys():
+            parts = {part: condition.get(part, [default]) for part, default in PARTS[name].items()}
+            count = math.lcm(*map(len, parts.values()))
+            out[name] = [make(**{part: each[i % len(each)] for part, each in parts.items()}) for i in range(count)]
     return out
 
 

@@ -19,12 +19,13 @@ from symguide.worlds.emoji.sentences import WIDTH as WIDTH
 from symguide.worlds.emoji.sentences import nearest as nearest
 from symguide.worlds.emoji.sentences import taken_for as taken_for
 from symguide.worlds.emoji.sentences import text as text
+from symguide.worlds.emoji.views import look as look
 from symguide.worlds.emoji.views import picture as picture
 from symguide.worlds.emoji.views import view as view
 
 register("world", "emoji")(
     World(
-        "emoji, 32x32 pixels, RGB; conditions: a sentence such as 'a happy octopus', style=noto, twemoji or fluent",
+        "emoji, 32x32 pixels, RGB; conditions: a sentence 'a happy octopus', style=noto, twemoji or fluent, ink=1",
         WEIGHTS / "denoiser",
         {kind: WEIGHTS / "scorers" / kind for kind in ("classifier", "clip")},
         {kind: WEIGHTS / "judges" / kind for kind in ("classifier", "clip", "style", "name")},

@@ -1,4 +1,4 @@
-"""Pictures of drawings: moved, zoomed and turned, on a ground of any colour; the models are told how."""
+"""Pictures of drawings: moved, zoomed, turned, on a ground of any colour, in other looks; models are told how."""
 
 import math
 
@@ -7,28 +7,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from symguide.errors import ConfigError, number
-from symguide.networks.sketch import moved, on
-from symguide.networks.vector_unet import VIEW
+from symguide.networks.layers import LOOK, VIEW, coloured, moved, on
 
 
-def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32) -> Tensor:
+def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32, look: Tensor | None = None) -> Tensor:
     """Pictures (B, 3, side, side) in [-1, 1] of drawings (B, 4, H, H), as `drawings.render` has them.
 
     Args:
         drawings: uint8 or floats in 0..255, H a multiple of side.
-        view: (B, 7), see `symguide.networks.sketch.placed`; zeros, or None, are the drawing as it is, on white.
+        view: (B, 7), see `symguide.networks.layers.placed`; zeros, or None, are the drawing as it is, on white.
         side: of the pictures; drawings are averaged over blocks.
+        look: (B, 4), see `look` of this module; zeros, or None, are the drawing as it is.
 
     Raises:
-        ConfigError: for drawings or views of other shapes.
+        ConfigError: for drawings, views or looks of other shapes.
     """
     if drawings.ndim != 4 or drawings.shape[1] != 4 or drawings.shape[2] != drawings.shape[3]:
         raise ConfigError(f"drawings are (B, 4, side, side), not {tuple(drawings.shape)}")
     if side < 1 or drawings.shape[3] % side:
         raise ConfigError(f"drawings of {drawings.shape[3]} pixels have no whole blocks for pictures of {side}")
-    if view is not None and view.shape != (len(drawings), VIEW):
-        raise ConfigError(f"views of {len(drawings)} drawings are ({len(drawings)}, {VIEW}), not {tuple(view.shape)}")
+    for what, given, numbers in (("views", view, VIEW), ("looks", look, LOOK)):
+        if given is not None and given.shape != (len(drawings), numbers):
+            shape = tuple(given.shape)
+            raise ConfigError(f"{what} of {len(drawings)} drawings are ({len(drawings)}, {numbers}), not {shape}")
     layers = drawings.float() / 255
+    if look is not None:
+        layers = _looking(layers, look.to(layers))
     ground = layers.new_ones(len(layers), 3)
     if view is not None:
         view = view.to(layers)
@@ -40,6 +44,36 @@ def _moved(layers: Tensor, view: Tensor) -> Tensor:
     """Layers where a view puts them; those that no view moves stay bit for bit."""
     rows = view[:, :4].any(dim=1).nonzero()[:, 0]
     return layers.index_copy(0, rows, moved(layers[rows], view[rows])) if len(rows) else layers
+
+
+def _looking(layers: Tensor, look: Tensor) -> Tensor:
+    """Layers in their looks; those that look as they are stay bit for bit."""
+    rows = look.any(dim=1).nonzero()[:, 0]
+    if not len(rows):
+        return layers
+    plain, look = layers[rows], look[rows]
+    seen = coloured(plain, look)
+    seen = torch.cat([seen[:, :3].clamp_min(0).minimum(seen[:, 3:]), seen[:, 3:]], dim=1)
+    ink = look[:, :1, None, None] * _edges(plain)
+    black = torch.cat([torch.zeros_like(ink).expand(-1, 3, -1, -1), torch.ones_like(ink)], dim=1)
+    return layers.index_copy(0, rows, seen + ink * (black - seen))
+
+
+def _edges(layers: Tensor) -> Tensor:
+    """Where a drawing's colours or opacity change within a 32nd of its side: (B, 4, H, H) -> (B, 1, H, H) in 0..1."""
+    reach = max(layers.shape[-1] // 32, 2)
+    wide = F.pad(layers, (0, reach - 1, 0, reach - 1), mode="replicate")
+    most, least = F.max_pool2d(wide, reach, stride=1), -F.max_pool2d(-wide, reach, stride=1)
+    return (((most - least).amax(dim=1, keepdim=True) - 0.15) / 0.3).clamp(0, 1)
+
+
+def random_looks(count: int) -> Tensor:
+    """Looks (count, 4) as training draws them: six in ten as drawn, the others inked, pale, gray and of another hue.
+
+    Of these 0.6 are inked by 0.4 to 1, 0.5 pale by up to 0.7, 0.3 gray, and 0.4 turned by any angle.
+    """
+    drawn = torch.rand(count, 4) * torch.tensor([0.6, 0.7, 1.0, 2 * math.pi]) + torch.tensor([0.4, 0.0, 0.0, -math.pi])
+    return drawn * (torch.rand(count, 4) < torch.tensor([0.6, 0.5, 0.3, 0.4])) * (torch.rand(count, 1) < 0.4)
 
 
 def random_views(count: int) -> Tensor:
@@ -74,3 +108,23 @@ def view(
         raise ConfigError(f"a ground is a colour such as skyblue or #ffcc00, not {ground!r}") from None
     right, down = number(right, "a move to the right"), number(down, "a move down")
     return [right, down, math.log(number(zoom, "a zoom", above=0)), math.radians(number(turn, "a turn")), *colour]
+
+
+def look(ink: float = 0.0, pale: float = 0.0, gray: float = 0.0, hue: float = 0.0) -> list[float]:
+    """A look of one's own, as the condition "look" takes it: one row.
+
+    Args:
+        ink: of black lines where a drawing's colours change, 0 to 1.
+        pale: how much white is in its colours, 0 to 1.
+        gray: how much gray, 0 to 1.
+        hue: by how much its colours are turned about the circle of hues, in degrees: 120 makes red green.
+
+    Raises:
+        ConfigError: for numbers that are none, and parts outside 0 to 1.
+
+    >>> look(ink=1, hue=180)
+    [1.0, 0.0, 0.0, 3.141592653589793]
+    """
+    parts = {"ink": ink, "pale": pale, "gray": gray}
+    shares = [number(value, f"{name} of a look", least=0, most=1) for name, value in parts.items()]
+    return [*shares, math.radians(number(hue, "a hue"))]
