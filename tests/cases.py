@@ -321,7 +321,7 @@ SENTENCES = {
         "text": F.normalize(torch.randn(2, 384, generator=torch.Generator().manual_seed(0)), dim=1),
         "style": [0, 2],
         "view": torch.tensor([[0.1, 0.0, 0.2, 0.5, 0.0, 0.3, 0.1], [0.0] * 7]),
-        "look": torch.tensor([[0.5, 0.2, 0.3, 1.0], [0.0] * 4]),
+        "look": torch.tensor([[0.5, 0.2, 0.3, 1.0, 0.0], [0.0] * 5]),
     }
 }
 

@@ -108,12 +108,15 @@ def test_a_run_does_not_go_on_where_a_sentence_means_something_else(monkeypatch)
 
 def test_a_look_is_given_by_its_parts():
     draw("--prompt", "dog", "--condition", "style=noto", "--condition", "ink=1,0", "--condition", "hue=90")
-    look = torch.tensor([[1.0, 0, 0, math.pi / 2], [0, 0, 0, math.pi / 2], [1, 0, 0, math.pi / 2]])
+    look = torch.tensor([[ink, 0, 0, math.pi / 2, 0] for ink in (1.0, 0.0, 1.0)])
     got = expected({"text": vector("dog").expand(3, -1), "style": [0] * 3, "look": look})
     torch.testing.assert_close(samples(), got, rtol=0, atol=1e-4)
     said = draw("--condition", "ink=2", out="wrong", code=2).stderr
     assert "ink of a look must be between 0 and 1, not 2" in said and not Path("wrong").exists()
-    assert "e.g. --condition ink=1: ink, pale, gray, hue" in draw("--condition", "look=1", out="wrong", code=2).stderr
+    assert (
+        "e.g. --condition ink=1: ink, pale, gray, hue, free"
+        in draw("--condition", "look=1", out="wrong", code=2).stderr
+    )
 
 
 def test_no_prompt_is_no_guidance_and_parts_of_a_view_alone_are_one():
@@ -134,7 +137,14 @@ def test_objectives_of_a_style_and_of_a_sentence():
     text = torch.stack([vector(name) for name in ("red heart", "wolf", "red heart")])
     style, words = Seen("classifier", emoji.vectors(), bent=True), Seen("clip", emoji.vectors(), bent=True)
     loss = Style(picture, style) + 2 * TextSimilarity(text, words)
-    torch.testing.assert_close(samples(), expected({}, 0, sg.FreeDoM(loss, scale=0.3)), rtol=0, atol=1e-4)
+    free = {"look": torch.tensor([emoji.look(free=True)] * 3)}  # for guidance to choose, as nothing else is told of it
+    torch.testing.assert_close(samples(), expected(free, 0, sg.FreeDoM(loss, scale=0.3)), rtol=0, atol=1e-4)
+    draw("--objective", goal, "--method", "freedom", "--scale", 0.3, "--condition", "free=0", out="drawn")
+    torch.testing.assert_close(samples("drawn"), expected({}, 0, sg.FreeDoM(loss, scale=0.3)), rtol=0, atol=1e-4)
+    assert "none is given" in draw("--objective", goal, "--cfg", 2, out="wrong", code=2).stderr
+    assert done.stderr.count("no style is told, so the objective may choose any look") == 1
+    said = draw("--condition", "free=1", "--condition", "style=noto", out="wrong", code=2).stderr
+    assert "a look is free where no style is told" in said
     figures = json.loads(Path("figures.json").read_text())
     assert [term["term"].partition(":")[0] for term in figures["reached"]["terms"]] == ["style", "text"]
     assert all({"scorer", "judge"} <= term.keys() for term in figures["reached"]["terms"])

@@ -9,6 +9,7 @@ from symguide.errors import ConfigError
 from symguide.evaluation import emoji_tasks
 from symguide.evaluation.emoji_album import CHARACTERS, DRAWINGS, SETS, Pairs
 from symguide.evaluation.emoji_tasks import TASKS, Task, Truth, task
+from symguide.worlds import emoji
 from symguide.worlds.emoji.names import STYLES
 
 DTYPE = torch.float32
@@ -65,6 +66,9 @@ def test_a_sample_has_the_same_task_in_any_batch(name):
         torch.testing.assert_close(value, ahead[key][4:5], equal_nan=True, rtol=1e-5, atol=1e-6)
 
 
+FREE = torch.tensor([emoji.look(free=True)] * 5)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_model_is_told_what_the_task_says(name, book):
     goal, (text, style) = task(name, range(5)), GIVEN[name]
@@ -77,6 +81,7 @@ def test_the_model_is_told_what_the_task_says(name, book):
     else:
         names = [book.characters[c].name for c in goal.character.tolist()]
         assert goal.prompts == (names if text else [""] * 5) and "view" not in goal.condition
+    assert ("look" in goal.condition) == (not style) and torch.equal(goal.condition.get("look", FREE), FREE)
     assert (goal.upper is not None) == (name == "style")
     if goal.upper is not None:
         assert torch.equal(goal.upper["style"], goal.style) and torch.equal(goal.upper["text"], goal.condition["text"])

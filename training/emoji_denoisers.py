@@ -18,7 +18,6 @@ from symguide.evaluation import emoji_sheets
 from symguide.evaluation.emoji import Evaluation, measured
 from symguide.evaluation.emoji_album import with_or_without
 from symguide.files import write
-from symguide.networks.layers import LOOK
 from symguide.report import png
 from symguide.schedule import VP, Schedule, to_spec
 from symguide.worlds.emoji import STYLES
@@ -27,12 +26,12 @@ UNSURE = 0.15  # of the training shows what the sketch takes for nearest if it d
 HIDDEN = 0.25  # of the training does not show what it remembers of the drawing itself, as of one that it never saw
 BATCH = 32
 MOST = 20.0  # weight of the loss, see `floored_v_loss`
-NULL = {"text": [[0.0] * 384], "style": len(STYLES), "look": [[0.0] * LOOK]}
+NULL = {"text": [[0.0] * 384], "style": len(STYLES)}
 CONDITIONS = {
     "text": "the 384 numbers of a sentence's MiniLM vector; symguide.worlds.emoji.text makes them; zeros for none",
     "style": f"0 to {len(STYLES) - 1} for {', '.join(STYLES)}; {len(STYLES)} for none",
     "view": "7 numbers: how the picture is moved and on what it stands, symguide.worlds.emoji.view; zeros for as it is",
-    "look": "4 numbers: ink, pale, gray, hue, symguide.worlds.emoji.look; zeros: as drawn, and without style any",
+    "look": "5 numbers: ink, pale, gray, hue, and 1 for any look; symguide.worlds.emoji.look; zeros for as drawn",
 }
 
 
@@ -57,10 +56,10 @@ class Kind:
 
 KINDS = {
     "denoiser": Kind(
-        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by\n`floored_v_loss`.",
+        "Draws emoji from sentences, in three styles. Predicts v on the cosine schedule, by `floored_v_loss`.",
         VP.cosine(),
         (48, 96, 96),
-        ((16_000, 1.5e-3),),
+        ((12_000, 1.5e-3),),
     ),
     "latent": Kind(
         "Draws emoji of 64x64 pixels from sentences, as latents of the `autoencoder`; v on the cosine schedule.",
@@ -105,23 +104,25 @@ def train(name: str, args: argparse.Namespace) -> None:
         before = sketch.about
     else:
         begin(network, networks.load(args.out / kind.start)[0])
+        with torch.no_grad():  # nothing says yet what the sketch's pictures are as latents: tau is 0.97
+            network.spread.weight.zero_()
+            network.spread.bias.fill_(3.5)
         before = f"Started from the weights of `{kind.start}` where they fit, and with its sketch."
     encoder = networks.load(args.out / kind.autoencoder, args.device)[0].encode if kind.autoencoder else None
 
     def losses(
         refine: Callable[..., Tensor], sketch: nn.Module, seen: emoji_data.Drawings, count: int, plain: bool = False
     ) -> Tensor:
-        x0, shows, rows = seen.batch(count, kind.side, plain)
-        told = shows if plain else emoji_data.told(shows)
+        x0, told, rows = seen.batch(count, kind.side, plain)
         t, noise = times(count, kind.schedule), torch.randn(count, *kind.shape)
         chance = torch.ones(count) if plain else torch.rand(count)
         own, drawn = remembered.of[seen.character[rows]], seen.style[rows]
         x0, own, drawn, chance, t, noise = (z.to(args.device) for z in (x0, own, drawn, chance, t, noise))
-        style, text, *looks = (told[name].to(args.device) for name in ("style", "text", "view", "look"))
+        said = [told[name].to(args.device) for name in ("text", "style", "view", "look")]
         with torch.no_grad():
-            remembers = shown(sketch, text, own, drawn, chance)
+            remembers = shown(sketch, said[0], own, drawn, chance)
             x0 = x0 if encoder is None else encoder(x0)
-        return floored_v_loss(refine, kind.schedule, x0, t, noise, style, text, *looks, *remembers, most=MOST).mean()
+        return floored_v_loss(refine, kind.schedule, x0, t, noise, *said, *remembers, most=MOST).mean()
 
     @torch.no_grad()
     def note(average: nn.Module) -> str:
@@ -189,8 +190,9 @@ def finish(
     both, mute, bare = emoji_data.DROP
     left = (
         f"Text and style were left out in {both:.0%} of the training, the text alone in {mute:.0%} and the style alone "
-        f"in {bare:.0%}. {UNSURE:.0%} of it was shown what is\nnearest to a name that the sketch does not know, and "
-        f"{HIDDEN:.0%} not what it remembers of the drawing itself."
+        f"in {bare:.0%}; half of those without a style were not\ntold the look either. {UNSURE:.0%} was shown what is "
+        f"nearest to a name that the sketch does not know, and {HIDDEN:.0%} not what it remembers of the drawing\n"
+        f"itself. Weights of the loss in units of a clean sample's error: 1 to {MOST:g}."
     )
     options = {"seed": args.seed, "steps": args.steps}
     command = "".join(f" --{key} {value}" for key, value in options.items() if value is not None)

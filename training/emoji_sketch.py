@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from symguide.networks.sketch import SIDE, Sketch, crisp
 from symguide.worlds.emoji import STYLES
 
-BATCH, ROUNDS = 64, ((16_000, 2e-3), (5_000, 1e-3))
-"""Steps and learning rate: of what the decoder makes, and then of what `crisp` makes of that."""
-LEAK = 0.1
+BATCH = 64
+ROUNDS = ((16_000, 2e-3, None), (5_000, 1e-3, 0.1))
+"""Steps, learning rate, and the leak with which `crisp` is trained through; without one the decoder alone is."""
 NAMING = 0.01
 """Weight of the sentences' loss: it shares no weights with the drawings' loss, but the limit of the gradient's norm."""
 
@@ -80,17 +80,21 @@ def trained(args: argparse.Namespace, data: emoji_data.Drawings, kept: Entries, 
     sketch = Sketch(styles=len(STYLES), entries=len(kept.known))
     sketch.known.copy_(kept.known)
 
-    def begin(network: nn.Module) -> Callable[[int], Tensor]:
-        sketch, leak = network.sketch, next(leaks)
-        decode = torch.compile(sketch.decode) if args.compile else sketch.decode
+    parts = ROUNDS if args.steps is None else [(args.steps, rate, leak) for _, rate, leak in ROUNDS]
+    leaks = iter(leak for _, _, leak in parts)
+
+    def begin(learner: nn.Module) -> Callable[[int], Tensor]:
+        """The loss of the next round."""
+        leak = next(leaks)
+        decode = torch.compile(learner.sketch.decode) if args.compile else learner.sketch.decode
 
         def loss(step: int) -> Tensor:
             some = torch.randint(len(kept.known), (BATCH,))
-            made = decode(sketch.codes[some])
+            made = decode(learner.sketch.codes[some])
             made = made if leak is None else crisp(made, leak)
             gap = (made - kept.layers[some]) * kept.known[some][:, :, None, None, None]
             rows = torch.randint(len(data), (BATCH,))
-            scores = network.scale.exp() * sketch.near(data.say(rows))
+            scores = learner.scale.exp() * learner.sketch.near(data.say(rows))
             naming = F.cross_entropy(scores, kept.of[data.character[rows]])
             return gap.square().mean() + 0.05 * gap.abs().mean() + NAMING * naming
 
@@ -109,23 +113,21 @@ def trained(args: argparse.Namespace, data: emoji_data.Drawings, kept: Entries, 
             f"{named.float().mean():.3f} of sentences named"
         )
 
-    leaks = iter((None, LEAK))
-    parts = ROUNDS if args.steps is None else ((args.steps, ROUNDS[0][1]),)
     runs = [
         Run(
             steps,
             rate,
             args.seed + number,
-            args.checkpoints / f"emoji-sketch-{steps}-{args.seed}.safetensors",
+            args.checkpoints / f"emoji-sketch-{number + 1}-{steps}-{args.seed}.safetensors",
             resume,
             decay=0.998,
             every=1000,
             minutes=args.minutes,
         )
-        for number, (steps, rate) in enumerate(parts)
+        for number, (steps, rate, _) in enumerate(parts)
     ]
     average, hours = in_rounds(Learner(sketch), runs, begin, note)
-    said = ", then ".join(f"{steps:,} steps at a rate of {rate:g}" for steps, rate in parts)
+    said = ", then ".join(f"{steps:,} steps at a rate of {rate:g}" for steps, rate, _ in parts)
     about = (
         f"Its sketch, which remembers the drawings that training saw, was trained before: {said}, in "
         f"{hours:.2f} hours;\n{note(average)}."

@@ -96,9 +96,9 @@ def source(asked: Request, found: Sequence[Method]) -> Model:
     with torch.no_grad():
         shape = tuple(denoiser.decode(torch.zeros(1, *denoiser.shape, device=device)).shape[1:])
     condition, prompts = conditions.given(denoiser, asked["condition"] or ()), asked["prompt"] or []
-    rows = conditions.rows(denoiser, condition, prompts, asked.say)
+    rows = conditions.rows(denoiser, condition, prompts, asked.say, steered=asked["objective"] is not None)
     for each in found:
-        if weighs_condition(each.name) and each.settings["scale"] != 1 and not rows:
+        if weighs_condition(each.name) and each.settings["scale"] != 1 and not (condition or prompts):
             raise ConfigError(
                 "--cfg strengthens a condition, and none is given: add --prompt or e.g. --condition label=3"
             )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from symguide.cli.command import Setting, Word, flag, read
 from symguide.cli.methods import Method
 from symguide.cli.registered import LOSS, PARTICLES
 from symguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from symguide.worlds import World
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "model": {"model": "digits", "batch": 64, "steps": 50, "solver": "ddim", "grid": "uniform"},
@@ -66,7 +69,7 @@ class Request:
         if self["rule"] is not None and self["rule"] not in names:
             implied.append(self["rule"])
         if self["pipeline"] is None and not any(map(registered.weighs_condition, [*names, *implied])):
-            cfg = _prompted(self["model"]) if cfg is None and self["prompt"] else cfg
+            cfg = _world(self["model"]).weight if cfg is None and self["prompt"] else cfg
             implied += [] if cfg is None else ["cfg"]
         for alike in (
             [name for name in names if registered.kind_of(name) == LOSS],
@@ -76,12 +79,15 @@ class Request:
             if len(alike) > 1:
                 raise ConfigError(f"{' and '.join(alike)} are both {registered.kind_of(alike[0])}: give one of them")
         given = methods.belong(self.words, names, default, implied)
-        for name, own in given.items():
+        own = None if self["pipeline"] is not None else _world(self["model"]).scale
+        if own is not None and "sag" in given:
+            given["sag"] = {"scale": own} | given["sag"]
+        for name, words in given.items():
             if cfg is not None and registered.weighs_condition(name):
-                own["scale"] = cfg
+                words["scale"] = cfg
             if self["best_of"] is not None and name == "best_of_n":
-                own["n"] = self["best_of"]
-        found = [methods.whole(name, own) for name, own in given.items()]
+                words["n"] = self["best_of"]
+        found = [methods.whole(name, words) for name, words in given.items()]
         for each in found if self["objective"] is None else []:
             if each.kind in (LOSS, PARTICLES):
                 how = "--best-of" if each.name == "best_of_n" and each.name in implied else f"--method {each.name}"
@@ -91,11 +97,11 @@ class Request:
         return found
 
 
-def _prompted(model: str) -> float:
-    """Weight of classifier-free guidance where a prompt is given and no weight."""
+def _world(model: str) -> "World":
+    """What the registry knows of a model, of one's own what all worlds have."""
     from symguide.worlds import WORLDS, World
 
-    return WORLDS[model].weight if model in WORLDS else World.weight
+    return WORLDS[model] if model in WORLDS else World("", Path(model))
 
 
 def request(words: Sequence[Word], table: Mapping[str, Setting]) -> Request:

@@ -40,7 +40,8 @@ SAMPLE: Mapping[str, Setting] = grouped(
         "condition": only_models(
             "a pipeline is told what to show by --prompt",
             "A condition of the model, label=3; values of a list, label=0,1,2, go to the samples in turn. Of emoji: "
-            "style=twemoji, ground=skyblue, zoom=1.2, turn=20 (degrees), right=0.1, down=0.1 (of a side).",
+            "style=twemoji, ground=skyblue, zoom=1.2, turn=20 (degrees), right=0.1, down=0.1 (of a side), ink=1, "
+            "pale=0.4, gray=1, hue=120 (degrees), free=1 (in any look).",
             Pairs,
             form="NAME=VALUES",
             many=True,
@@ -109,7 +110,7 @@ SAMPLE: Mapping[str, Setting] = grouped(
             form="NAME",
             many=True,
         ),
-        "scale": Setting("Strength of the method.", float, shown="the method's own, as in Python", method=True),
+        "scale": Setting("Strength of the method.", float, shown="the method's own, or the model's", method=True),
         "n": Setting("Network calls that the method looks ahead.", int, shown="the method's own", method=True),
         "window": Setting("The guided part of the steps.", tuple[float, float], form="START STOP", method=True),
         "sphere": Setting("The method's constraint: DSG's sphere.", float, form="RATE", method=True),

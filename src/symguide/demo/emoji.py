@@ -24,8 +24,9 @@ from symguide.report import Column, Section, Tile, grid
 from symguide.specs.references import resized
 from symguide.worlds import WORLDS
 from symguide.worlds.emoji import drawing, drawings
-from symguide.worlds.emoji.names import STYLES, emojis, vectors
+from symguide.worlds.emoji.names import emojis, vectors
 from symguide.worlds.emoji.sentences import text
+from symguide.worlds.emoji.views import look
 from symguide.worlds.load import scorer
 
 STRENGTH = Strength(0.07, 0.15, 0.1)
@@ -164,9 +165,9 @@ class InTheStyle(Panel):
         super().__init__(denoiser, device, num, four(self.scorer, *STRENGTH, passes=calls))
 
     def told(self, count: int) -> dict[str, Any]:
-        """What the model is told: the sentence for every sample, and no style."""
-        style = torch.full((count,), len(STYLES), device=self.device)
-        return {"text": self.read.vector.to(self.device).expand(count, -1), "style": style}
+        """What the model is told: the sentence for every sample, no style, and that it may look as it will."""
+        free = torch.tensor([look(free=True)] * count, device=self.device)
+        return {"text": self.read.vector.to(self.device).expand(count, -1), "look": free}
 
     def settings(self) -> dict[str, Any]:
         """The sentence and its guidance."""

@@ -20,7 +20,7 @@ from symguide.objectives import Balanced, Edges, ImageSimilarity, Measurement, P
 from symguide.objectives.base import Follower
 from symguide.objectives.operators import Downsample
 from symguide.objectives.similarity import Similarity
-from symguide.worlds.emoji import view
+from symguide.worlds.emoji import look, view
 from symguide.worlds.emoji.names import STYLES
 from symguide.worlds.load import judge, scorer
 
@@ -39,7 +39,7 @@ class Task:
         prompts: what every sample's text says; "" is no text.
         character: of every sample, its place in the album, (B,).
         style: in which the truth is drawn, its place in `SETS`, (B,).
-        condition: what the model is told: text, style and view.
+        condition: what the model is told: text, style, view and look.
         reference: what guidance is given to follow, (B, 3, side, side), None where it follows no picture.
         scorer: the objective, by the scorers: what guidance may use.
         judge: the same by the judges, or how far their features are from those of the truth, for measuring alone.
@@ -119,6 +119,8 @@ class Ask:
             text: whether the model is told the names.
             style: whether it is told the style.
             views: of the truth, (B, 7); the model is told them.
+
+        Where it is told no style, it may draw in any look, as `symguide sample` has it.
         """
         character, number = self.asked.character, self.asked.style
         none = torch.full_like(number, NONE)
@@ -128,6 +130,8 @@ class Ask:
         }
         if views is not None:
             condition["view"] = views
+        if not style:
+            condition["look"] = torch.tensor([look(free=True)] * len(character))
         known = [self.pictures(Pairs(character, torch.full_like(number, s)), views) for s in range(NONE)]
         seen = self.book.seen[character] & (torch.arange(NONE) != number[:, None])
         return Task(
@@ -193,7 +197,8 @@ def _style(ask: Ask) -> Task:
     reference = ask.pictures(ask.book.others(ask.asked))
     trained = bool((ask.asked.style < NONE).all())
     upper = {"text": ask.vectors, "style": ask.asked.style} if trained else None
-    return ask.task(*_by_both("classifier", lambda net: Style(reference, net)), reference=reference, upper=upper)
+    both = _by_both("classifier", lambda net: Style(reference, net))
+    return ask.task(*both, reference=reference, upper=upper)
 
 
 def _text(ask: Ask) -> Task:

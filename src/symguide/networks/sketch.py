@@ -20,7 +20,7 @@ class Sketch(nn.Module):
 
     A memory of one code (channels[0], 4, 4) for each character, which one decoder makes the drawings in all styles of:
 
-        i = argmax_j cos(W text, key_j),    drawings = decode(code_i),
+        i = argmax_j cos(W text, key_j),    drawings = crisp(decode(code_i)),
 
     so a name gives the drawings of its character, and any other sentence those of the nearest one. A drawing that was
     never shown to it is left empty: what is known of it is in the other styles' drawings. It costs a fifth of a call

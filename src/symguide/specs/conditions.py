@@ -15,10 +15,14 @@ from symguide.specs.pictures import Say
 from symguide.worlds import emoji, scenes
 
 CAPTION, TEXT, STYLE = "caption", "text", "style"
-MADE: dict[str, Callable[..., list[float]]] = {"view": emoji.view, "look": emoji.look}
-"""The emoji world's conditions that are given by their parts."""
+MADE: dict[str, tuple[Callable[..., list[float]], str]] = {
+    "view": (emoji.view, "ground=skyblue"),
+    "look": (emoji.look, "ink=1"),
+}
+"""View and look of the emoji world, which are given by their parts: what makes them, and an example."""
 PARTS = {
-    name: {part: p.default for part, p in inspect.signature(make).parameters.items()} for name, make in MADE.items()
+    name: {part: p.default for part, p in inspect.signature(make).parameters.items()}
+    for name, (make, _) in MADE.items()
 }
 """These parts, with what each is where only others are given."""
 
@@ -30,15 +34,15 @@ def given(denoiser: Denoiser, pairs: Sequence[tuple[str, Sequence[Any]]]) -> dic
         ConfigError: for a name that the model does not take, or one given twice, and for words where it has none.
     """
     (names, anything), of_emoji = _taken(denoiser), is_of_emoji(denoiser)
-    parts = [part for each in PARTS.values() for part in each]
+    parts = [part for name, each in PARTS.items() if name in names for part in each]
     known = [*(name for name in names if name not in (TEXT, *PARTS)), *parts] if of_emoji else names
     out: dict[str, Any] = {}
     for name, values in pairs:
         if of_emoji and name == TEXT:
             raise ConfigError("what this model shows is said by --prompt, such as --prompt 'a happy octopus'")
         if of_emoji and name in PARTS:
-            example = {"view": "ground=skyblue", "look": "ink=1"}[name]
-            raise ConfigError(f"a {name} is given by its parts, e.g. --condition {example}: {', '.join(PARTS[name])}")
+            example, own = MADE[name][1], ", ".join(PARTS[name])
+            raise ConfigError(f"a {name} is given by its parts, e.g. --condition {example}: {own}")
         if not anything and name not in known:
             raise unknown("condition", name, known)
         if name in out:
@@ -51,7 +55,11 @@ def given(denoiser: Denoiser, pairs: Sequence[tuple[str, Sequence[Any]]]) -> dic
 
 
 def rows(
-    denoiser: Denoiser, condition: Mapping[str, Any], prompts: Sequence[str], say: Say = lambda text: None
+    denoiser: Denoiser,
+    condition: Mapping[str, Any],
+    prompts: Sequence[str],
+    say: Say = lambda text: None,
+    steered: bool = False,
 ) -> dict[str, list[Any]]:
     """The values of every condition as the network takes them, which go to the samples in turn.
 
@@ -60,6 +68,7 @@ def rows(
         condition: as `given` has it.
         prompts: what the samples show.
         say: told what a sentence is taken for, where that is not itself.
+        steered: whether an objective steers: where neither style nor look is told, it may choose the look.
 
     Raises:
         ConfigError: for prompts that the model does not take or understand, styles that it has none of, and views
@@ -68,6 +77,9 @@ def rows(
     out = {name: value if isinstance(value, list) else [value] for name, value in condition.items()}
     if is_of_emoji(denoiser):
         out = _of_emoji(out)
+        if steered and "look" in _taken(denoiser)[0] and not out.keys() & {STYLE, "look"}:
+            out["look"] = [emoji.look(free=True)]
+            say("no style is told, so the objective may choose any look; drawn as the sets do: --condition free=0")
     if prompts:
         name, read = _reader(denoiser, say)
         if name in out:
@@ -83,9 +95,9 @@ def readings(sentences: Sequence[str]) -> dict[str, str]:
 
 
 def is_of_emoji(denoiser: Denoiser) -> bool:
-    """Whether a model takes sentences, styles, views and looks as those of the emoji world do."""
+    """Whether a model takes sentences, styles and views as those of the emoji world do."""
     text, style = denoiser.null.get(TEXT), denoiser.null.get(STYLE)
-    if not {TEXT, STYLE, *PARTS} <= set(_taken(denoiser)[0]) or text is None or style is None:
+    if not {TEXT, STYLE, "view"} <= set(_taken(denoiser)[0]) or text is None or style is None:
         return False
     return torch.as_tensor(text).shape[-1] == emoji.WIDTH and int(style) == len(emoji.STYLES)
 
@@ -95,11 +107,13 @@ def _of_emoji(condition: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     out = {name: values for name, values in condition.items() if not any(name in parts for parts in PARTS.values())}
     if STYLE in out:
         out[STYLE] = [emoji.style(value) if isinstance(value, str) else value for value in out[STYLE]]
-    for name, make in MADE.items():
+    for name, (make, _) in MADE.items():
         if PARTS[name].keys() & condition.keys():
             parts = {part: condition.get(part, [default]) for part, default in PARTS[name].items()}
             count = math.lcm(*map(len, parts.values()))
             out[name] = [make(**{part: each[i % len(each)] for part, each in parts.items()}) for i in range(count)]
+    if STYLE in out and any(row[-1] for row in out.get("look", ())):
+        raise ConfigError("a look is free where no style is told: leave out free=1, or style=...")
     return out
 
 

@@ -27,6 +27,8 @@ class World:
     """Of the samples that these know: first those of their training, then larger ones, which they see averaged."""
     weight: float = 5.0
     """Of classifier-free guidance, where a prompt is given and no weight: prompts are hardly followed without."""
+    scale: float | None = None
+    """Of SAG on the command line, where none is given; None: that of Python."""
     reads: Callable[[Sequence[str], Callable[[str], None]], Tensor] | None = None
     """Sentences, and what hears how they were taken, to what its scorers compare pictures with; None: tokens."""
     make: Callable[..., Denoiser] | None = None

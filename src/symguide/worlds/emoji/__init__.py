@@ -25,7 +25,7 @@ from symguide.worlds.emoji.views import view as view
 
 register("world", "emoji")(
     World(
-        "emoji, 32x32 pixels, RGB; conditions: a sentence 'a happy octopus', style=noto, twemoji or fluent, ink=1",
+        "emoji, 32x32 pixels, RGB; conditions: a sentence 'a happy octopus', style=noto, twemoji or fluent",
         WEIGHTS / "denoiser",
         {kind: WEIGHTS / "scorers" / kind for kind in ("classifier", "clip")},
         {kind: WEIGHTS / "judges" / kind for kind in ("classifier", "clip", "style", "name")},

@@ -17,7 +17,7 @@ def picture(drawings: Tensor, view: Tensor | None = None, side: int = 32, look: 
         drawings: uint8 or floats in 0..255, H a multiple of side.
         view: (B, 7), see `symguide.networks.layers.placed`; zeros, or None, are the drawing as it is, on white.
         side: of the pictures; drawings are averaged over blocks.
-        look: (B, 4), see `look` of this module; zeros, or None, are the drawing as it is.
+        look: (B, 5), see `look` of this module; zeros, or None, are the drawing as it is.
 
     Raises:
         ConfigError: for drawings, views or looks of other shapes.
@@ -52,15 +52,13 @@ def _looking(layers: Tensor, look: Tensor) -> Tensor:
     if not len(rows):
         return layers
     plain, look = layers[rows], look[rows]
-    seen = coloured(plain, look)
-    seen = torch.cat([seen[:, :3].clamp_min(0).minimum(seen[:, 3:]), seen[:, 3:]], dim=1)
-    ink = look[:, :1, None, None] * _edges(plain)
+    seen, ink = coloured(plain, look), look[:, :1, None, None] * _edges(plain)
     black = torch.cat([torch.zeros_like(ink).expand(-1, 3, -1, -1), torch.ones_like(ink)], dim=1)
     return layers.index_copy(0, rows, seen + ink * (black - seen))
 
 
 def _edges(layers: Tensor) -> Tensor:
-    """Where a drawing's colours or opacity change within a 32nd of its side: (B, 4, H, H) -> (B, 1, H, H) in 0..1."""
+    """Where a drawing's colours or opacity change, within two pixels of 64: (B, 4, H, H) -> (B, 1, H, H) in 0..1."""
     reach = max(layers.shape[-1] // 32, 2)
     wide = F.pad(layers, (0, reach - 1, 0, reach - 1), mode="replicate")
     most, least = F.max_pool2d(wide, reach, stride=1), -F.max_pool2d(-wide, reach, stride=1)
@@ -68,12 +66,12 @@ def _edges(layers: Tensor) -> Tensor:
 
 
 def random_looks(count: int) -> Tensor:
-    """Looks (count, 4) as training draws them: six in ten as drawn, the others inked, pale, gray and of another hue.
+    """Looks (count, 5) that training gives to drawings.
 
     Of these 0.6 are inked by 0.4 to 1, 0.5 pale by up to 0.7, 0.3 gray, and 0.4 turned by any angle.
     """
-    drawn = torch.rand(count, 4) * torch.tensor([0.6, 0.7, 1.0, 2 * math.pi]) + torch.tensor([0.4, 0.0, 0.0, -math.pi])
-    return drawn * (torch.rand(count, 4) < torch.tensor([0.6, 0.5, 0.3, 0.4])) * (torch.rand(count, 1) < 0.4)
+    most, least = torch.tensor([0.6, 0.7, 1.0, 2 * math.pi, 0]), torch.tensor([0.4, 0.0, 0.0, -math.pi, 0])
+    return (torch.rand(count, LOOK) * most + least) * (torch.rand(count, LOOK) < torch.tensor([0.6, 0.5, 0.3, 0.4, 0]))
 
 
 def random_views(count: int) -> Tensor:
@@ -110,21 +108,29 @@ def view(
     return [right, down, math.log(number(zoom, "a zoom", above=0)), math.radians(number(turn, "a turn")), *colour]
 
 
-def look(ink: float = 0.0, pale: float = 0.0, gray: float = 0.0, hue: float = 0.0) -> list[float]:
+def look(
+    ink: float = 0.0, pale: float = 0.0, gray: float = 0.0, hue: float = 0.0, free: bool | float = False
+) -> list[float]:
     """A look of one's own, as the condition "look" takes it: one row.
 
     Args:
-        ink: of black lines where a drawing's colours change, 0 to 1.
-        pale: how much white is in its colours, 0 to 1.
+        ink: of black lines where a drawing's colours change, 0 to 1; training saw none below 0.4.
+        pale: how much white is in its colours, 0 to 1; training saw none above 0.7.
         gray: how much gray, 0 to 1.
         hue: by how much its colours are turned about the circle of hues, in degrees: 120 makes red green.
+        free: whether it may be any, for guidance to choose: with no other part, and where no style is told.
 
     Raises:
-        ConfigError: for numbers that are none, and parts outside 0 to 1.
+        ConfigError: for numbers that are none, parts outside 0 to 1, and a free look that is to have some part.
 
     >>> look(ink=1, hue=180)
-    [1.0, 0.0, 0.0, 3.141592653589793]
+    [1.0, 0.0, 0.0, 3.141592653589793, 0.0]
     """
     parts = {"ink": ink, "pale": pale, "gray": gray}
     shares = [number(value, f"{name} of a look", least=0, most=1) for name, value in parts.items()]
-    return [*shares, math.radians(number(hue, "a hue"))]
+    angle = math.remainder(math.radians(number(hue, "a hue")), 2 * math.pi)
+    if free not in (0, 1):
+        raise ConfigError(f"a look is free or not, 1 or 0, not {free!r}")
+    if free and (any(shares) or angle):
+        raise ConfigError("a look that is free has no ink, pale, gray or hue of its own: leave them out")
+    return [*shares, angle, float(free)]
