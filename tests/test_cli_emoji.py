@@ -153,6 +153,17 @@ def test_objectives_of_a_style_and_of_a_sentence():
     assert made_with["scorers"] == {f"emoji/{kind}": digests.of_network("denoiser") for kind in ("classifier", "clip")}
 
 
+def test_without_a_strength_sag_has_that_of_the_world():
+    line = ("--prompt", "dog", "--objective", "style:openmoji.png")
+    assert "guided by sag, scale 0.1, its own" in draw(*line, "--progress").output
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["scale"] == 0.1
+    for number, own in enumerate((("--method", "sag"), ("--scale", 0.1))):
+        draw(*line, *own, out=f"same{number}")
+        assert torch.equal(samples(f"same{number}"), samples())
+    draw(*line, "--scale", 0.5, out="other")
+    assert not torch.allclose(samples("other"), samples(), atol=1e-3)
+
+
 def test_a_judge_whose_package_is_missing_is_said_and_no_run_is_lost(monkeypatch):
     def missing(*asked, **settings):
         raise WeightsError("the judge needs a package: pip install it")

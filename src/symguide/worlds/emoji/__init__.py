@@ -31,6 +31,7 @@ register("world", "emoji")(
         {kind: WEIGHTS / "judges" / kind for kind in ("classifier", "clip", "style", "name")},
         shapes=((3, 32, 32), (3, 64, 64)),
         weight=3.0,
+        scale=0.1,
         reads=text,
     )
 )
