@@ -235,7 +235,8 @@ class InTheStyle(Panel):
         return Section(
             "Emoji: a sentence, and the style of a picture",
             f'Told to the model: "{self.wish.prompt}", and no style: it may look as it will. The style is that of a '
-            f"picture, which guidance alone asks for: {self.read.shown}. All methods start from the same noise. {self.summary()}",
+            f"picture, which guidance alone asks for: {self.read.shown}. All methods start from the same noise. "
+            f"{self.summary()}",
             tiles=self.tiles(),
             table=self.table,
             notes=(*self.read.remarks, *missing, *self.notes()),

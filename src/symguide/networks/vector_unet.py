@@ -147,8 +147,9 @@ class VectorUNet(Trunk):
         mean = nn.functional.pixel_shuffle(self.match(asked), self.patch)
         rest = nn.functional.pixel_shuffle(self.run(blocks, embedding, hint=hint), self.patch)
         detail = self.finish(self.detail(self.single(torch.cat([x, mean, rest], dim=1)), embedding))
-        free = torch.stack([torch.ones_like(sure), (style == self.styles).to(sure.dtype), look[:, -1], sure], dim=1)
-        spread = self.spread(torch.cat([time, share * free], dim=1))[:, :, None, None] + detail[:, -1:]
+        none = (style == self.styles).to(sure.dtype)
+        doubts = share * torch.stack([torch.ones_like(sure), none, look[:, -1], sure], dim=1)
+        spread = self.spread(torch.cat([time, doubts], dim=1))[:, :, None, None] + detail[:, -1:]
         return _about(x, mean, rest + detail[:, :-1], timestep, spread)
 
     def _shown(self, layers: Tensor, view: Tensor, look: Tensor, blocks: Tensor) -> Tensor:
@@ -164,9 +165,9 @@ class VectorUNet(Trunk):
     def _asked_for(
         self, blocks: Tensor, time: Tensor, style: Tensor, shown: Tensor, known: Tensor, view: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What is asked for of what is shown, (B, 12, h, w), the rest of it ground; and how much is not, (B, 1).
+        """Of what is shown what is asked for, and ground for the rest, (B, 12, h, w); and how much is not rest, (B, 1).
 
-        One picture, or in no style what x says, or none at all.
+        That is one picture, or in no style what x says, or none at all.
         """
         wide = torch.promote_types(blocks.dtype, torch.float32)
         matched = self.match(shown.flatten(0, 1)).reshape(*known.shape, -1).to(wide)
