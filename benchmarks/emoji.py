@@ -252,7 +252,7 @@ def at_equal_names(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found = papercell.at_equal_shapes(cells, name, 0.0, share * most, "emoji", what=Emoji.kept)
             low, high = (0.0, 0.0) if found is None else found[1]
             row[f"{share:.0%} kept"] = "" if found is None else f"{found[0]:.2f} ({low:.2f} to {high:.2f})"
-        made.append(row)
+        made += [row] if len(set(row.values())) > 2 else []  # a curve of strengths is needed
     return made
 
 
