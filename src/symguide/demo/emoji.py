@@ -30,8 +30,8 @@ from symguide.worlds.emoji.views import look
 from symguide.worlds.load import scorer
 
 STRENGTH = Strength(0.1, 0.2, 0.2)
-"""At these penguin and octopus stay what they are (four pictures, 25 steps, seed 0, MiniLM installed): by the judge 2.24
-from the style unguided, then 1.34, 1.57 and 1.62; of "a happy octopus" 2.79, then 1.97, 2.29 and 1.56."""
+"""At these penguin and octopus stay what they are (four pictures, 25 steps, seed 0, MiniLM installed): by the judge
+2.24 from the style unguided, then 1.34, 1.57 and 1.62; of "a happy octopus" 2.79, then 1.97, 2.29 and 1.56."""
 GIVEN, TRUTH = "the style", "drawn by a person"
 CALLS, SHARES = (1, 4), (0.0, 0.2, 0.4, 0.6, 0.8)
 """Of an estimate; and of the steps that are done when it is made."""
